@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A Schedule holds decisions, and only decisions: what a person could choose differently without
+/// changing a single bit of the result. Everything that follows from them (offsets, loops, register
+/// numbers) is derived by lowering and stands in the KernelPlan.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "deepcpu/result.hpp"
+
+#pragma GCC visibility push(default)
+namespace deepcpu {
+
+/// Instruction sets, weakest first. avx2 = AVX2+FMA; avx512 = F+BW+DQ+VL.
+enum class Isa : std::uint8_t { interpreter, avx2, avx512 };
+
+std::string_view to_string(Isa isa) noexcept;
+Result<Isa> parse_isa(std::string_view text);
+/// The best ISA of this machine, capped by the environment variable DEEPCPU_MAX_ISA.
+Isa host_isa() noexcept;
+/// float32 lanes of one vector register (the interpreter lays data out as avx512 does: 16).
+int lanes(Isa isa) noexcept;
+
+/// How a step walks the panels of a weight matrix.
+enum class Sweep : std::uint8_t {
+  forward,      ///< the same order every step
+  alternating,  ///< forward on even steps, backward on odd ones: the cache keeps what was read last
+};
+
+/// Where the weights of the recurrent products are while the time loop runs.
+enum class Residency : std::uint8_t {
+  streamed,   ///< read from memory (or cache) every step
+  registers,  ///< loaded once per call; only for cells small enough
+};
+
+/// Which parts run side by side on different threads.
+enum class Parallel : std::uint8_t {
+  none,        ///< all participants share every product
+  directions,  ///< one direction per group of participants
+  wavefront,   ///< one range of layers per group of participants, each lagging by one block
+};
+
+/// How participants hand h over to each other inside the time loop.
+enum class Exchange : std::uint8_t {
+  flag,  ///< a counter per participant
+  data,  ///< the values themselves, a signalling NaN marks those not yet written
+};
+
+/// Whether a schedule may change the order of summation, hence the last bits of the result.
+enum class Order : std::uint8_t { exact, free };
+
+/// Decisions for one layer (all its directions).
+struct LayerSchedule {
+  bool fuse_gates = true;  ///< gates with a common operand in one product, or one product each
+  int hoist_block = 0;     ///< steps per block of hoisted x·W; 0 = x·W stays inside the step
+  int tile_rows = 1;       ///< batch rows of the register tile of the recurrent products
+  int hoist_rows = 1;      ///< rows (time steps x batch) of the register tile of hoisted products
+  Sweep sweep = Sweep::alternating;
+  int group = 1;  ///< panels that an alternating sweep keeps in forward order
+  Residency weights = Residency::streamed;
+  bool operator==(const LayerSchedule&) const = default;
+};
+
+struct Schedule {
+  Isa isa = Isa::interpreter;
+  int threads = 1;
+  Parallel parallel = Parallel::none;
+  Exchange exchange = Exchange::flag;
+  Order order = Order::exact;
+  std::vector<LayerSchedule> layers;  ///< one per layer
+  bool operator==(const Schedule&) const = default;
+
+  /// Canonical JSON, one line.
+  std::string to_json() const;
+  /// Reads what to_json wrote or a person edited. Refuses, by name, unknown fields, illegal values
+  /// and decisions that no code is emitted for.
+  static Result<Schedule> from_json(std::string_view text);
+};
+
+}  // namespace deepcpu
+#pragma GCC visibility pop

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What all parts of the emitter share: registers with their roles, the stack frame, addresses of
+/// buffers, and the record of labels and notes.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "jit/code_blob.hpp"
+#include "jit/constants.hpp"
+#include "jit/kernel_plan.hpp"
+#include "jit/vec.hpp"
+#include "jit/xbyak.hpp"
+
+namespace deepcpu::jit {
+
+/// General registers and what lives in them. rbp is the frame pointer, rsp the aligned bottom of
+/// the frame, rax a scratch register that holds nothing from one emitted line to the next.
+namespace reg {
+inline const Xbyak::Reg64 args(Xbyak::Operand::RBX);     // const KernelArgs*, all through
+inline const Xbyak::Reg64 panel(Xbyak::Operand::R12);    // number of the panel
+inline const Xbyak::Reg64 unit(Xbyak::Operand::R13);     // byte offset of the panel's first unit
+inline const Xbyak::Reg64 row(Xbyak::Operand::R14);      // first row of the tile
+inline const Xbyak::Reg64 own_row(Xbyak::Operand::R15);  // row of an epilogue
+inline const Xbyak::Reg64 weights(Xbyak::Operand::RSI);  // walks through the packed panel
+inline const Xbyak::Reg64 k(Xbyak::Operand::RCX);        // index into the operand's rows
+inline const Xbyak::Reg64 scratch(Xbyak::Operand::RAX);
+/// Rows of the operand while a product runs; pointers of buffers while an epilogue runs.
+inline const Xbyak::Reg64 pointer[6] = {
+    Xbyak::Reg64(Xbyak::Operand::R8),  Xbyak::Reg64(Xbyak::Operand::R9),
+    Xbyak::Reg64(Xbyak::Operand::R10), Xbyak::Reg64(Xbyak::Operand::R11),
+    Xbyak::Reg64(Xbyak::Operand::RDI), Xbyak::Reg64(Xbyak::Operand::RDX)};
+}  // namespace reg
+
+/// Mask of the lanes of a stage's last unit block.
+inline const Xbyak::Opmask& kTailMask = Xbyak::util::k1;
+
+/// The stack frame: 8-byte slots below rbp, vectors above rsp.
+class Frame {
+ public:
+  /// Bytes of callee-saved registers pushed below rbp.
+  static constexpr int kSaved = 5 * 8;
+
+  Xbyak::Address slot(const std::string& name) {
+    const auto [it, added] = slots_.try_emplace(name, static_cast<int>(slots_.size()));
+    return Xbyak::util::qword[Xbyak::util::rbp - kSaved - 8 * (it->second + 1)];
+  }
+  /// Byte offset from rsp of `bytes` for vectors; the regions of different callers may be shared
+  /// by asking for the same name.
+  int vectors(const std::string& name, int bytes) {
+    const auto [it, added] = regions_.try_emplace(name, std::pair{vector_bytes_, bytes});
+    if (added) {
+      vector_bytes_ += bytes;
+    } else if (it->second.second < bytes) {
+      it->second = {vector_bytes_, bytes};
+      vector_bytes_ += bytes;
+    }
+    return it->second.first;
+  }
+  /// Bytes to reserve below the saved registers, before rounding rsp down to 64.
+  int bytes() const { return static_cast<int>(slots_.size()) * 8 + vector_bytes_ + 64; }
+
+ private:
+  std::map<std::string, int> slots_;
+  std::map<std::string, std::pair<int, int>> regions_;
+  int vector_bytes_ = 0;
+};
+
+/// Labels and notes by offset, for listings and profilers.
+class Recorder {
+ public:
+  explicit Recorder(const Xbyak::CodeGenerator& code) : code_(code) {}
+  void label(std::string name) { labels_.push_back({std::move(name), code_.getSize()}); }
+  /// Starts a note; the one before it ends here.
+  void note(std::string text) {
+    end();
+    if (!text.empty()) notes_.push_back({code_.getSize(), 0, std::move(text)});
+  }
+  void end() {
+    if (!notes_.empty() && notes_.back().end == 0) notes_.back().end = code_.getSize();
+  }
+  std::vector<CodeLabel> labels_;
+  std::vector<CodeNote> notes_;
+
+ private:
+  const Xbyak::CodeGenerator& code_;
+};
+
+/// Shared by the parts of one emission.
+template <class Vmm>
+struct EmitContext {
+  static constexpr int kBytes = VecCode<Vmm>::kBytes;
+
+  EmitContext(Xbyak::CodeGenerator& generator, const KernelPlan& the_plan)
+      : code(generator), pool(the_plan.isa), vec(generator, pool), plan(the_plan), record(code) {}
+
+  Xbyak::CodeGenerator& code;
+  ConstantPool pool;
+  VecCode<Vmm> vec;
+  const KernelPlan& plan;
+  Frame frame;
+  Recorder record;
+
+  static Vmm vmm(int index) { return Vmm(index); }
+  bool one_row() const { return plan.rows == 1; }
+
+  Xbyak::Address arg(std::size_t offset) const {
+    return Xbyak::util::qword[reg::args + static_cast<int>(offset)];
+  }
+  Xbyak::Address buffer_arg(std::uint16_t id) const {
+    return arg(offsetof(KernelArgs, buffer) + 8U * id);
+  }
+  Xbyak::Address stride_arg(std::uint16_t id) const {
+    return arg(offsetof(KernelArgs, stride) + 8U * id);
+  }
+  Xbyak::Address buffer_slot(const char* what, std::uint16_t id) {
+    return frame.slot(std::string(what) + std::to_string(id));
+  }
+
+  /// dst = address of `row` (a register, ignored if there is one row only) in the buffer of `ref`,
+  /// without ref.offset. Overwrites reg::scratch.
+  void row_pointer(const Xbyak::Reg64& dst, const Ref& ref, const Xbyak::Reg64& row) {
+    const Buffer& b = plan.buffers[ref.buffer];
+    switch (b.space) {
+      case Space::params: code.mov(dst, arg(offsetof(KernelArgs, weights))); return;
+      case Space::external:
+        code.mov(dst, buffer_arg(ref.buffer));
+        if (one_row()) {
+          code.mov(dst, Xbyak::util::ptr[dst]);
+        } else {
+          code.mov(dst, Xbyak::util::ptr[dst + row * 8]);
+        }
+        code.add(dst, buffer_slot("time", ref.buffer));
+        return;
+      case Space::strided:
+        code.mov(dst, row);
+        code.imul(dst, stride_arg(ref.buffer));
+        code.add(dst, buffer_arg(ref.buffer));
+        return;
+      case Space::slots:
+        if (b.slots == 2) {
+          code.mov(dst, buffer_slot(ref.next ? "next" : "current", ref.buffer));
+        } else {
+          code.mov(dst, buffer_arg(ref.buffer));
+        }
+        break;
+      case Space::block: code.mov(dst, buffer_slot("time", ref.buffer)); break;
+    }
+    if (one_row()) return;
+    code.imul(reg::scratch, row, static_cast<int>(b.row_stride));
+    code.add(dst, reg::scratch);
+  }
+
+  /// pointer = pointer of the row before it -> pointer of the next row of the same buffer.
+  void next_row(const Xbyak::Reg64& dst, const Xbyak::Reg64& previous, const Ref& ref, int index) {
+    const Buffer& b = plan.buffers[ref.buffer];
+    if (b.space == Space::external) {
+      code.mov(dst, buffer_arg(ref.buffer));
+      code.mov(dst, Xbyak::util::ptr[dst + reg::row * 8 + index * 8]);
+      code.add(dst, buffer_slot("time", ref.buffer));
+    } else if (b.space == Space::strided) {
+      code.mov(dst, previous);
+      code.add(dst, stride_arg(ref.buffer));
+    } else {
+      code.lea(dst, Xbyak::util::ptr[previous + static_cast<int>(b.row_stride)]);
+    }
+  }
+};
+
+}  // namespace deepcpu::jit

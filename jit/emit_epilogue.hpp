@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The element-wise part of a stage for one row and one unit block: straight-line code from a list
+/// of instructions, with registers assigned as it goes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "jit/emit_context.hpp"
+#include "jit/emit_matmul.hpp"
+
+namespace deepcpu::jit {
+
+/// Registers for the values of one epilogue. A value is in a register, in its spill slot, or not
+/// computed yet. When registers run out, the value whose next use is farthest away is spilled.
+template <class Vmm>
+class ValueRegisters {
+ public:
+  ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<Instr>& code);
+
+  /// Takes a register out of use for this epilogue (it holds something else).
+  void reserve(int reg) { owner_[static_cast<std::size_t>(reg)] = kReserved; }
+  /// Value `value` already is in `reg`.
+  void place(int value, int reg);
+  /// Register that holds the value, loaded back if it was spilled.
+  int get(int value);
+  /// A register for a value defined by the instruction at hand.
+  int define(int value);
+  /// A register free until release(); it holds nothing.
+  int temporary();
+  void release(int reg) { owner_[static_cast<std::size_t>(reg)] = kFree; }
+  /// Hands the register of `from`, which dies here, over to `to`.
+  void hand_over(int from, int to);
+  /// Keeps the operands of the instruction at hand in their registers.
+  void begin(int instruction);
+  /// Frees the registers of values that are not used after the instruction at hand.
+  void end();
+  bool dies(int value) const;
+
+ private:
+  static constexpr int kFree = -1;
+  static constexpr int kReserved = -2;
+  static constexpr int kTemporary = -3;
+
+  int next_use(int value) const;
+  int allocate();
+  int evict();
+  Xbyak::Address spill_slot(int value);
+
+  EmitContext<Vmm>& ctx_;
+  const std::vector<Instr>& code_;
+  std::vector<int> owner_;               ///< per register: value, kFree, kReserved, kTemporary
+  std::vector<int> where_;               ///< per value: register or -1
+  std::vector<int> slot_;                ///< per value: spill slot or -1
+  std::vector<std::vector<int>> uses_;   ///< per value: instructions that read it
+  int now_ = 0;
+  int slots_ = 0;
+};
+
+template <class Vmm>
+class EpilogueEmitter {
+ public:
+  EpilogueEmitter(EmitContext<Vmm>& ctx, const Stage& stage, const Tile& tile,
+                  const TileRegisters& regs)
+      : ctx_(ctx), stage_(stage), tile_(tile), regs_(regs) {}
+
+  /// Whether the epilogue only stores sums: then it is short enough to be emitted for every row.
+  static bool only_stores(const Stage& stage);
+
+  /// For every row and unit block of the tile, with the sums still in registers. Only for one row,
+  /// or when the epilogue only stores.
+  void emit();
+  /// The same in two parts, through memory: first the accumulators are stored, then a loop over the
+  /// rows runs one copy of the code, which tiles of all heights share. Products of several rows
+  /// take far longer than this detour, and the code would be several times as large without it.
+  void store_tile();
+  void emit_row_loop();
+
+ private:
+  static constexpr int kInMemory = -1;
+
+  void emit_row(const Xbyak::Reg64& row, int tile_row);
+  void emit_unit(int unit, const Xbyak::Reg64& row, int tile_row);
+  void emit_instr(ValueRegisters<Vmm>& values, int n, int unit, const Xbyak::Reg64& row,
+                  int tile_row);
+  void emit_element(ValueRegisters<Vmm>& values, int n);
+  void emit_fma(ValueRegisters<Vmm>& values, int n);
+  void emit_load(const Vmm& dst, const Instr& i, int unit, const Xbyak::Reg64& row);
+  void emit_store(ValueRegisters<Vmm>& values, const Instr& i, int unit, const Xbyak::Reg64& row);
+  /// Register with the address of `row` in the buffer, kept for the row's other unit blocks.
+  Xbyak::Reg64 pointer(const Ref& ref, const Xbyak::Reg64& row);
+  bool masked(const Ref& ref, int unit) const;
+
+  EmitContext<Vmm>& ctx_;
+  const Stage& stage_;
+  Tile tile_;
+  TileRegisters regs_;
+  std::vector<std::pair<std::uint16_t, bool>> pointers_;  ///< (buffer, next) per pointer register
+};
+
+}  // namespace deepcpu::jit

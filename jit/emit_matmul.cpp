@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "jit/emit_matmul.hpp"
+
+#include <algorithm>
+
+namespace deepcpu::jit {
+
+using Xbyak::util::dword;
+using Xbyak::util::ptr;
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::emit() {
+  start_sums();
+  for (const Product& p : stage_.products) product(p);
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::start_sums() {
+  for (int gate = 0; gate < regs_.gates; ++gate) start_sum(gate);
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::start_sum(int gate) {
+  auto& code = ctx_.code;
+  const Sum& sum = stage_.sums[static_cast<std::size_t>(gate)];
+  const bool shared = sum.init == Sum::Init::load &&
+                      ctx_.plan.buffers[sum.ref.buffer].space == Space::params;
+  for (int row = 0; row < tile_.rows; ++row) {
+    if (sum.init == Sum::Init::load) {
+      const Xbyak::Reg64& p = reg::pointer[0];
+      if (row == 0) {
+        ctx_.row_pointer(p, sum.ref, reg::row);
+      } else if (!shared) {
+        ctx_.next_row(p, p, sum.ref, row);
+      }
+    }
+    for (int unit = 0; unit < tile_.units; ++unit) {
+      const Vmm acc(regs_.accumulator(row, unit, gate));
+      if (sum.init == Sum::Init::zero) {
+        ctx_.vec.zero(acc);
+      } else if (shared && row > 0) {
+        code.vmovaps(acc, Vmm(regs_.accumulator(0, unit, gate)));
+      } else {
+        const auto offset = static_cast<int>(sum.ref.offset) + unit * ctx_.kBytes;
+        ctx_.vec.load(acc, ptr[reg::pointer[0] + reg::unit + offset]);
+      }
+    }
+  }
+}
+
+template <class Vmm>
+int MatmulEmitter<Vmm>::k_bytes(const Product& p) const {
+  return tile_.units * static_cast<int>(p.gates_packed) * ctx_.kBytes;
+}
+
+/// About 32 multiply-adds per turn of the loop: enough to hide its overhead, small enough for the
+/// micro-op cache.
+template <class Vmm>
+int MatmulEmitter<Vmm>::unroll(const Product& p) const {
+  const int per_step = tile_.rows * tile_.units * static_cast<int>(p.gate.size());
+  const int turns = std::clamp(32 / per_step, 2, 16);
+  const int chains = static_cast<int>(p.chains);
+  return (turns + chains - 1) / chains * chains;
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::product(const Product& p) {
+  auto& code = ctx_.code;
+  ctx_.record.note("sums += " + ctx_.plan.buffers[p.operand.buffer].name + " * " + p.note);
+  point_rows(p);
+  point_weights(p);
+  clear_chains(p);
+  const int k = static_cast<int>(p.k);
+  const int turn = unroll(p);
+  // Two turns or fewer are cheaper as straight code.
+  if (k <= 2 * turn) {
+    steps(p, 0, k, false);
+  } else {
+    const int looped = k / turn * turn;
+    Xbyak::Label loop;
+    code.xor_(reg::k.cvt32(), reg::k.cvt32());
+    code.align(32);
+    ctx_.record.label(stage_.name + ".k");
+    code.L(loop);
+    steps(p, 0, turn, true);
+    code.add(reg::weights, turn * k_bytes(p));
+    code.add(reg::k, turn);
+    code.cmp(reg::k, looped);
+    code.jb(loop, Xbyak::CodeGenerator::T_NEAR);
+    steps(p, 0, k - looped, true);
+  }
+  join_chains(p);
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::point_rows(const Product& p) {
+  ctx_.row_pointer(reg::pointer[0], p.operand, reg::row);
+  for (int row = 1; row < tile_.rows; ++row) {
+    ctx_.next_row(reg::pointer[row], reg::pointer[row - 1], p.operand, row);
+  }
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::point_weights(const Product& p) {
+  auto& code = ctx_.code;
+  code.mov(reg::weights, p.panel_stride);
+  code.imul(reg::weights, reg::panel);
+  code.add(reg::weights, ctx_.arg(offsetof(KernelArgs, weights)));
+  if (p.weights == 0) return;
+  if (p.weights <= 0x7fffffff) {
+    code.add(reg::weights, static_cast<std::uint32_t>(p.weights));
+  } else {
+    code.mov(reg::scratch, p.weights);
+    code.add(reg::weights, reg::scratch);
+  }
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::steps(const Product& p, int first, int count, bool indexed) {
+  for (int k = first; k < first + count; ++k) {
+    const int chain = k % static_cast<int>(p.chains);
+    if (tile_.rows == 1) {
+      step_one_row(p, k, chain, indexed);
+    } else {
+      step_rows(p, k, chain, indexed);
+    }
+  }
+}
+
+/// Chains beyond the first take the registers behind the accumulators.
+template <class Vmm>
+int MatmulEmitter<Vmm>::accumulator(const Product& p, int row, int unit, std::size_t gate,
+                                    int chain) const {
+  const int first = regs_.accumulator(row, unit, static_cast<int>(p.sum[gate]));
+  return chain == 0 ? first : first + chain * regs_.accumulators();
+}
+
+template <class Vmm>
+Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit,
+                                          std::size_t gate) const {
+  const int vector = unit * static_cast<int>(p.gates_packed) + static_cast<int>(p.gate[gate]);
+  return ptr[reg::weights + k * k_bytes(p) + vector * ctx_.kBytes];
+}
+
+namespace {
+Xbyak::Address element(const Ref& ref, int row, int k, bool indexed) {
+  const int offset = static_cast<int>(ref.offset) + 4 * k;
+  return indexed ? dword[reg::pointer[row] + reg::k * 4 + offset]
+                 : dword[reg::pointer[row] + offset];
+}
+}  // namespace
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool indexed) {
+  // Two registers in turn, so that listings and simple cores see no false dependence.
+  const Vmm b(VecCode<Vmm>::kRegisters - 1 - (k & 1));
+  ctx_.vec.broadcast(b, element(p.operand, 0, k, indexed));
+  for (int unit = 0; unit < tile_.units; ++unit) {
+    for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
+      ctx_.code.vfmadd231ps(Vmm(accumulator(p, 0, unit, gate, chain)), b, weight(p, k, unit, gate));
+    }
+  }
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::step_rows(const Product& p, int k, int chain, bool indexed) {
+  const int top = VecCode<Vmm>::kRegisters - 1;
+  auto b = [&](int row) { return Vmm(top - row); };
+  const Vmm w(top - tile_.rows);
+  for (int row = 0; row < tile_.rows; ++row) {
+    ctx_.vec.broadcast(b(row), element(p.operand, row, k, indexed));
+  }
+  for (int unit = 0; unit < tile_.units; ++unit) {
+    for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
+      ctx_.vec.load(w, weight(p, k, unit, gate));
+      for (int row = 0; row < tile_.rows; ++row) {
+        ctx_.code.vfmadd231ps(Vmm(accumulator(p, row, unit, gate, chain)), b(row), w);
+      }
+    }
+  }
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::clear_chains(const Product& p) {
+  for (int chain = 1; chain < static_cast<int>(p.chains); ++chain) {
+    for (int row = 0; row < tile_.rows; ++row) {
+      for (int unit = 0; unit < tile_.units; ++unit) {
+        for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
+          ctx_.vec.zero(Vmm(accumulator(p, row, unit, gate, chain)));
+        }
+      }
+    }
+  }
+}
+
+/// Adds the chains pairwise: ((0+1)+(2+3)).
+template <class Vmm>
+void MatmulEmitter<Vmm>::join_chains(const Product& p) {
+  const int chains = static_cast<int>(p.chains);
+  for (int step = 1; step < chains; step *= 2) {
+    for (int c = 0; c + step < chains; c += 2 * step) {
+      for (int row = 0; row < tile_.rows; ++row) {
+        for (int unit = 0; unit < tile_.units; ++unit) {
+          for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
+            const Vmm to(accumulator(p, row, unit, gate, c));
+            ctx_.code.vaddps(to, to, Vmm(accumulator(p, row, unit, gate, c + step)));
+          }
+        }
+      }
+    }
+  }
+}
+
+template class MatmulEmitter<Xbyak::Ymm>;
+template class MatmulEmitter<Xbyak::Zmm>;
+
+}  // namespace deepcpu::jit

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The products of one register tile: rows x one panel, accumulated in registers over all k.
+#pragma once
+
+#include "jit/emit_context.hpp"
+
+namespace deepcpu::jit {
+
+/// One register tile: `rows` rows and the `units` unit blocks of a panel.
+struct Tile {
+  int rows = 1;
+  int units = 1;
+  int tail = 0;  ///< valid lanes of the last unit block, 0 = all
+};
+
+/// Register numbers of a tile. Accumulators come first, ordered row, unit, gate.
+struct TileRegisters {
+  int gates = 0;
+  int units = 0;
+  int rows = 0;
+  int accumulator(int row, int unit, int gate) const { return (row * units + unit) * gates + gate; }
+  int accumulators() const { return rows * units * gates; }
+};
+
+template <class Vmm>
+class MatmulEmitter {
+ public:
+  MatmulEmitter(EmitContext<Vmm>& ctx, const Stage& stage, const Tile& tile)
+      : ctx_(ctx),
+        stage_(stage),
+        tile_(tile),
+        regs_{static_cast<int>(stage.sums.size()), tile.units, tile.rows} {}
+
+  const TileRegisters& registers() const { return regs_; }
+  /// Starts the accumulators, then runs all products.
+  void emit();
+
+ private:
+  void start_sums();
+  void start_sum(int gate);
+  void product(const Product& p);
+  void point_rows(const Product& p);
+  void point_weights(const Product& p);
+  void steps(const Product& p, int first, int count, bool indexed);
+  void step_one_row(const Product& p, int k, int chain, bool indexed);
+  void step_rows(const Product& p, int k, int chain, bool indexed);
+  void join_chains(const Product& p);
+  void clear_chains(const Product& p);
+  int accumulator(const Product& p, int row, int unit, std::size_t gate, int chain) const;
+  int k_bytes(const Product& p) const;
+  int unroll(const Product& p) const;
+  Xbyak::Address weight(const Product& p, int k, int unit, std::size_t gate) const;
+
+  EmitContext<Vmm>& ctx_;
+  const Stage& stage_;
+  Tile tile_;
+  TileRegisters regs_;
+};
+
+}  // namespace deepcpu::jit

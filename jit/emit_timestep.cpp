@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "jit/emit_timestep.hpp"
+
+#include <cstdint>
+#include <string>
+
+#include "jit/emit_epilogue.hpp"
+
+namespace deepcpu::jit {
+
+using Xbyak::util::ptr;
+using Xbyak::util::rbp;
+using Xbyak::util::rsp;
+
+namespace {
+constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
+const Xbyak::Reg64 kCalleeSaved[] = {reg::args, reg::panel, reg::unit, reg::row, reg::own_row};
+
+/// Heights of register tiles: the full one, then halves down to one row for what is left over.
+std::vector<int> tile_heights(const Stage& stage) {
+  std::vector<int> heights;
+  for (int rows = static_cast<int>(stage.tile_rows); rows > 0; rows /= 2) heights.push_back(rows);
+  return heights;
+}
+}  // namespace
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::emit() {
+  Xbyak::Label step;
+  Xbyak::Label done;
+  prologue();
+  start_call();
+  code_.align(16);
+  ctx_.record.label("timestep");
+  code_.L(step);
+  start_step(done);
+  for (std::size_t s = 0; s < ctx_.plan.stages.size(); ++s) stage(s);
+  finish_step();
+  code_.dec(ctx_.frame.slot("steps left"));
+  code_.jnz(step, kNear);
+  ctx_.record.label("done");
+  code_.L(done);
+  epilogue();
+}
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::prologue() {
+  ctx_.record.note("prologue");
+  code_.push(rbp);
+  code_.mov(rbp, rsp);
+  for (const Reg& r : kCalleeSaved) code_.push(r);
+  code_.sub(rsp, 0x7fffffff);
+  frame_size_at_ = code_.getSize() - 4;
+  code_.and_(rsp, -64);
+}
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::epilogue() {
+  ctx_.record.note("return");
+  code_.rewrite(frame_size_at_, static_cast<std::uint64_t>(ctx_.frame.bytes()), 4);
+  code_.lea(rsp, ptr[rbp - Frame::kSaved]);
+  for (auto r = std::rbegin(kCalleeSaved); r != std::rend(kCalleeSaved); ++r) code_.pop(*r);
+  code_.pop(rbp);
+  code_.vzeroupper();
+  code_.ret();
+  ctx_.record.end();
+}
+
+/// Copies what changes from step to step out of the arguments into the frame.
+template <class Vmm>
+void TimestepEmitter<Vmm>::start_call() {
+  const Reg& tmp = reg::scratch;
+  code_.mov(reg::args, Xbyak::util::rdi);
+  auto copy = [&](const char* name, std::size_t offset) {
+    code_.mov(tmp, ctx_.arg(offset));
+    code_.mov(ctx_.frame.slot(name), tmp);
+  };
+  copy("steps left", offsetof(KernelArgs, steps));
+  copy("active", offsetof(KernelArgs, active));
+  copy("rows", offsetof(KernelArgs, rows));
+  copy("flip", offsetof(KernelArgs, parity));
+  copy("epoch", offsetof(KernelArgs, epoch));
+  for (std::size_t i = 0; i < ctx_.plan.buffers.size(); ++i) {
+    const auto id = static_cast<std::uint16_t>(i);
+    const Buffer& b = ctx_.plan.buffers[i];
+    if (b.space == Space::external) {
+      code_.mov(ctx_.buffer_slot("time", id), 0);
+    } else if (b.space == Space::block) {
+      code_.mov(tmp, ctx_.buffer_arg(id));
+      code_.mov(ctx_.buffer_slot("time", id), tmp);
+    } else if (b.space == Space::slots && b.slots == 2) {
+      // current = base + parity * slot_stride, next = the other slot.
+      code_.mov(reg::k, ctx_.arg(offsetof(KernelArgs, parity)));
+      code_.imul(reg::k, reg::k, static_cast<int>(b.slot_stride));
+      code_.mov(tmp, ctx_.buffer_arg(id));
+      code_.add(tmp, reg::k);
+      code_.mov(ctx_.buffer_slot("current", id), tmp);
+      code_.add(tmp, static_cast<int>(b.slot_stride));
+      code_.sub(tmp, reg::k);
+      code_.sub(tmp, reg::k);
+      code_.mov(ctx_.buffer_slot("next", id), tmp);
+    }
+  }
+}
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::start_step(const Xbyak::Label& done) {
+  ctx_.record.note("time step: rows still live");
+  const Reg& tmp = reg::scratch;
+  Xbyak::Label all_rows;
+  code_.cmp(ctx_.frame.slot("steps left"), 0);
+  code_.je(done, kNear);
+  code_.mov(tmp, ctx_.frame.slot("active"));
+  code_.test(tmp, tmp);
+  code_.jz(all_rows);
+  code_.add(ctx_.frame.slot("active"), 4);
+  code_.mov(tmp.cvt32(), Xbyak::util::dword[tmp]);
+  code_.mov(ctx_.frame.slot("rows"), tmp);
+  code_.L(all_rows);
+  code_.cmp(ctx_.frame.slot("rows"), 0);
+  code_.je(done, kNear);
+}
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::finish_step() {
+  ctx_.record.note("next time step: swap slots, advance pointers");
+  const Reg& tmp = reg::scratch;
+  code_.xor_(ctx_.frame.slot("flip"), 1);
+  for (std::size_t i = 0; i < ctx_.plan.buffers.size(); ++i) {
+    const auto id = static_cast<std::uint16_t>(i);
+    const Buffer& b = ctx_.plan.buffers[i];
+    if (b.space == Space::external) {
+      code_.mov(tmp, ctx_.stride_arg(id));
+      code_.add(ctx_.buffer_slot("time", id), tmp);
+    } else if (b.space == Space::block) {
+      code_.mov(tmp, b.step_stride);
+      code_.add(ctx_.buffer_slot("time", id), tmp);
+    } else if (b.space == Space::slots && b.slots == 2) {
+      code_.mov(tmp, ctx_.buffer_slot("current", id));
+      code_.xchg(tmp, ctx_.buffer_slot("next", id));
+      code_.mov(ctx_.buffer_slot("current", id), tmp);
+    }
+  }
+}
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::stage(std::size_t index) {
+  const Stage& stage = ctx_.plan.stages[index];
+  const auto panels = ctx_.plan.panels(stage);
+  const int lanes = static_cast<int>(ctx_.plan.lanes);
+  const int tail = static_cast<int>(stage.width) % lanes;
+  const Tile full{1, static_cast<int>(stage.units_per_panel), 0};
+  const Tile last{1, static_cast<int>(ctx_.plan.units(stage, panels - 1)), tail};
+  const bool same = last.units == full.units && tail == 0;
+
+  Xbyak::Label loop;
+  Xbyak::Label ragged;
+  Xbyak::Label next;
+  Xbyak::Label end;
+  ctx_.record.label(stage.name);
+  ctx_.record.note("panels in walking order");
+  // r->order[flip] and r->count, r = ranges + index
+  const int range = static_cast<int>(index * sizeof(PanelRange));
+  code_.mov(reg::scratch, ctx_.arg(offsetof(KernelArgs, ranges)));
+  code_.mov(reg::k, ptr[reg::scratch + range + static_cast<int>(offsetof(PanelRange, count))]);
+  code_.test(reg::k, reg::k);
+  code_.jz(end, kNear);
+  code_.mov(ctx_.frame.slot("panels left"), reg::k);
+  code_.mov(reg::k, ctx_.frame.slot("flip"));
+  code_.mov(reg::k, ptr[reg::scratch + reg::k * 8 + range]);
+  code_.mov(ctx_.frame.slot("order"), reg::k);
+  if (tail != 0) ctx_.vec.set_tail_mask(kTailMask, tail, reg::scratch.cvt32());
+
+  code_.align(16);
+  code_.L(loop);
+  code_.mov(reg::scratch, ctx_.frame.slot("order"));
+  code_.mov(reg::panel.cvt32(), Xbyak::util::dword[reg::scratch]);
+  code_.add(ctx_.frame.slot("order"), 4);
+  code_.imul(reg::unit, reg::panel, full.units * ctx_.kBytes);
+  if (same) {
+    panel(stage, full);
+  } else if (panels == 1) {
+    panel(stage, last);
+  } else {
+    code_.cmp(reg::panel, panels - 1);
+    code_.je(ragged, kNear);
+    panel(stage, full);
+    code_.jmp(next, kNear);
+    code_.L(ragged);
+    panel(stage, last);
+  }
+  code_.L(next);
+  code_.dec(ctx_.frame.slot("panels left"));
+  code_.jnz(loop, kNear);
+  code_.L(end);
+  if (stage.exchange) emit_exchange(ctx_);
+}
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::panel(const Stage& stage, const Tile& tile) {
+  if (ctx_.one_row()) {
+    single_row(stage, tile);
+  } else {
+    row_tiles(stage, tile);
+  }
+}
+
+/// While rows are left: the highest tile that they fill.
+template <class Vmm>
+void TimestepEmitter<Vmm>::row_tiles(const Stage& stage, const Tile& tile) {
+  Xbyak::Label loop;
+  Xbyak::Label done;
+  Xbyak::Label finish;
+  const bool direct = EpilogueEmitter<Vmm>::only_stores(stage);
+  code_.xor_(reg::row.cvt32(), reg::row.cvt32());
+  code_.L(loop);
+  for (const int rows : tile_heights(stage)) {
+    Xbyak::Label lower;
+    code_.mov(reg::scratch, ctx_.frame.slot("rows"));
+    code_.sub(reg::scratch, reg::row);
+    if (rows == 1) code_.jz(done, kNear);
+    code_.cmp(reg::scratch, rows);
+    code_.jb(lower, kNear);
+    const Tile own{rows, tile.units, tile.tail};
+    MatmulEmitter<Vmm> products(ctx_, stage, own);
+    products.emit();
+    EpilogueEmitter<Vmm> epilogue(ctx_, stage, own, products.registers());
+    if (direct) {
+      epilogue.emit();
+      code_.add(reg::row, rows);
+      code_.jmp(loop, kNear);
+    } else {
+      epilogue.store_tile();
+      if (rows > 1) code_.jmp(finish, kNear);
+    }
+    code_.L(lower);
+  }
+  if (!direct) {
+    code_.L(finish);
+    const Tile one{1, tile.units, tile.tail};
+    const TileRegisters registers{static_cast<int>(stage.sums.size()), tile.units, 1};
+    EpilogueEmitter<Vmm>(ctx_, stage, one, registers).emit_row_loop();
+    code_.jmp(loop, kNear);
+  }
+  code_.L(done);
+}
+
+/// The only row of a plan for batch 1: nothing of it leaves the registers before the epilogue.
+template <class Vmm>
+void TimestepEmitter<Vmm>::single_row(const Stage& stage, const Tile& tile) {
+  MatmulEmitter<Vmm> products(ctx_, stage, tile);
+  products.emit();
+  EpilogueEmitter<Vmm>(ctx_, stage, tile, products.registers()).emit();
+}
+
+template class TimestepEmitter<Xbyak::Ymm>;
+template class TimestepEmitter<Xbyak::Zmm>;
+
+}  // namespace deepcpu::jit

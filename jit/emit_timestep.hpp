@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The outer loops of a kernel: time steps, stages, panels, rows.
+#pragma once
+
+#include "jit/emit_context.hpp"
+#include "jit/emit_matmul.hpp"
+
+namespace deepcpu::jit {
+
+template <class Vmm>
+class TimestepEmitter {
+ public:
+  explicit TimestepEmitter(EmitContext<Vmm>& ctx) : ctx_(ctx), code_(ctx.code) {}
+
+  /// The whole kernel, from `push rbp` to the last constant.
+  void emit();
+
+ private:
+  using Reg = Xbyak::Reg64;
+
+  void prologue();
+  void epilogue();
+  void start_call();
+  void start_step(const Xbyak::Label& done);
+  void finish_step();
+  void stage(std::size_t index);
+  void panel(const Stage& stage, const Tile& tile);
+  void row_tiles(const Stage& stage, const Tile& tile);
+  void single_row(const Stage& stage, const Tile& tile);
+
+  EmitContext<Vmm>& ctx_;
+  Xbyak::CodeGenerator& code_;
+  std::size_t frame_size_at_ = 0;  ///< offset of the immediate that is patched at the end
+};
+
+/// Publishes that this participant has finished a stage and waits for the others. With one
+/// participant it falls through.
+template <class Vmm>
+void emit_exchange(EmitContext<Vmm>& ctx);
+
+}  // namespace deepcpu::jit

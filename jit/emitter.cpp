@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "jit/emitter.hpp"
+
+#include <fmt/format.h>
+
+#include <cstddef>
+#include <new>
+#include <span>
+#include <vector>
+
+#include "jit/emit_context.hpp"
+#include "jit/emit_timestep.hpp"
+
+namespace deepcpu::jit {
+namespace {
+
+/// Room to write into: more than is allowed, so that the error can say how much too large it is.
+constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
+
+template <class Vmm>
+Result<CodeBlob> emit_for(const KernelPlan& plan) {
+  std::vector<std::uint64_t> buffer(kBufferBytes / sizeof(std::uint64_t));
+  Xbyak::CodeGenerator code(kBufferBytes, buffer.data());
+  EmitContext<Vmm> ctx(code, plan);
+  TimestepEmitter<Vmm>(ctx).emit();
+  const std::size_t data_begin = code.getSize();
+  ctx.pool.place(code);
+  if (code.hasUndefinedLabel()) return Error("emission: a label was left undefined");
+  if (code.getSize() > kMaxCodeBytes) {
+    return Error(fmt::format("kernel {}: {} bytes of code, at most {} are allowed", plan.name,
+                             code.getSize(), kMaxCodeBytes));
+  }
+  auto memory = CodeMemory::make(std::as_bytes(std::span(code.getCode(), code.getSize())));
+  if (!memory) return memory.error();
+  CodeBlob blob;
+  blob.symbol = kernel_symbol(plan);
+  blob.isa = plan.isa;
+  blob.memory = std::move(*memory);
+  blob.labels = std::move(ctx.record.labels_);
+  blob.notes = std::move(ctx.record.notes_);
+  blob.data_begin = data_begin;
+  return blob;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
+  if (plan.isa == Isa::interpreter) {
+    return Error(fmt::format("kernel {}: isa=interpreter: has no code", plan.name));
+  }
+  try {
+    auto blob = plan.isa == Isa::avx2 ? emit_for<Xbyak::Ymm>(plan) : emit_for<Xbyak::Zmm>(plan);
+    if (!blob) return blob.error();
+    return publish(std::move(*blob));
+  } catch (const Xbyak::Error& e) {
+    return Error(fmt::format("kernel {}: emission failed: {}", plan.name, e.what()));
+  } catch (const std::bad_alloc&) {
+    return Error(fmt::format("kernel {}: no memory to emit code", plan.name));
+  }
+}
+
+}  // namespace deepcpu::jit

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The plain C++ twin of the emitter. Same loops, same order of operations, one lane at a time.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+
+#include "jit/element_ops.hpp"
+#include "jit/kernel_plan.hpp"
+
+namespace deepcpu::jit {
+namespace {
+
+constexpr std::uint32_t kMaxLanes = 16;
+constexpr std::uint32_t kMaxChains = 8;
+
+class Interpreter {
+ public:
+  Interpreter(const KernelPlan& plan, const KernelArgs& args) : plan_(plan), args_(args) {}
+
+  void run() {
+    for (t_ = 0; t_ < args_.steps; ++t_) {
+      rows_ = args_.active != nullptr ? static_cast<std::uint64_t>(args_.active[t_]) : args_.rows;
+      if (rows_ == 0) return;
+      for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
+        run_stage(plan_.stages[s], args_.ranges[s]);
+        if (plan_.stages[s].exchange && args_.participants > 1) exchange();
+      }
+    }
+  }
+
+ private:
+  std::uint64_t flip() const { return (args_.parity + t_) & 1; }
+
+  float* address(const Ref& ref, std::uint64_t row) const {
+    const Buffer& b = plan_.buffers[ref.buffer];
+    auto* base = static_cast<unsigned char*>(args_.buffer[ref.buffer]);
+    const std::int64_t stride = args_.stride[ref.buffer];
+    switch (b.space) {
+      case Space::external:
+        base = reinterpret_cast<unsigned char* const*>(base)[row] +
+               static_cast<std::int64_t>(t_) * stride;
+        break;
+      case Space::strided: base += static_cast<std::int64_t>(row) * stride; break;
+      case Space::slots:
+        base += row * b.row_stride;
+        if (b.slots == 2) base += (flip() ^ std::uint64_t{ref.next}) * b.slot_stride;
+        break;
+      case Space::block: base += t_ * b.step_stride + row * b.row_stride; break;
+      case Space::params: base = const_cast<unsigned char*>(args_.weights); break;
+    }
+    return reinterpret_cast<float*>(base + ref.offset);
+  }
+
+  void run_stage(const Stage& stage, const PanelRange& range) const {
+    for (std::uint64_t i = 0; i < range.count; ++i) {
+      const std::uint32_t panel = range.order[flip()][i];
+      const std::uint32_t units = plan_.units(stage, panel);
+      for (std::uint64_t row = 0; row < rows_; ++row) {
+        for (std::uint32_t u = 0; u < units; ++u) run_unit(stage, panel, units, u, row);
+      }
+    }
+  }
+
+  /// One unit block of one row: its sums, then its epilogue.
+  void run_unit(const Stage& stage, std::uint32_t panel, std::uint32_t units, std::uint32_t u,
+                std::uint64_t row) const {
+    const std::uint32_t first = (panel * stage.units_per_panel + u) * plan_.lanes;
+    const std::uint32_t count = std::min(plan_.lanes, stage.width - first);
+    std::array<std::array<float, kMaxLanes>, 8> sums{};
+    for (std::size_t g = 0; g < stage.sums.size(); ++g) {
+      if (stage.sums[g].init == Sum::Init::zero) continue;
+      const float* from = address(stage.sums[g].ref, row) + first;
+      std::copy_n(from, count, sums[g].begin());
+    }
+    for (const Product& p : stage.products) {
+      for (std::size_t i = 0; i < p.gate.size(); ++i) {
+        multiply(p, panel, units * p.gates_packed, u * p.gates_packed + p.gate[i], row, count,
+                 sums[p.sum[i]].data());
+      }
+    }
+    for (std::uint32_t lane = 0; lane < count; ++lane) {
+      std::array<float, 8> own{};
+      for (std::size_t g = 0; g < stage.sums.size(); ++g) own[g] = sums[g][lane];
+      run_epilogue(stage, own, row, first + lane);
+    }
+  }
+
+  void multiply(const Product& p, std::uint32_t panel, std::uint32_t vectors, std::uint32_t vector,
+                std::uint64_t row, std::uint32_t count, float* sum) const {
+    const auto* w = reinterpret_cast<const float*>(args_.weights + p.weights +
+                                                   panel * p.panel_stride) +
+                    std::size_t{vector} * plan_.lanes;
+    const float* a = address(p.operand, row);
+    std::array<std::array<float, kMaxLanes>, kMaxChains> chain{};
+    std::copy_n(sum, count, chain[0].begin());
+    for (std::uint32_t k = 0; k < p.k; ++k) {
+      auto& c = chain[k % p.chains];
+      const float* wk = w + std::size_t{k} * vectors * plan_.lanes;
+      for (std::uint32_t lane = 0; lane < count; ++lane) c[lane] = std::fma(a[k], wk[lane], c[lane]);
+    }
+    // Chains are added pairwise: ((0+1)+(2+3)).
+    for (std::uint32_t step = 1; step < p.chains; step *= 2) {
+      for (std::uint32_t i = 0; i + step < p.chains; i += 2 * step) {
+        for (std::uint32_t lane = 0; lane < count; ++lane) chain[i][lane] += chain[i + step][lane];
+      }
+    }
+    std::copy_n(chain[0].begin(), count, sum);
+  }
+
+  void run_epilogue(const Stage& stage, const std::array<float, 8>& sums, std::uint64_t row,
+                    std::uint32_t unit) const {
+    std::array<float, kMaxEpilogue> v;
+    for (std::size_t n = 0; n < stage.epilogue.size(); ++n) {
+      const Instr& i = stage.epilogue[n];
+      auto arg = [&](std::int32_t k) { return v[static_cast<std::size_t>(k)]; };
+      switch (i.action) {
+        case Action::load: v[n] = address(i.ref, row)[unit]; break;
+        case Action::broadcast: v[n] = address(i.ref, row)[0]; break;
+        case Action::sum: v[n] = sums[i.gate]; break;
+        case Action::constant: v[n] = i.p; break;
+        case Action::fma: v[n] = std::fma(arg(i.a), arg(i.b), arg(i.c)); break;
+        case Action::element:
+          v[n] = eval(i.op, arg(i.a), i.b >= 0 ? arg(i.b) : 0.0F, i.p, i.q);
+          break;
+        case Action::store: address(i.ref, row)[unit] = arg(i.a); break;
+      }
+    }
+  }
+
+  void exchange() {
+    ++exchanged_;
+    const std::uint64_t target = args_.epoch + exchanged_;
+    std::atomic_ref<std::uint64_t>(*args_.published[args_.participant])
+        .store(target, std::memory_order_release);
+    for (std::uint64_t p = 0; p < args_.participants; ++p) {
+      if (p == args_.participant) continue;
+      std::atomic_ref<std::uint64_t> counter(*args_.published[p]);
+      if (counter.load(std::memory_order_acquire) < target) {
+        args_.wait_slow(args_.published[p], target);
+      }
+    }
+  }
+
+  const KernelPlan& plan_;
+  const KernelArgs& args_;
+  std::uint64_t t_ = 0;
+  std::uint64_t rows_ = 0;
+  std::uint64_t exchanged_ = 0;
+};
+
+}  // namespace
+
+void interpret(const KernelPlan& plan, const KernelArgs& args) noexcept {
+  Interpreter(plan, args).run();
+}
+
+}  // namespace deepcpu::jit

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "jit/kernel_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+namespace deepcpu::jit {
+namespace {
+
+/// FNV-1a over the numbers that operator== compares.
+class Hasher {
+ public:
+  void number(std::uint64_t v) {
+    for (int i = 0; i < 8; ++i) {
+      state_ = (state_ ^ (v & 0xff)) * 0x100000001b3ULL;
+      v >>= 8;
+    }
+  }
+  void number(float f) { number(std::uint64_t{std::bit_cast<std::uint32_t>(f)}); }
+  void ref(const Ref& r) {
+    number(std::uint64_t{r.buffer});
+    number(std::uint64_t{r.next});
+    number(r.offset);
+  }
+  std::uint64_t value() const { return state_; }
+
+ private:
+  std::uint64_t state_ = 0xcbf29ce484222325ULL;
+};
+
+std::uint64_t bits(int v) { return static_cast<std::uint64_t>(static_cast<std::int64_t>(v)); }
+
+void add(Hasher& h, const Stage& s) {
+  for (const std::uint64_t v : {std::uint64_t{s.width}, std::uint64_t{s.units_per_panel},
+                                std::uint64_t{s.tile_rows}, std::uint64_t{s.exchange}}) {
+    h.number(v);
+  }
+  for (const Sum& sum : s.sums) {
+    h.number(static_cast<std::uint64_t>(sum.init));
+    h.ref(sum.ref);
+  }
+  for (const Product& p : s.products) {
+    h.ref(p.operand);
+    for (const std::uint64_t v : {std::uint64_t{p.k}, p.weights, p.panel_stride,
+                                  std::uint64_t{p.gates_packed}, std::uint64_t{p.chains}}) {
+      h.number(v);
+    }
+    for (const std::uint32_t g : p.gate) h.number(std::uint64_t{g});
+    for (const std::uint32_t g : p.sum) h.number(std::uint64_t{g});
+  }
+  for (const Instr& i : s.epilogue) {
+    for (const std::uint64_t v :
+         {static_cast<std::uint64_t>(i.action), static_cast<std::uint64_t>(i.op), bits(i.a),
+          bits(i.b), bits(i.c), std::uint64_t{i.gate}}) {
+      h.number(v);
+    }
+    h.number(i.p);
+    h.number(i.q);
+    h.ref(i.ref);
+  }
+}
+
+std::string_view to_string(Space space) {
+  switch (space) {
+    case Space::external: return "external";
+    case Space::strided: return "strided";
+    case Space::slots: return "slots";
+    case Space::block: return "block";
+    case Space::params: return "params";
+  }
+  return "?";
+}
+
+std::string text(const KernelPlan& plan, const Ref& r) {
+  return fmt::format("{}{}{}", plan.buffers[r.buffer].name, r.next ? "'" : "",
+                     r.offset == 0 ? "" : fmt::format("+{}", r.offset));
+}
+
+std::string text(const KernelPlan& plan, const Instr& i, std::size_t index) {
+  const std::string note = i.note.empty() ? "" : fmt::format("    ; {}", i.note);
+  const std::string left = fmt::format("      %{:<3}= ", index);
+  switch (i.action) {
+    case Action::load: return fmt::format("{}load {}{}\n", left, text(plan, i.ref), note);
+    case Action::broadcast: return fmt::format("{}broadcast {}{}\n", left, text(plan, i.ref), note);
+    case Action::sum: return fmt::format("{}sum {}{}\n", left, i.gate, note);
+    case Action::constant: return fmt::format("{}constant {}{}\n", left, i.p, note);
+    case Action::fma: return fmt::format("{}fma %{} %{} %{}{}\n", left, i.a, i.b, i.c, note);
+    case Action::store:
+      return fmt::format("      store %{} -> {}\n", i.a, text(plan, i.ref));
+    case Action::element: break;
+  }
+  std::string out = fmt::format("{}{} %{}", left, deepcpu::to_string(i.op), i.a);
+  if (i.b >= 0) out += fmt::format(" %{}", i.b);
+  if (i.op == Op::clip || i.op == Op::hard_sigmoid) out += fmt::format(" ({}, {})", i.p, i.q);
+  if (i.op == Op::leaky_relu) out += fmt::format(" ({})", i.p);
+  return out + note + "\n";
+}
+
+std::string text(const KernelPlan& plan, const Stage& s) {
+  std::string out = fmt::format(
+      "  stage {}: {} units, {} panels of {} unit blocks, tile of {} rows{}\n", s.name, s.width,
+      plan.panels(s), s.units_per_panel, s.tile_rows, s.exchange ? ", then exchange" : "");
+  for (std::size_t g = 0; g < s.sums.size(); ++g) {
+    const Sum& sum = s.sums[g];
+    out += fmt::format("    sum {} = {}{}\n", g,
+                       sum.init == Sum::Init::zero ? "0" : text(plan, sum.ref),
+                       sum.note.empty() ? "" : fmt::format("    ; {}", sum.note));
+  }
+  for (const Product& p : s.products) {
+    out += fmt::format("    for k in 0..{}: sums[{}] += {}[k] * W@{}[panel, stride {}][k][gates {} "
+                       "of {}]    ; {}\n",
+                       p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights,
+                       p.panel_stride, fmt::join(p.gate, " "), p.gates_packed, p.note);
+  }
+  if (!s.epilogue.empty()) out += "    for each row and unit block:\n";
+  for (std::size_t i = 0; i < s.epilogue.size(); ++i) out += text(plan, s.epilogue[i], i);
+  return out;
+}
+
+}  // namespace
+
+bool KernelPlan::buffers_equal(const KernelPlan& o) const {
+  return std::equal(buffers.begin(), buffers.end(), o.buffers.begin(), o.buffers.end(),
+                    [](const Buffer& a, const Buffer& b) {
+                      return a.space == b.space && a.width == b.width &&
+                             a.row_stride == b.row_stride && a.step_stride == b.step_stride &&
+                             a.slot_stride == b.slot_stride && a.slots == b.slots;
+                    });
+}
+
+std::uint64_t hash(const KernelPlan& plan) noexcept {
+  Hasher h;
+  h.number(static_cast<std::uint64_t>(plan.isa));
+  h.number(std::uint64_t{plan.lanes});
+  h.number(std::uint64_t{plan.rows});
+  h.number(std::uint64_t{plan.weights_in_registers});
+  for (const Buffer& b : plan.buffers) {
+    for (const std::uint64_t v :
+         {static_cast<std::uint64_t>(b.space), std::uint64_t{b.width}, b.row_stride, b.step_stride,
+          b.slot_stride, std::uint64_t{b.slots}}) {
+      h.number(v);
+    }
+  }
+  for (const Stage& s : plan.stages) add(h, s);
+  return h.value();
+}
+
+std::string to_text(const KernelPlan& plan) {
+  std::string out = fmt::format("kernel {} {} lanes={} rows={}{}\n", plan.name,
+                                deepcpu::to_string(plan.isa), plan.lanes,
+                                plan.rows == 0 ? "any" : fmt::format("{}", plan.rows),
+                                plan.weights_in_registers ? " weights in registers" : "");
+  for (const Buffer& b : plan.buffers) {
+    out += fmt::format("  buffer {} {} width={}", b.name, to_string(b.space), b.width);
+    if (b.row_stride > 0) out += fmt::format(" row={}B", b.row_stride);
+    if (b.step_stride > 0) out += fmt::format(" step={}B", b.step_stride);
+    if (b.slots == 2) out += fmt::format(" two slots of {}B", b.slot_stride);
+    out += "\n";
+  }
+  for (const Stage& s : plan.stages) out += text(plan, s);
+  return out;
+}
+
+}  // namespace deepcpu::jit

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+/// KernelPlan: the seam of the project. Lowering writes it, the interpreter runs it, the emitter
+/// turns it into machine code. It spells out every loop, address and register tile of one kernel
+/// and knows nothing of cells, schedules or tuning.
+///
+/// What a kernel does, in the words of the fields below:
+///
+///     for t in 0 .. args.steps-1                     (stop when active rows reach 0)
+///       for stage in stages
+///         for panel in args.ranges[stage].order[(parity + t) & 1]
+///           for tile of up to stage.tile_rows rows
+///             sums   = init                           one accumulator per (row, unit, gate)
+///             for product in stage.products, k ascending
+///               sums += operand[row][k] * weights[panel][k][unit][gate]
+///             for row in tile, unit in panel: run stage.epilogue
+///       swap the two slots of every double-buffered buffer
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "deepcpu/cell.hpp"
+#include "deepcpu/schedule.hpp"
+
+namespace deepcpu::jit {
+
+/// How the address of row r at step t is formed. All strides are in bytes.
+enum class Space : std::uint8_t {
+  external,  ///< args.buffer[id] is a table of row pointers: table[r] + t * args.stride[id]
+  strided,   ///< args.buffer[id] + r * args.stride[id]; does not depend on t
+  slots,     ///< args.buffer[id] + slot * slot_stride + r * row_stride; slot flips every step if slots == 2
+  block,     ///< args.buffer[id] + t * step_stride + r * row_stride
+  params,    ///< args.weights + offset of the reference; the same for every row and step
+};
+
+struct Buffer {
+  std::string name;
+  Space space = Space::slots;
+  std::uint32_t width = 0;        ///< elements of one row that may be touched (external: exactly these)
+  std::uint64_t row_stride = 0;   ///< slots, block
+  std::uint64_t step_stride = 0;  ///< block
+  std::uint64_t slot_stride = 0;  ///< slots == 2
+  std::uint8_t slots = 1;         ///< 1 = in place, 2 = read the current slot, write the next one
+  bool operator==(const Buffer&) const = default;
+};
+
+/// A row of a buffer, `offset` bytes in. `next` selects the slot that this step writes.
+struct Ref {
+  std::uint16_t buffer = 0;
+  bool next = false;
+  std::uint64_t offset = 0;
+  bool operator==(const Ref&) const = default;
+};
+
+/// Operations of an epilogue: the element-wise ones of Op, and these.
+enum class Action : std::uint8_t {
+  load,       ///< vector of the unit block at ref
+  broadcast,  ///< one number at ref, for all lanes
+  sum,        ///< accumulator `gate` of this unit block
+  constant,   ///< p
+  element,    ///< op(a, b; p, q)
+  fma,        ///< a * b + c, rounded once
+  store,      ///< a to the unit block at ref
+};
+
+/// One instruction of an epilogue. Instruction i defines value i (stores define nothing); operands
+/// a, b, c are indices of earlier instructions.
+struct Instr {
+  Action action = Action::constant;
+  Op op = Op::add;
+  std::int32_t a = -1;
+  std::int32_t b = -1;
+  std::int32_t c = -1;
+  float p = 0.0F;
+  float q = 0.0F;
+  std::uint32_t gate = 0;
+  Ref ref;
+  std::string note;  ///< name for listings; not part of the key
+  bool operator==(const Instr& o) const {
+    return action == o.action && op == o.op && a == o.a && b == o.b && c == o.c &&
+           p == o.p && q == o.q && gate == o.gate && ref == o.ref;
+  }
+};
+
+/// How an accumulator starts.
+struct Sum {
+  enum class Init : std::uint8_t { zero, load };
+  Init init = Init::zero;
+  Ref ref;           ///< vector of the unit block: a bias (params) or a hoisted sum (block, slots)
+  std::string note;  ///< name for listings; not part of the key
+  bool operator==(const Sum& o) const { return init == o.init && ref == o.ref; }
+};
+
+/// operand[row][0..k) times a packed matrix, added to some of the stage's sums, k ascending.
+/// Packed panel p starts at weights + p * panel_stride and holds [k][vector][lanes] with
+/// units_in_panel * gates_packed vectors per k, unit-major; the last panel holds only its own units.
+struct Product {
+  Ref operand;
+  std::uint32_t k = 0;
+  std::uint64_t weights = 0;              ///< byte offset of panel 0 from args.weights
+  std::uint64_t panel_stride = 0;         ///< bytes
+  std::uint32_t gates_packed = 0;         ///< gates that stand side by side in the packed matrix
+  std::vector<std::uint32_t> gate;        ///< gates read here, as positions in the packed matrix
+  std::vector<std::uint32_t> sum;         ///< the sum that each of them is added to
+  std::uint32_t chains = 1;               ///< independent partial sums: k goes to chain k % chains
+  std::string note;
+  bool operator==(const Product& o) const {
+    return operand == o.operand && k == o.k && weights == o.weights &&
+           panel_stride == o.panel_stride && gates_packed == o.gates_packed && gate == o.gate &&
+           sum == o.sum && chains == o.chains;
+  }
+};
+
+/// Everything of one step between two points at which values must be complete.
+struct Stage {
+  std::string name;
+  std::uint32_t width = 0;            ///< units (elements) that this stage computes
+  std::uint32_t units_per_panel = 1;  ///< unit blocks (of `lanes` units) in a full panel
+  std::uint32_t tile_rows = 1;        ///< most rows of the register tile
+  std::vector<Sum> sums;              ///< one per gate
+  std::vector<Product> products;
+  std::vector<Instr> epilogue;
+  /// Other participants read what this stage writes: publish and wait before the next stage.
+  bool exchange = false;
+  bool operator==(const Stage& o) const {
+    return width == o.width && units_per_panel == o.units_per_panel &&
+           tile_rows == o.tile_rows && sums == o.sums &&
+           products == o.products && epilogue == o.epilogue && exchange == o.exchange;
+  }
+};
+
+struct KernelPlan {
+  std::string name;  ///< for symbols and listings; not part of the key
+  Isa isa = Isa::interpreter;
+  std::uint32_t lanes = 16;
+  std::uint32_t rows = 1;  ///< most rows a call may have; 0 = any number (strided buffers only)
+  bool weights_in_registers = false;
+  std::vector<Buffer> buffers;
+  std::vector<Stage> stages;
+  /// Equality of what is computed and how: the kernel cache's key. Names do not take part.
+  bool operator==(const KernelPlan& o) const {
+    return isa == o.isa && lanes == o.lanes && rows == o.rows &&
+           weights_in_registers == o.weights_in_registers && buffers_equal(o) && stages == o.stages;
+  }
+
+  std::uint32_t panels(const Stage& s) const {
+    const std::uint32_t per = s.units_per_panel * lanes;
+    return (s.width + per - 1) / per;
+  }
+  /// Unit blocks of panel p of a stage.
+  std::uint32_t units(const Stage& s, std::uint32_t p) const {
+    const std::uint32_t all = (s.width + lanes - 1) / lanes;
+    const std::uint32_t first = p * s.units_per_panel;
+    return all - first < s.units_per_panel ? all - first : s.units_per_panel;
+  }
+
+ private:
+  bool buffers_equal(const KernelPlan& o) const;
+};
+
+/// Hash consistent with operator==.
+std::uint64_t hash(const KernelPlan& plan) noexcept;
+/// The plan as text, one line per loop, buffer and instruction (`deepcpu dump --stage plan`).
+std::string to_text(const KernelPlan& plan);
+
+inline constexpr std::size_t kMaxBuffers = 24;
+inline constexpr std::size_t kMaxStages = 32;
+inline constexpr std::size_t kMaxEpilogue = 512;  ///< instructions of one stage
+
+/// The panels one participant computes in one stage: their numbers, in walking order.
+struct PanelRange {
+  const std::uint32_t* order[2];  ///< [0] on even steps, [1] on odd ones
+  std::uint64_t count;
+};
+
+/// The one argument of a kernel. Plain data; the caller owns everything it points to.
+struct KernelArgs {
+  const unsigned char* weights;   ///< packed weights of this layer and direction
+  std::uint64_t steps;            ///< T of this call
+  std::uint64_t parity;           ///< 0 or 1: number of steps done before, mod 2 (slots and sweep)
+  std::uint64_t rows;             ///< live rows when `active` is null
+  const std::int32_t* active;     ///< live rows per step, non-increasing; or null
+  const PanelRange* ranges;       ///< one per stage
+  void* buffer[kMaxBuffers];      ///< base pointers, or tables of row pointers (external)
+  std::int64_t stride[kMaxBuffers];  ///< external: bytes per step; strided: bytes per row
+  /// Team of participants; one participant leaves them zero.
+  std::uint64_t participant;
+  std::uint64_t participants;
+  std::uint64_t* const* published;   ///< per participant: its counter of stages completed
+  std::uint64_t epoch;               ///< value of every counter when this call starts
+  void (*wait_slow)(const volatile std::uint64_t* counter, std::uint64_t at_least);
+};
+static_assert(std::is_standard_layout_v<KernelArgs> && std::is_trivial_v<KernelArgs>);
+
+/// Runs a plan in plain C++, bit for bit as emitted code does. The caller has set FTZ and DAZ.
+/// Does not allocate more than a few hundred bytes per call on the stack.
+void interpret(const KernelPlan& plan, const KernelArgs& args) noexcept;
+
+}  // namespace deepcpu::jit

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "deepcpu/model.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <string_view>
+
+#include "src/compile.hpp"
+#include "src/lower/pack_layout.hpp"
+#include "src/model/weights.hpp"
+#include "src/runtime/runner.hpp"
+
+namespace deepcpu {
+
+struct Model::Impl : CompiledModel {};
+
+namespace {
+
+/// `_l0`, or `_l0_reverse` for the second direction of a bidirectional model.
+std::string tensor_suffix(const ProgramStep& step) {
+  return fmt::format("_l{}{}", step.layer, step.direction == 1 ? "_reverse" : "");
+}
+
+/// Offsets of all packed weights in one block; a page apart so that no two share a cache line.
+std::uint64_t place_weights(CompiledModel& model) {
+  std::uint64_t bytes = 0;
+  for (const ProgramStep& step : model.compiled.program.steps) {
+    model.weights_at.push_back(bytes);
+    const auto& layout = model.compiled.layers[static_cast<std::size_t>(step.layer)].layout;
+    bytes += (layout.bytes + 4095) / 4096 * 4096;
+  }
+  return bytes;
+}
+
+Status pack_weights(CompiledModel& model, const Weights& weights) {
+  const std::uint64_t bytes = place_weights(model);
+  model.packed = AlignedBytes(bytes);
+  if (bytes > 0 && model.packed.size() == 0) {
+    return Error(fmt::format("weights: {} bytes of memory could not be had", bytes));
+  }
+  const auto& steps = model.compiled.program.steps;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const LayerCode& layer = model.compiled.layers[static_cast<std::size_t>(steps[i].layer)];
+    lower::pack(model.compiled.spec.cell, layer.layout, layer.widths, weights,
+                tensor_suffix(steps[i]), model.packed.data() + model.weights_at[i]);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
+                             const CompileOptions& options) {
+  if (auto st = spec.validate(); !st) return st.error();
+  if (auto st = check_weights(spec, weights); !st) return st.error();
+  auto compiled = compile_program(spec, options);
+  if (!compiled) return compiled.error();
+  auto impl = std::make_shared<Impl>();
+  impl->compiled = std::move(*compiled);
+  if (auto st = pack_weights(*impl, weights); !st) return st.error();
+  return Model(std::move(impl));
+}
+
+const ModelSpec& Model::spec() const noexcept { return impl_->compiled.spec; }
+const Schedule& Model::schedule() const noexcept { return impl_->compiled.schedule; }
+const std::vector<std::string>& Model::notes() const noexcept { return impl_->compiled.notes; }
+std::size_t Model::packed_bytes() const noexcept { return impl_->packed.size(); }
+double Model::compile_microseconds() const noexcept { return impl_->compiled.microseconds; }
+
+std::size_t Model::code_bytes() const noexcept {
+  std::size_t bytes = 0;
+  for (const LayerCode& layer : impl_->compiled.layers) {
+    if (layer.step.code) bytes += layer.step.code->size();
+    if (layer.hoist && layer.hoist->code) bytes += layer.hoist->code->size();
+  }
+  return bytes;
+}
+
+struct Session::Impl {
+  Runner runner;
+  bool carries_state;        ///< forward models; others start anew at every call
+  bool state_is_set = true;  ///< by the user or by reset, for the next call
+  bool verbose;
+};
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
+  const ModelSpec& spec = impl_->compiled.spec;
+  if (max_steps < 0) return Error(fmt::format("max_steps={}: must be at least 0", max_steps));
+  Runner runner(impl_, layout, max_steps);
+  if (!runner.ready()) return Error("session: memory for states and scratch could not be had");
+  const char* verbose = std::getenv("DEEPCPU_VERBOSE");
+  return Session(std::make_unique<Session::Impl>(Session::Impl{
+      std::move(runner), spec.direction == Direction::forward, true,
+      verbose != nullptr && std::string_view(verbose) == "1"}));
+}
+
+namespace {
+
+Status check_size(std::string_view name, std::size_t have, std::int64_t want,
+                  std::string_view rule) {
+  if (have == static_cast<std::size_t>(want)) return {};
+  return Error(fmt::format("{}: {} numbers given, {} needed ({})", name, have, want, rule));
+}
+
+Status check_lengths(std::span<const std::int64_t> lengths, std::int64_t batch,
+                     std::int64_t steps) {
+  if (lengths.empty()) return {};
+  if (auto st = check_size("lengths", lengths.size(), batch, "one per batch row"); !st) return st;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] < 0 || lengths[i] > steps) {
+      return Error(fmt::format("lengths[{}]={}: must be between 0 and T={}", i, lengths[i], steps));
+    }
+  }
+  return {};
+}
+
+Status check_extra(const ModelSpec& spec, std::span<const std::span<const float>> extra,
+                   std::int64_t steps) {
+  const std::vector<int>& inputs = spec.cell.inputs();
+  if (extra.size() + 1 != inputs.size()) {
+    return Error(fmt::format("extra: {} inputs given, cell {} has {} besides x", extra.size(),
+                             spec.cell.name(), inputs.size() - 1));
+  }
+  for (std::size_t i = 0; i < extra.size(); ++i) {
+    const Node& n = spec.cell.nodes()[static_cast<std::size_t>(inputs[i + 1])];
+    const std::int64_t want = steps * spec.batch * spec.width(n.dim, 0);
+    if (auto st = check_size(n.name, extra[i].size(), want, "T * batch * width"); !st) return st;
+  }
+  return {};
+}
+
+Status check_run(const Runner& runner, std::span<const float> x, std::span<float> y,
+                 const RunInput& in) {
+  const ModelSpec& spec = runner.model().compiled.spec;
+  const std::int64_t row = spec.batch * spec.input;
+  if (x.size() % static_cast<std::size_t>(row) != 0) {
+    return Error(fmt::format("x: {} numbers given, not a multiple of batch {} * input {}", x.size(),
+                             spec.batch, spec.input));
+  }
+  const std::int64_t y_size = in.steps * spec.batch * spec.output_width();
+  if (auto st = check_size("y", y.size(), y_size, "T * batch * output width"); !st) return st;
+  if (auto st = check_extra(spec, in.extra, in.steps); !st) return st;
+  if (runner.model().compiled.program.whole_sequence && in.steps > runner.max_steps()) {
+    return Error(fmt::format("T={}: longer than max_steps={} that the session was made for",
+                             in.steps, runner.max_steps()));
+  }
+  return check_lengths(in.lengths, spec.batch, in.steps);
+}
+
+void report_run(const Runner& runner, std::int64_t steps) {
+  const Compilation& c = runner.model().compiled;
+  fmt::print(stderr, "deepcpu,run,{},{},{},{}\n", c.spec.str(), to_string(c.schedule.isa),
+             c.schedule.threads, steps);
+}
+
+}  // namespace
+
+Status Session::run(std::span<const float> x, std::span<float> y,
+                    std::span<const std::span<const float>> extra,
+                    std::span<const std::int64_t> lengths) noexcept {
+  Runner& runner = impl_->runner;
+  const ModelSpec& spec = runner.model().compiled.spec;
+  RunInput in;
+  in.x = x.data();
+  in.y = y.data();
+  in.extra = extra;
+  in.lengths = lengths;
+  in.steps = static_cast<std::int64_t>(x.size()) / (spec.batch * spec.input);
+  if (auto st = check_run(runner, x, y, in); !st) return st;
+  if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
+  runner.run(in);
+  impl_->state_is_set = false;
+  if (impl_->verbose) report_run(runner, in.steps);
+  return {};
+}
+
+void Session::reset() noexcept {
+  impl_->runner.reset();
+  impl_->state_is_set = true;
+}
+
+namespace {
+
+/// Calls visit(program step, state index, offset in the user's array, count) for state `name`.
+template <class Visit>
+Status for_state(const Runner& runner, std::string_view name, std::size_t size, Visit visit) {
+  const Compilation& c = runner.model().compiled;
+  const auto& states = c.spec.cell.states();
+  const auto it = std::find_if(states.begin(), states.end(),
+                               [&](const State& s) { return s.name == name; });
+  if (it == states.end()) {
+    return Error(fmt::format("state {}: cell {} has no such state", name, c.spec.cell.name()));
+  }
+  std::int64_t total = 0;
+  for (const ProgramStep& step : c.program.steps) {
+    total += c.spec.width(it->dim, step.layer) * c.spec.batch;
+  }
+  if (auto st = check_size(fmt::format("state {}", name), size, total,
+                           "layers * directions * batch * width");
+      !st) {
+    return st;
+  }
+  std::size_t offset = 0;
+  for (std::size_t i = 0; i < c.program.steps.size(); ++i) {
+    visit(i, static_cast<int>(it - states.begin()), offset);
+    offset +=
+        static_cast<std::size_t>(c.spec.width(it->dim, c.program.steps[i].layer) * c.spec.batch);
+  }
+  return {};
+}
+
+}  // namespace
+
+Status Session::set_state(std::string_view name, std::span<const float> values) {
+  Runner& runner = impl_->runner;
+  // Of a model that starts anew at every call, the states not set begin at zero.
+  if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
+  impl_->state_is_set = true;
+  return for_state(runner, name, values.size(), [&](std::size_t step, int state, std::size_t at) {
+    runner.store_state(step, state, values.data() + at);
+  });
+}
+
+Status Session::get_state(std::string_view name, std::span<float> values) const {
+  const Runner& runner = impl_->runner;
+  return for_state(runner, name, values.size(), [&](std::size_t step, int state, std::size_t at) {
+    runner.load_state(step, state, values.data() + at);
+  });
+}
+
+}  // namespace deepcpu

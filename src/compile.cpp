@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/compile.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <numeric>
+
+#include "jit/emitter.hpp"
+#include "jit/inspect/listing.hpp"
+#include "src/dag/matmul_dag.hpp"
+#include "src/dag/phases.hpp"
+#include "src/runtime/kernel_cache.hpp"
+#include "src/tune/default_schedule.hpp"
+
+namespace deepcpu {
+namespace {
+
+/// Walking orders of one stage: forward, and backward by groups that stay forward inside.
+std::vector<std::uint32_t> order_of(std::uint32_t first, std::uint32_t count, std::uint32_t group,
+                                    bool backward) {
+  std::vector<std::uint32_t> order(count);
+  std::iota(order.begin(), order.end(), first);
+  if (!backward) return order;
+  std::vector<std::uint32_t> out;
+  for (std::uint32_t end = count; end > 0;) {
+    const std::uint32_t begin = (end - 1) / group * group;
+    out.insert(out.end(), order.begin() + begin, order.begin() + end);
+    end = begin;
+  }
+  return out;
+}
+
+/// Divides the panels of every stage over the participants, each a contiguous range.
+std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const LayerSchedule& layer,
+                                          std::uint32_t participants) {
+  auto out = std::make_unique<PanelOrders>();
+  std::vector<std::size_t> at;
+  const bool alternating = layer.sweep == Sweep::alternating;
+  for (std::uint32_t p = 0; p < participants; ++p) {
+    for (const jit::Stage& stage : plan.stages) {
+      const std::uint32_t panels = plan.panels(stage);
+      const std::uint32_t first = panels * p / participants;
+      const std::uint32_t count = panels * (p + 1) / participants - first;
+      for (const bool backward : {false, alternating}) {
+        const auto order =
+            order_of(first, count, static_cast<std::uint32_t>(layer.group), backward);
+        at.push_back(out->numbers.size());
+        out->numbers.insert(out->numbers.end(), order.begin(), order.end());
+      }
+      out->ranges.push_back({{nullptr, nullptr}, count});
+    }
+  }
+  for (std::size_t i = 0; i < out->ranges.size(); ++i) {
+    out->ranges[i].order[0] = out->numbers.data() + at[2 * i];
+    out->ranges[i].order[1] = out->numbers.data() + at[2 * i + 1];
+  }
+  return out;
+}
+
+/// Code for a plan, or none where the interpreter has to serve: then a note says why.
+Result<std::shared_ptr<const jit::CodeBlob>> code_for(const jit::KernelPlan& plan) {
+  if (plan.isa == Isa::interpreter) return std::shared_ptr<const jit::CodeBlob>();
+  return kernel_cache().get_or_compile(plan, [](const jit::KernelPlan& p) { return jit::emit(p); });
+}
+
+void add_note(std::vector<std::string>& notes, std::string note) {
+  if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(std::move(note));
+}
+
+void emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
+  auto code = code_for(kernel.bound.plan);
+  if (code) {
+    kernel.code = *code;
+  } else {
+    add_note(notes, code.error().message() + "; the interpreter serves instead");
+  }
+}
+
+std::string layer_name(const ModelSpec& spec, int layer) {
+  const auto at = static_cast<std::size_t>(layer);
+  return fmt::format("{}.i{}.h{}", spec.cell.name(), spec.width(Dim::input, layer),
+                     spec.hidden[at]);
+}
+
+Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std::string>& notes) {
+  const auto at = static_cast<std::size_t>(layer);
+  const LayerSchedule& schedule = c.schedule.layers[at];
+  LayerCode out;
+  out.widths = lower::widths_of(c.spec, layer);
+  out.layout = lower::PackLayout::build(c.spec.cell, c.graph, out.widths,
+                                        static_cast<std::uint32_t>(lanes(c.schedule.isa)));
+  auto plans = lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule,
+                                  c.schedule.isa, static_cast<std::uint32_t>(c.spec.batch),
+                                  layer_name(c.spec, layer));
+  if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
+  out.step.bound = std::move(plans->step);
+  out.hoisted_row = plans->hoisted_row;
+  emit_kernel(out.step, notes);
+  const auto participants = static_cast<std::uint32_t>(c.schedule.threads);
+  out.step_panels = panel_orders(out.step.bound.plan, schedule, participants);
+  if (plans->hoist) {
+    out.hoist = std::make_unique<Kernel>();
+    out.hoist->bound = std::move(*plans->hoist);
+    emit_kernel(*out.hoist, notes);
+    out.hoist_panels = panel_orders(out.hoist->bound.plan, schedule, participants);
+  }
+  return out;
+}
+
+Status check_schedule(const ModelSpec& spec, const Schedule& s, const CompileOptions& options) {
+  if (static_cast<int>(s.layers.size()) != spec.layers()) {
+    return Error(fmt::format("schedule.layers: {} entries, the model has {} layers",
+                             s.layers.size(), spec.layers()));
+  }
+  if (s.isa > host_isa()) {
+    return Error(fmt::format("schedule.isa={}: this machine offers {} at most", to_string(s.isa),
+                             to_string(host_isa())));
+  }
+  if (options.isa && s.isa > *options.isa) {
+    return Error(fmt::format("schedule.isa={}: the cap is {}", to_string(s.isa),
+                             to_string(*options.isa)));
+  }
+  if (s.threads < 1 || s.threads > options.threads) {
+    return Error(fmt::format("schedule.threads={}: must be between 1 and {}", s.threads,
+                             options.threads));
+  }
+  return {};
+}
+
+Isa pick_isa(const CompileOptions& options, std::vector<std::string>& notes) {
+  const Isa host = host_isa();
+  const Isa isa = options.isa && *options.isa < host ? *options.isa : host;
+  if (host == Isa::interpreter && !options.isa) {
+    add_note(notes, "no AVX2 (or DEEPCPU_MAX_ISA=interpreter): the interpreter serves");
+  }
+  return isa;
+}
+
+std::string plan_text(const Compilation& c) {
+  std::string out = c.program.to_text();
+  for (const LayerCode& l : c.layers) {
+    out += l.layout.to_text(c.spec.cell);
+    if (l.hoist) out += jit::to_text(l.hoist->bound.plan);
+    out += jit::to_text(l.step.bound.plan);
+  }
+  return out;
+}
+
+std::string asm_text(const Compilation& c) {
+  std::string out;
+  for (const LayerCode& l : c.layers) {
+    if (l.hoist && l.hoist->code) out += jit::inspect::listing(*l.hoist->code);
+    if (l.step.code) out += jit::inspect::listing(*l.step.code);
+  }
+  return out.empty() ? "no code: the interpreter serves\n" : out;
+}
+
+void report(const Compilation& c) {
+  const char* verbose = std::getenv("DEEPCPU_VERBOSE");
+  if (verbose == nullptr || std::string_view(verbose) != "1") return;
+  for (const LayerCode& l : c.layers) {
+    for (const Kernel* k : std::initializer_list<const Kernel*>{l.hoist.get(), &l.step}) {
+      if (k == nullptr) continue;
+      fmt::print(stderr, "deepcpu,compile,{},{},{},{:.1f}\n", c.spec.str(),
+                 to_string(c.schedule.isa), k->code ? k->code->size() : 0, c.microseconds);
+    }
+  }
+}
+
+}  // namespace
+
+Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
+                                    const DumpHook& dump) {
+  const auto start = std::chrono::steady_clock::now();
+  if (auto st = spec.validate(); !st) return st.error();
+  if (options.threads < 1) {
+    return Error(fmt::format("threads={}: must be at least 1", options.threads));
+  }
+  Compilation c;
+  c.spec = spec;
+  if (dump) dump("cell", spec.cell.to_text());
+  if (dump) dump("dag", MatmulDag::build(spec.cell).to_text(spec));
+  if (dump) dump("phases", phases_text(MatmulDag::build(spec.cell), spec));
+  const Isa isa = pick_isa(options, c.notes);
+  c.schedule = options.schedule ? *options.schedule : default_schedule(spec, isa, options.threads);
+  if (auto st = check_schedule(spec, c.schedule, options); !st) return st.error();
+  if (dump) dump("schedule", c.schedule.to_json() + "\n");
+  c.graph = lower::StepGraph::build(spec.cell);
+  c.program = Program::build(spec, c.schedule);
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    auto code = compile_layer(c, layer, c.notes);
+    if (!code) return code.error();
+    c.layers.push_back(std::move(*code));
+  }
+  c.microseconds = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
+                       .count();
+  if (dump) dump("plan", plan_text(c));
+  if (dump) dump("asm", asm_text(c));
+  report(c);
+  return c;
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The compiler on one page: from a spec to kernels, with a dump between the stages.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "deepcpu/model.hpp"
+#include "jit/code_blob.hpp"
+#include "src/lower/lower.hpp"
+#include "src/lower/pack_layout.hpp"
+#include "src/lower/step_graph.hpp"
+#include "src/runtime/program.hpp"
+
+namespace deepcpu {
+
+/// A plan that can be run: by its code, or by the interpreter where there is none.
+struct Kernel {
+  lower::BoundPlan bound;
+  std::shared_ptr<const jit::CodeBlob> code;
+
+  void operator()(const jit::KernelArgs& args) const noexcept {
+    if (code) {
+      code->entry()(&args);
+    } else {
+      jit::interpret(bound.plan, args);
+    }
+  }
+};
+
+/// The panels of every stage of a plan, divided over participants, in walking order.
+struct PanelOrders {
+  std::vector<std::uint32_t> numbers;
+  std::vector<jit::PanelRange> ranges;  ///< [participant][stage]
+  PanelOrders() = default;
+  PanelOrders(const PanelOrders&) = delete;  // ranges point into numbers
+  PanelOrders& operator=(const PanelOrders&) = delete;
+};
+
+/// One layer; its directions share everything but the weights.
+struct LayerCode {
+  lower::Widths widths;
+  lower::PackLayout layout;
+  Kernel step;
+  std::unique_ptr<Kernel> hoist;
+  std::uint64_t hoisted_row = 0;
+  std::unique_ptr<PanelOrders> step_panels;
+  std::unique_ptr<PanelOrders> hoist_panels;
+};
+
+/// Everything compile_program derives; immutable afterwards.
+struct Compilation {
+  ModelSpec spec;
+  Schedule schedule;
+  lower::StepGraph graph;
+  std::vector<LayerCode> layers;
+  Program program;
+  std::vector<std::string> notes;
+  double microseconds = 0.0;
+};
+
+/// Called after each stage with its name (cell, dag, phases, schedule, plan, asm) and its text.
+/// An empty hook costs nothing: no text is made.
+using DumpHook = std::function<void(std::string_view stage, const std::string& text)>;
+
+/// Schedule, lower, emit. Weights play no part.
+Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
+                                    const DumpHook& dump = {});
+
+}  // namespace deepcpu

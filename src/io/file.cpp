@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/io/file.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+namespace deepcpu {
+namespace {
+
+/// Linux transfers at most 0x7ffff000 bytes per call; stay well below.
+constexpr std::size_t kLargestTransfer = std::size_t{1} << 30;
+
+Error file_error(const std::string& path, std::string_view action, int code) {
+  return Error(
+      fmt::format("{}: cannot be {}: {}", path, action, std::generic_category().message(code)));
+}
+
+Status write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t done = ::write(fd, bytes.data(), std::min(bytes.size(), kLargestTransfer));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return file_error(path, "written", errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(done));
+  }
+  return {};
+}
+
+Status write_and_close(int fd, const std::string& path,
+                       std::span<const std::span<const std::byte>> parts) {
+  Status status;
+  for (const auto& part : parts) {
+    if (status.ok()) status = write_all(fd, path, part);
+  }
+  if (status.ok() && ::fsync(fd) != 0) status = file_error(path, "written", errno);
+  if (::close(fd) != 0 && status.ok()) status = file_error(path, "written", errno);
+  return status;
+}
+
+/// Where a write to `path` ends up: the target of a symbolic link, else `path` itself.
+Result<std::string> resolve_target(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) return path;
+    return file_error(path, "written", errno);
+  }
+  if (!S_ISREG(info.st_mode)) return Error(fmt::format("{}: is not a regular file", path));
+  std::error_code code;
+  const auto resolved = std::filesystem::canonical(path, code);
+  if (code) return file_error(path, "written", code.value());
+  return resolved.string();
+}
+
+/// A new file beside `target`, open for writing. Names the file in `name`.
+Result<int> open_temporary(const std::string& target, std::string& name) {
+  static std::atomic<unsigned> counter{0};
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    name = fmt::format("{}.{}.{}.tmp", target, ::getpid(), counter.fetch_add(1));
+    const int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) return fd;
+    if (errno != EEXIST) return file_error(target, "written", errno);
+  }
+  return file_error(target, "written", EEXIST);
+}
+
+/// Makes the rename last through a power failure. Directories that cannot be opened are left.
+void flush_directory_of(const std::string& target) {
+  const auto parent = std::filesystem::path(target).parent_path();
+  const std::string directory = parent.empty() ? "." : parent.string();
+  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+}  // namespace
+
+InputFile::InputFile(std::string path, int fd, std::uint64_t size)
+    : path_(std::move(path)), fd_(fd), size_(size) {}
+
+InputFile::InputFile(InputFile&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
+
+InputFile& InputFile::operator=(InputFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+InputFile::~InputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<InputFile> InputFile::open(const std::string& path) {
+  // O_NONBLOCK: opening a pipe that nobody writes to must not wait for ever.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return file_error(path, "read", errno);
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) {
+    const int code = errno;
+    ::close(fd);
+    return file_error(path, "read", code);
+  }
+  if (!S_ISREG(info.st_mode)) {
+    ::close(fd);
+    return Error(fmt::format("{}: is not a regular file", path));
+  }
+  return InputFile(path, fd, static_cast<std::uint64_t>(info.st_size));
+}
+
+Status InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
+  if (offset > size_ || into.size() > size_ - offset) {
+    return Error(
+        fmt::format("{}: ends at byte {}, before byte {}", path_, size_, offset + into.size()));
+  }
+  while (!into.empty()) {
+    const std::size_t want = std::min(into.size(), kLargestTransfer);
+    const ssize_t done = ::pread(fd_, into.data(), want, static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return file_error(path_, "read", errno);
+    if (done == 0) return Error(fmt::format("{}: became shorter while it was read", path_));
+    into = into.subspan(static_cast<std::size_t>(done));
+    offset += static_cast<std::uint64_t>(done);
+  }
+  return {};
+}
+
+Status write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
+  const auto target = resolve_target(path);
+  if (!target) return target.error();
+  std::string temporary;
+  const auto fd = open_temporary(*target, temporary);
+  if (!fd) return fd.error();
+  Status status = write_and_close(*fd, path, parts);
+  if (status.ok() && ::rename(temporary.c_str(), target->c_str()) != 0) {
+    status = file_error(path, "written", errno);
+  }
+  if (!status.ok()) {
+    ::unlink(temporary.c_str());
+    return status;
+  }
+  flush_directory_of(*target);
+  return status;
+}
+
+}  // namespace deepcpu

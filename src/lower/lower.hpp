@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Lowering: from a cell's normal form and a LayerSchedule to KernelPlans.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "deepcpu/model.hpp"
+#include "deepcpu/schedule.hpp"
+#include "jit/kernel_plan.hpp"
+#include "src/lower/pack_layout.hpp"
+#include "src/lower/step_graph.hpp"
+
+namespace deepcpu::lower {
+
+/// What a buffer of a plan stands for; the executor binds memory by it.
+enum class Role : std::uint8_t {
+  input,    ///< index: input of the cell
+  output,   ///< y
+  state,    ///< index: state of the cell
+  scratch,  ///< values that cross from one stage to a later one
+  hoisted,  ///< sums of x·W computed ahead of the time loop
+  params,   ///< packed vectors
+};
+
+struct BufferRole {
+  Role role = Role::scratch;
+  int index = 0;
+};
+
+/// A plan with the meaning of its buffers, in the same order.
+struct BoundPlan {
+  jit::KernelPlan plan;
+  std::vector<BufferRole> roles;
+};
+
+/// The kernels of one layer and direction.
+struct LayerPlans {
+  BoundPlan step;                  ///< the time loop
+  std::optional<BoundPlan> hoist;  ///< x·W of a block of steps; its rows are (step, batch row)
+  std::uint64_t hoisted_row = 0;   ///< bytes of one row of hoisted sums
+};
+
+/// Lowers one layer. Errors name the field of `schedule` that cannot be honoured.
+Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,
+                               const PackLayout& layout, const LayerSchedule& schedule, Isa isa,
+                               std::uint32_t batch, const std::string& name);
+
+/// The largest legal tile_rows of a stage with `vectors` accumulator vectors.
+std::uint32_t max_tile_rows(Isa isa, std::uint32_t vectors);
+
+}  // namespace deepcpu::lower

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+/// PackLayout: where every weight of one layer and direction stands in the packed copy.
+///
+/// It depends on the cell, the sizes and the ISA only, never on the schedule, so one packed copy
+/// serves every register tile, thread count and hoisting choice. A product's matrix is cut into
+/// panels of a few unit blocks: [panel][k][unit block][gate][lanes], read as one stream.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "deepcpu/model.hpp"
+#include "src/lower/step_graph.hpp"
+
+namespace deepcpu::lower {
+
+/// Numbers for the symbolic dimensions of one layer.
+struct Widths {
+  std::uint32_t input = 0;
+  std::uint32_t hidden = 0;
+  std::uint32_t proj = 0;
+  std::uint32_t of(Dim dim) const {
+    switch (dim) {
+      case Dim::one: return 1;
+      case Dim::input: return input;
+      case Dim::hidden: return hidden;
+      case Dim::proj: return proj;
+    }
+    return 0;
+  }
+};
+Widths widths_of(const ModelSpec& spec, int layer);
+
+/// Sums that become complete together and share a register tile: same level, same width.
+struct FusedStage {
+  int level = 0;
+  std::uint32_t width = 0;
+  std::vector<int> sums;  ///< indices into StepGraph::sums
+  std::uint32_t units_per_panel = 1;
+};
+
+/// All products of one fused stage with one operand.
+struct PackedMatrix {
+  int stage = 0;    ///< fused stage
+  int operand = 0;  ///< expr id
+  std::uint32_t k = 0;
+  std::uint32_t width = 0;
+  std::uint32_t units_per_panel = 1;
+  std::vector<int> parameters;  ///< per gate
+  std::vector<int> sums;        ///< per gate: the sum it belongs to
+  std::uint64_t offset = 0;
+  std::uint64_t panel_stride = 0;
+};
+
+/// A vector of one number per unit: the folded biases of a sum, or one parameter.
+struct PackedVector {
+  std::vector<int> parameters;  ///< added up in this order, in float32
+  std::uint32_t width = 0;
+  std::uint64_t offset = 0;
+};
+
+struct PackLayout {
+  std::uint32_t lanes = 16;
+  std::vector<FusedStage> stages;
+  std::vector<PackedMatrix> matrices;
+  std::vector<PackedVector> sum_bias;    ///< one per sum; no parameters = no bias
+  std::vector<PackedVector> parameters;  ///< one per parameter of the cell; empty if unused alone
+  std::uint64_t bytes = 0;
+
+  static PackLayout build(const Cell& cell, const StepGraph& graph, const Widths& widths,
+                          std::uint32_t lanes);
+  std::string to_text(const Cell& cell) const;
+};
+
+/// Copies the weights of one layer and direction into `out` (layout.bytes long, zeroed here).
+/// The tensors have been checked against the spec.
+void pack(const Cell& cell, const PackLayout& layout, const Widths& widths,
+          const Weights& weights, const std::string& tensor_suffix, std::byte* out);
+
+}  // namespace deepcpu::lower

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Machines and their rates as JSON.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "deepcpu/result.hpp"
+#include "src/machine/calibrate.hpp"
+#include "src/machine/machine.hpp"
+#include "src/machine/rates.hpp"
+
+namespace deepcpu {
+
+/// What `deepcpu machine --json` prints: the machine, its key, and `rates` (null if not measured).
+/// One object, indented, ending in a newline.
+std::string to_json(const Machine& machine, const Rates* rates);
+
+/// A calibration with the machine it belongs to, its key and the evidence. One object, indented,
+/// ending in a newline.
+std::string to_json(const Calibration& calibration);
+
+/// Reads what to_json(Calibration) wrote or a person edited, also of a machine that is not here.
+/// Refused by name: unknown and missing fields, wrong types, rates of zero or beyond all reason,
+/// a key that does not follow from the machine's own fields.
+Result<Calibration> calibration_from_json(std::string_view text);
+
+}  // namespace deepcpu

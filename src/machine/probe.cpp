@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/machine/probe.hpp"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+namespace deepcpu {
+namespace {
+
+/// Work per second of the best round. `run(passes)` does `passes` times `work`.
+double best_rate(double work, Effort effort, const std::function<void(std::uint64_t)>& run) {
+  constexpr std::uint64_t kMostPasses = std::uint64_t{1} << 40;
+  const auto timed = [&](std::uint64_t passes) {
+    const double begin = steady_seconds();
+    run(passes);
+    return steady_seconds() - begin;
+  };
+  std::uint64_t passes = 2;  // even, so that an alternating walk ends where it began
+  double seconds = timed(passes);
+  while (seconds < effort.seconds && passes < kMostPasses) {
+    passes *= 2;
+    seconds = timed(passes);
+  }
+  double best = seconds;
+  for (int round = 1; round < effort.rounds; ++round) best = std::min(best, timed(passes));
+  return best > 0.0 ? work * static_cast<double>(passes) / best : 0.0;
+}
+
+}  // namespace
+
+double steady_seconds() noexcept {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+Result<ProbeBuffer> ProbeBuffer::make(std::size_t bytes) {
+  void* pages = bytes == 0 ? MAP_FAILED
+                           : mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) {
+    return Error(fmt::format("probe buffer bytes={}: the system gives no such memory", bytes));
+  }
+  std::memset(pages, 0, bytes);
+  ProbeBuffer buffer;
+  buffer.data_ = static_cast<std::byte*>(pages);
+  buffer.bytes_ = bytes;
+  return buffer;
+}
+
+ProbeBuffer::ProbeBuffer(ProbeBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+ProbeBuffer& ProbeBuffer::operator=(ProbeBuffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+ProbeBuffer::~ProbeBuffer() {
+  if (data_ != nullptr) munmap(data_, bytes_);
+}
+
+Result<Probe> Probe::make(Isa isa) {
+  std::vector<jit::RateKernel> loops;
+  for (const jit::RateKind kind : jit::kRateKinds) {
+    Result<jit::RateKernel> loop = jit::RateKernel::make(kind, isa);
+    if (!loop.ok()) return loop.error();
+    loops.push_back(std::move(*loop));
+  }
+  return Probe(isa, std::move(loops));
+}
+
+void Probe::run(jit::RateKind kind, jit::RateArgs args) const noexcept {
+  alignas(64) float sums[16];
+  args.sums = sums;
+  loops_[static_cast<std::size_t>(kind)].run(args);
+}
+
+jit::RateArgs Probe::stream(const ProbeBuffer& buffer, std::size_t bytes,
+                            Walk walk) const noexcept {
+  const std::size_t block = jit::rate_block_bytes(isa_);
+  jit::RateArgs args{};
+  args.first = buffer.data();
+  args.stride = static_cast<std::int64_t>(block);
+  args.blocks = std::max<std::size_t>(1, std::min(bytes, buffer.bytes()) / block);
+  args.alternate = walk == Walk::alternating ? 1 : 0;
+  args.a = 1.0F;
+  args.b = 1.0F;
+  return args;
+}
+
+double Probe::clock_hz(Effort effort) const {
+  constexpr std::uint64_t kBlocks = 64;
+  return best_rate(static_cast<double>(jit::kRateVectors * kBlocks), effort,
+                   [&](std::uint64_t passes) {
+                     jit::RateArgs args{};
+                     args.blocks = kBlocks;
+                     args.passes = passes;
+                     run(jit::RateKind::add_chain, args);
+                   });
+}
+
+double Probe::fma_flops(Effort effort) const {
+  constexpr std::uint64_t kBlocks = 64;
+  const double flops = 2.0 * static_cast<double>(lanes(isa_)) *
+                       static_cast<double>(jit::kRateVectors * kBlocks);
+  return best_rate(flops, effort, [&](std::uint64_t passes) {
+    jit::RateArgs args{};
+    args.blocks = kBlocks;
+    args.passes = passes;
+    args.a = 1.0F;
+    args.b = 1.0F;
+    run(jit::RateKind::fma_registers, args);
+  });
+}
+
+double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes,
+                        Walk walk, Effort effort) const {
+  jit::RateArgs args = stream(buffer, bytes, walk);
+  const double pass = static_cast<double>(args.blocks * jit::rate_block_bytes(isa_));
+  return best_rate(pass, effort, [&](std::uint64_t passes) {
+    args.passes = passes;
+    run(kind, args);
+  });
+}
+
+double Probe::read_rate_between(const ProbeBuffer& buffer, std::size_t bytes, double start,
+                                double seconds) const {
+  jit::RateArgs args = stream(buffer, bytes, Walk::forward);
+  const double pass = static_cast<double>(args.blocks * jit::rate_block_bytes(isa_));
+  // Some 64 KiB between two looks at the clock, so that looking costs nothing.
+  args.passes = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(65536.0 / pass));
+  run(jit::RateKind::fma_memory, args);
+  double now = steady_seconds();
+  while (now < start) now = steady_seconds();
+  const double begin = now;
+  double done = 0.0;
+  while (now - begin < seconds) {
+    run(jit::RateKind::fma_memory, args);
+    done += pass * static_cast<double>(args.passes);
+    now = steady_seconds();
+  }
+  return now > begin ? done / (now - begin) : 0.0;
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Timing of the emitted rate loops: the primitives under rates.hpp and calibrate.hpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "deepcpu/result.hpp"
+#include "jit/rate_kernels.hpp"
+
+namespace deepcpu {
+
+/// Zero-filled memory that is there: every page has been written once, by the thread that made it,
+/// and starts at a page boundary. Movable.
+class ProbeBuffer {
+ public:
+  /// Error: the system has not that much memory.
+  static Result<ProbeBuffer> make(std::size_t bytes);
+  ProbeBuffer(ProbeBuffer&& other) noexcept;
+  ProbeBuffer& operator=(ProbeBuffer&& other) noexcept;
+  ~ProbeBuffer();
+  const std::byte* data() const noexcept { return data_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  ProbeBuffer() = default;
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+/// How long to look: the best of `rounds` rounds of at least `seconds` each counts, since what
+/// disturbs a round only ever makes it slower.
+struct Effort {
+  int rounds = 12;
+  double seconds = 2e-3;
+};
+
+/// How a stream is walked pass after pass.
+enum class Walk : std::uint8_t { forward, alternating };
+
+/// The rate loops of one ISA. run on the calling thread; may be used by several threads at once.
+class Probe {
+ public:
+  /// Errors: the interpreter, which has no code; no executable memory. `isa` must be one that the
+  /// machine has.
+  static Result<Probe> make(Isa isa);
+  Isa isa() const noexcept { return isa_; }
+
+  /// Core clock in Hz: additions that wait for each other, one per cycle.
+  double clock_hz(Effort effort = {}) const;
+  /// float32 operations per second in registers; an FMA counts as two per lane.
+  double fma_flops(Effort effort = {}) const;
+  /// Bytes per second when the first `bytes` of a buffer (rounded down to whole blocks, at least
+  /// one) are read over and over by `kind`, fma_memory or load.
+  double read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes,
+                   Walk walk = Walk::forward, Effort effort = {}) const;
+  /// The same for one thread of several: reads from `start` on (steady clock, seconds) for
+  /// `seconds` and gives its own rate.
+  double read_rate_between(const ProbeBuffer& buffer, std::size_t bytes, double start,
+                           double seconds) const;
+
+ private:
+  Probe(Isa isa, std::vector<jit::RateKernel> loops) : isa_(isa), loops_(std::move(loops)) {}
+  void run(jit::RateKind kind, jit::RateArgs args) const noexcept;
+  jit::RateArgs stream(const ProbeBuffer& buffer, std::size_t bytes, Walk walk) const noexcept;
+
+  Isa isa_;
+  std::vector<jit::RateKernel> loops_;  ///< by RateKind
+};
+
+/// Steady clock in seconds.
+double steady_seconds() noexcept;
+
+}  // namespace deepcpu

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What the operating system says. `root` is put in front of every path (empty on a real system),
+/// so that tests can be any system.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/machine/machine.hpp"
+
+namespace deepcpu {
+
+/// Number of processors in a list as the kernel writes it, `0-3,8`; 0 if it is not such a list.
+std::size_t count_cpu_list(std::string_view list);
+
+/// Completes the caches from /sys/devices/system/cpu/cpu<N>/cache: sizes where CPUID gave none,
+/// and who shares a level wherever it is stated (CPUID only bounds that from above).
+void read_sysfs_caches(const std::string& root, int cpu, Machine& out);
+
+/// Processors that the calling thread may run on, ascending; {0} if the system does not say.
+std::vector<int> affinity();
+
+/// Processors' worth of time granted by the control groups of this process, version 1 or 2: the
+/// smallest along the way from its group to the root; 0 = no limit.
+double cgroup_cpu_quota(const std::string& root);
+
+}  // namespace deepcpu

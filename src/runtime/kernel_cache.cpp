@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/runtime/kernel_cache.hpp"
+
+#include <exception>
+#include <utility>
+
+namespace deepcpu {
+namespace {
+
+using Kernel = KernelCache::Kernel;
+
+Error compile_error(const jit::KernelPlan& plan, const std::string& what) {
+  return Error("kernel " + plan.name + ": " + what);
+}
+
+/// Turns all that a compile function can do wrong into an error, so that no waiter is left behind.
+Result<Kernel> guarded(const KernelCache::Compile& compile, const jit::KernelPlan& plan) {
+  try {
+    Result<Kernel> result = compile(plan);
+    if (result.ok() && *result == nullptr) return compile_error(plan, "compilation gave no code");
+    return result;
+  } catch (const std::exception& e) {
+    return compile_error(plan, std::string("compilation threw: ") + e.what());
+  } catch (...) {
+    return compile_error(plan, "compilation threw an unknown exception");
+  }
+}
+
+}  // namespace
+
+Result<Kernel> KernelCache::get_or_compile(const jit::KernelPlan& plan, const Compile& compile) {
+  std::unique_lock lock(mutex_);
+  if (const auto found = entries_.find(plan); found != entries_.end()) {
+    const EntryPtr entry = found->second;
+    if (!entry->done) return wait(lock, entry, plan);
+    ++counters_.hits;
+    uses_.splice(uses_.begin(), uses_, entry->use);
+    return entry->kernel;
+  }
+  const auto entry = std::make_shared<Entry>();
+  entry->owner = std::this_thread::get_id();
+  entry->key = &entries_.emplace(plan, entry).first->first;
+  entry->listed = true;
+  ++counters_.misses;
+
+  lock.unlock();
+  Result<Kernel> result = guarded(compile, plan);
+  lock.lock();
+
+  finish(*entry, result);
+  const std::vector<Kernel> dropped = shrink();
+  lock.unlock();
+  finished_.notify_all();
+  return result;
+}
+
+Result<Kernel> KernelCache::wait(std::unique_lock<std::mutex>& lock, const EntryPtr& entry,
+                                 const jit::KernelPlan& plan) {
+  ++counters_.misses;
+  if (would_wait_for_itself(*entry)) {
+    return compile_error(plan, "its compilation asks for the kernel itself");
+  }
+  const std::thread::id self = std::this_thread::get_id();
+  waiting_for_[self] = entry.get();
+  finished_.wait(lock, [&] { return entry->done; });
+  waiting_for_.erase(self);
+  if (entry->kernel == nullptr) return Error(entry->message);
+  return entry->kernel;
+}
+
+/// Follows the chain: who compiles the entry, what that thread waits for, who compiles that. If it
+/// comes back to this thread, waiting would never end. A circle needs compilations that truly
+/// depend on each other, since a thread only waits for what its own compilations asked for.
+bool KernelCache::would_wait_for_itself(const Entry& entry) const {
+  const std::thread::id self = std::this_thread::get_id();
+  for (const Entry* at = &entry; !at->done;) {
+    if (at->owner == self) return true;
+    const auto next = waiting_for_.find(at->owner);
+    if (next == waiting_for_.end()) return false;
+    at = next->second;
+  }
+  return false;
+}
+
+void KernelCache::finish(Entry& entry, const Result<Kernel>& result) {
+  entry.done = true;
+  if (!result.ok()) {
+    ++counters_.failures;
+    entry.message = result.error().message();
+    unlist(entry);
+    return;
+  }
+  ++counters_.compiles;
+  entry.kernel = *result;
+  if (!entry.listed) return;  // clear() came in between
+  uses_.push_front(entry.key);
+  entry.use = uses_.begin();
+}
+
+void KernelCache::unlist(Entry& entry) {
+  if (!entry.listed) return;
+  entry.listed = false;
+  const auto place = entries_.find(*entry.key);
+  if (place != entries_.end()) entries_.erase(place);
+}
+
+std::vector<Kernel> KernelCache::shrink() {
+  std::vector<Kernel> dropped;
+  while (uses_.size() > capacity_) {
+    const auto place = entries_.find(*uses_.back());
+    uses_.pop_back();
+    dropped.push_back(place->second->kernel);
+    place->second->listed = false;
+    entries_.erase(place);
+    ++counters_.evictions;
+  }
+  return dropped;
+}
+
+void KernelCache::set_capacity(std::size_t kernels) {
+  std::vector<Kernel> dropped;
+  const std::lock_guard lock(mutex_);
+  capacity_ = kernels;
+  dropped = shrink();
+}
+
+std::size_t KernelCache::capacity() const {
+  const std::lock_guard lock(mutex_);
+  return capacity_;
+}
+
+void KernelCache::clear() {
+  decltype(entries_) dropped;
+  const std::lock_guard lock(mutex_);
+  uses_.clear();
+  for (auto& [plan, entry] : entries_) entry->listed = false;
+  dropped.swap(entries_);
+}
+
+KernelCounters KernelCache::counters() const {
+  const std::lock_guard lock(mutex_);
+  KernelCounters counters = counters_;
+  counters.size = uses_.size();
+  return counters;
+}
+
+KernelCache& kernel_cache() {
+  // Never destroyed: threads and static models may use it while the process ends.
+  static auto* cache = new KernelCache;
+  return *cache;
+}
+
+}  // namespace deepcpu

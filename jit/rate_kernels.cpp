@@ -32,16 +32,24 @@ class RateEmitter : public Xbyak::CodeGenerator {
       : CodeGenerator(kCapacity, Xbyak::DontSetProtectRWE), kind_(kind) {
     prologue();
     Xbyak::Label pass;
+    Xbyak::Label group;
     Xbyak::Label block;
     L(pass);
-    mov(left_, blocks_);
+    mov(groups_left_, groups_);
+    L(group);
+    mov(at_, group_);
+    mov(blocks_left_, blocks_);
     align(CodeMemory::kAlignment);
     mark("block");
     L(block);
     body();
-    add(at_, stride_);
-    dec(left_);
+    add(at_, static_cast<std::uint32_t>(kRateVectors * kBytes));
+    dec(blocks_left_);
     jnz(block, T_NEAR);
+    mark("group");
+    add(group_, stride_);
+    dec(groups_left_);
+    jnz(group, T_NEAR);
     turn();
     dec(passes_);
     jnz(pass, T_NEAR);
@@ -56,15 +64,17 @@ class RateEmitter : public Xbyak::CodeGenerator {
   void prologue() {
     push(rbp);
     mov(rbp, rsp);
+    push(rbx);
+    push(r12);
     mov(first_, ptr[args_ + offsetof(RateArgs, first)]);
     mov(stride_, ptr[args_ + offsetof(RateArgs, stride)]);
+    mov(groups_, ptr[args_ + offsetof(RateArgs, groups)]);
     mov(blocks_, ptr[args_ + offsetof(RateArgs, blocks)]);
     mov(passes_, ptr[args_ + offsetof(RateArgs, passes)]);
-    mov(alternate_, ptr[args_ + offsetof(RateArgs, alternate)]);
     for (int i = 0; i < kAccumulators; ++i) vxorps(Xbyak::Xmm(i), Xbyak::Xmm(i), Xbyak::Xmm(i));
     vbroadcastss(a_, ptr[args_ + offsetof(RateArgs, a)]);
     vbroadcastss(b_, ptr[args_ + offsetof(RateArgs, b)]);
-    mov(at_, first_);
+    mov(group_, first_);
   }
 
   void body() {
@@ -80,18 +90,18 @@ class RateEmitter : public Xbyak::CodeGenerator {
     }
   }
 
-  /// Where the next pass begins: at the first block again, or at the block just read.
+  /// Where the next pass begins: at the first group again, or at the group just read.
   void turn() {
     Xbyak::Label forward;
     Xbyak::Label next;
     mark("turn");
-    test(alternate_, alternate_);
-    jz(forward);
+    cmp(qword[args_ + offsetof(RateArgs, alternate)], 0);
+    je(forward);
     neg(stride_);
-    add(at_, stride_);
+    add(group_, stride_);
     jmp(next);
     L(forward);
-    mov(at_, first_);
+    mov(group_, first_);
     L(next);
   }
 
@@ -101,6 +111,8 @@ class RateEmitter : public Xbyak::CodeGenerator {
     mov(first_, ptr[args_ + offsetof(RateArgs, sums)]);
     vmovups(ptr[first_], Vec(0));
     vzeroupper();
+    pop(r12);
+    pop(rbx);
     pop(rbp);
     ret();
   }
@@ -110,14 +122,16 @@ class RateEmitter : public Xbyak::CodeGenerator {
   RateKind kind_;
   std::vector<CodeLabel> labels_;
   const Xbyak::Reg64 args_ = rdi;
-  const Xbyak::Reg64 at_ = rax;         // the block being read
-  const Xbyak::Reg64 left_ = rcx;       // blocks left in this pass
-  const Xbyak::Reg64 stride_ = rdx;     // changes its sign at every turn of an alternating walk
-  const Xbyak::Reg64 passes_ = rsi;     // passes left
-  const Xbyak::Reg64 blocks_ = r8;
-  const Xbyak::Reg64 alternate_ = r9;
-  const Xbyak::Reg64 first_ = r10;      // at the end: where the sums go
-  const Xbyak::Reg64 sum_ = r11;        // of add_chain; its value does not matter
+  const Xbyak::Reg64 at_ = rax;           // the block being read
+  const Xbyak::Reg64 group_ = rbx;        // the group being read; callee-saved
+  const Xbyak::Reg64 groups_left_ = rcx;  // in this pass
+  const Xbyak::Reg64 blocks_left_ = r12;
+  const Xbyak::Reg64 stride_ = rdx;       // changes its sign at every turn of an alternating walk
+  const Xbyak::Reg64 passes_ = rsi;       // passes left
+  const Xbyak::Reg64 groups_ = r8;
+  const Xbyak::Reg64 blocks_ = r9;
+  const Xbyak::Reg64 first_ = r10;        // at the end: where the sums go
+  const Xbyak::Reg64 sum_ = r11;          // of add_chain; its value does not matter
   const Vec a_{kWide ? 30 : 14};
   const Vec b_{kWide ? 31 : 15};
 };
@@ -160,7 +174,7 @@ Result<RateKernel> RateKernel::make(RateKind kind, Isa isa) {
 }
 
 void RateKernel::run(const RateArgs& args) const noexcept {
-  if (args.blocks == 0 || args.passes == 0) return;
+  if (args.groups == 0 || args.blocks == 0 || args.passes == 0) return;
   using Loop = void (*)(const RateArgs*);
   const auto address = reinterpret_cast<std::uintptr_t>(blob_->memory.data());
   reinterpret_cast<Loop>(address)(&args);

@@ -31,11 +31,13 @@ inline constexpr std::size_t kRateVectors = 32;
 /// Bytes of a block: kRateVectors vectors of the ISA.
 std::size_t rate_block_bytes(Isa isa) noexcept;
 
-/// The one argument of a rate loop. Plain data.
+/// The one argument of a rate loop. Plain data. A pass walks `groups` groups of `blocks` blocks; the
+/// blocks of a group follow each other upward in memory, whichever way the groups are walked.
 struct RateArgs {
-  const void* first;        ///< the block where a pass begins; 64-byte aligned, readable
-  std::int64_t stride;      ///< bytes from one block to the next, negative to walk backward
-  std::uint64_t blocks;     ///< blocks per pass, at least 1
+  const void* first;        ///< the group where a pass begins; 64-byte aligned, readable
+  std::int64_t stride;      ///< bytes from one group to the next, negative to walk backward
+  std::uint64_t groups;     ///< per pass, at least 1
+  std::uint64_t blocks;     ///< per group, at least 1
   std::uint64_t passes;     ///< at least 1
   std::uint64_t alternate;  ///< 1: every pass begins where the last one ended and walks back
   float a;                  ///< factors of fma_registers and fma_memory
@@ -50,7 +52,7 @@ class RateKernel {
   /// Errors: Isa::interpreter (there is no code to measure); no executable memory. The caller
   /// makes sure that the machine has the ISA before it runs the loop.
   static Result<RateKernel> make(RateKind kind, Isa isa);
-  /// Runs blocks * passes blocks. Does nothing if either is 0.
+  /// Runs passes * groups * blocks blocks. Does nothing if one of them is 0.
   void run(const RateArgs& args) const noexcept;
   const CodeBlob& code() const noexcept { return *blob_; }
 

@@ -37,6 +37,7 @@ std::vector<std::uint32_t> order_of(std::uint32_t first, std::uint32_t count, st
 std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const LayerSchedule& layer,
                                           std::uint32_t participants) {
   auto out = std::make_unique<PanelOrders>();
+  out->stages = plan.stages.size();
   std::vector<std::size_t> at;
   const bool alternating = layer.sweep == Sweep::alternating;
   for (std::uint32_t p = 0; p < participants; ++p) {
@@ -57,6 +58,14 @@ std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const Lay
     out->ranges[i].order[0] = out->numbers.data() + at[2 * i];
     out->ranges[i].order[1] = out->numbers.data() + at[2 * i + 1];
   }
+  return out;
+}
+
+LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule, int participants) {
+  const auto count = static_cast<std::uint32_t>(participants);
+  LayerPanels out;
+  out.step = panel_orders(layer.step.bound.plan, schedule, count);
+  if (layer.hoist) out.hoist = panel_orders(layer.hoist->bound.plan, schedule, count);
   return out;
 }
 
@@ -99,14 +108,13 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   out.step.bound = std::move(plans->step);
   out.hoisted_row = plans->hoisted_row;
   emit_kernel(out.step, notes);
-  const auto participants = static_cast<std::uint32_t>(c.schedule.threads);
-  out.step_panels = panel_orders(out.step.bound.plan, schedule, participants);
   if (plans->hoist) {
     out.hoist = std::make_unique<Kernel>();
     out.hoist->bound = std::move(*plans->hoist);
     emit_kernel(*out.hoist, notes);
-    out.hoist_panels = panel_orders(out.hoist->bound.plan, schedule, participants);
   }
+  out.shared_panels = layer_panels(out, schedule, c.program.group);
+  out.serial_panels = layer_panels(out, schedule, 1);
   return out;
 }
 
@@ -190,6 +198,9 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   if (dump) dump("schedule", c.schedule.to_json() + "\n");
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);
+  Schedule serial = c.schedule;
+  serial.threads = 1;
+  c.serial_program = Program::build(spec, serial);
   for (int layer = 0; layer < spec.layers(); ++layer) {
     auto code = compile_layer(c, layer, c.notes);
     if (!code) return code.error();

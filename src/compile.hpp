@@ -36,9 +36,20 @@ struct Kernel {
 struct PanelOrders {
   std::vector<std::uint32_t> numbers;
   std::vector<jit::PanelRange> ranges;  ///< [participant][stage]
+  std::size_t stages = 0;
   PanelOrders() = default;
   PanelOrders(const PanelOrders&) = delete;  // ranges point into numbers
   PanelOrders& operator=(const PanelOrders&) = delete;
+
+  const jit::PanelRange* of(int participant) const {
+    return ranges.data() + static_cast<std::size_t>(participant) * stages;
+  }
+};
+
+/// Orders of the kernels of a layer for one number of participants.
+struct LayerPanels {
+  std::unique_ptr<PanelOrders> step;
+  std::unique_ptr<PanelOrders> hoist;  ///< null if nothing is hoisted
 };
 
 /// One layer; its directions share everything but the weights.
@@ -48,8 +59,10 @@ struct LayerCode {
   Kernel step;
   std::unique_ptr<Kernel> hoist;
   std::uint64_t hoisted_row = 0;
-  std::unique_ptr<PanelOrders> step_panels;
-  std::unique_ptr<PanelOrders> hoist_panels;
+  LayerPanels shared_panels;  ///< for the schedule's participants
+  LayerPanels serial_panels;  ///< for one participant
+
+  const LayerPanels& panels(bool serial) const { return serial ? serial_panels : shared_panels; }
 };
 
 /// Everything compile_program derives; immutable afterwards.
@@ -59,6 +72,7 @@ struct Compilation {
   lower::StepGraph graph;
   std::vector<LayerCode> layers;
   Program program;
+  Program serial_program;  ///< the same on one participant, for when threads cannot be had
   std::vector<std::string> notes;
   double microseconds = 0.0;
 };

@@ -153,6 +153,8 @@ class Session {
   Status run(std::span<const float> x, std::span<float> y,
              std::span<const std::span<const float>> extra = {},
              std::span<const std::int64_t> lengths = {}) noexcept;
+  /// Fallbacks taken when the session was made, one sentence each.
+  std::vector<std::string> notes() const;
   /// All states to zero.
   void reset() noexcept;
   /// State `name` of all layers, [layers * directions, batch, width], as PyTorch orders them. In a

@@ -78,7 +78,7 @@ std::size_t Model::code_bytes() const noexcept {
 }
 
 struct Session::Impl {
-  Runner runner;
+  std::unique_ptr<Runner> runner;
   bool carries_state;        ///< forward models; others start anew at every call
   bool state_is_set = true;  ///< by the user or by reset, for the next call
   bool verbose;
@@ -92,8 +92,8 @@ Session::~Session() = default;
 Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
   const ModelSpec& spec = impl_->compiled.spec;
   if (max_steps < 0) return Error(fmt::format("max_steps={}: must be at least 0", max_steps));
-  Runner runner(impl_, layout, max_steps);
-  if (!runner.ready()) return Error("session: memory for states and scratch could not be had");
+  auto runner = std::make_unique<Runner>(impl_, layout, max_steps);
+  if (!runner->ready()) return Error("session: memory for states and scratch could not be had");
   const char* verbose = std::getenv("DEEPCPU_VERBOSE");
   return Session(std::make_unique<Session::Impl>(Session::Impl{
       std::move(runner), spec.direction == Direction::forward, true,
@@ -153,6 +153,9 @@ Status check_run(const Runner& runner, std::span<const float> x, std::span<float
   return check_lengths(in.lengths, spec.batch, in.steps);
 }
 
+constexpr const char* kNoThreads =
+    "threads: the helpers could not be started; one thread serves instead";
+
 void report_run(const Runner& runner, std::int64_t steps) {
   const Compilation& c = runner.model().compiled;
   fmt::print(stderr, "deepcpu,run,{},{},{},{}\n", c.spec.str(), to_string(c.schedule.isa),
@@ -164,7 +167,7 @@ void report_run(const Runner& runner, std::int64_t steps) {
 Status Session::run(std::span<const float> x, std::span<float> y,
                     std::span<const std::span<const float>> extra,
                     std::span<const std::int64_t> lengths) noexcept {
-  Runner& runner = impl_->runner;
+  Runner& runner = *impl_->runner;
   const ModelSpec& spec = runner.model().compiled.spec;
   RunInput in;
   in.x = x.data();
@@ -180,8 +183,13 @@ Status Session::run(std::span<const float> x, std::span<float> y,
   return {};
 }
 
+std::vector<std::string> Session::notes() const {
+  if (impl_->runner->short_of_threads()) return {kNoThreads};
+  return {};
+}
+
 void Session::reset() noexcept {
-  impl_->runner.reset();
+  impl_->runner->reset();
   impl_->state_is_set = true;
 }
 
@@ -218,7 +226,7 @@ Status for_state(const Runner& runner, std::string_view name, std::size_t size, 
 }  // namespace
 
 Status Session::set_state(std::string_view name, std::span<const float> values) {
-  Runner& runner = impl_->runner;
+  Runner& runner = *impl_->runner;
   // Of a model that starts anew at every call, the states not set begin at zero.
   if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
   impl_->state_is_set = true;
@@ -228,7 +236,7 @@ Status Session::set_state(std::string_view name, std::span<const float> values) 
 }
 
 Status Session::get_state(std::string_view name, std::span<float> values) const {
-  const Runner& runner = impl_->runner;
+  const Runner& runner = *impl_->runner;
   return for_state(runner, name, values.size(), [&](std::size_t step, int state, std::size_t at) {
     runner.load_state(step, state, values.data() + at);
   });

@@ -18,6 +18,13 @@ namespace {
 
 using jit::RateKind;
 
+/// An alternating walk turns round by groups of this part of the level: small against it, and long
+/// enough for prefetchers, as panels of weights are.
+constexpr std::uint64_t kGroupsPerLevel = 16;
+
+/// How long all cores read at the same time, per level.
+constexpr double kTogetherSeconds = 0.05;
+
 constexpr std::array<Isa, 2> kEmitted = {Isa::avx2, Isa::avx512};
 
 std::size_t scaled(std::uint64_t bytes, double factor) {
@@ -36,9 +43,10 @@ class Calibrator {
  public:
   Calibrator(const Machine& machine, Probe probe, ProbeBuffer buffer, double seconds)
       : machine_(machine), probe_(std::move(probe)), buffer_(std::move(buffer)) {
-    // About 150 timings, of which the half are one core's: 12 s give rounds of 5 ms.
-    effort_.rounds = 6;
-    effort_.seconds = std::clamp(seconds / 2400.0, 5e-4, 10e-3);
+    // Many short rounds: on a busy machine one that is not interrupted is then among them. With
+    // some 100 timings (a stream from memory takes longer than a round) 12 s allow 30 rounds.
+    effort_.seconds = 1.5e-3;
+    effort_.rounds = static_cast<int>(std::clamp(seconds * 2.5, 4.0, 60.0));
   }
 
   Result<Calibration> run() {
@@ -50,7 +58,7 @@ class Calibrator {
     one_core();
     capacities();
     if (const Status status = all_cores(); !status.ok()) return status.error();
-    exchange();
+    if (const Status status = exchange(); !status.ok()) return status.error();
     out_.seconds = steady_seconds() - begin;
     if (const Status status = check_calibration(out_); !status.ok()) return status.error();
     return std::move(out_);
@@ -64,7 +72,7 @@ class Calibrator {
       const Result<Probe> probe = Probe::make(isa);
       if (!probe.ok()) return probe.error();
       const auto read = [&](RateKind kind) {
-        return probe->read_rate(kind, buffer_, in_l1, Walk::forward, effort_) * 1e-9;
+        return probe->read_rate(kind, buffer_, in_l1, {}, effort_) * 1e-9;
       };
       out_.isas.push_back({isa, probe->fma_flops(effort_) * 1e-9, read(RateKind::fma_memory),
                            read(RateKind::load)});
@@ -83,7 +91,7 @@ class Calibrator {
       LevelRates l;
       l.name = name;
       l.stream_bytes = bytes;
-      l.gbytes_per_s = read(bytes, Walk::forward) * 1e-9;
+      l.gbytes_per_s = read(bytes, {}) * 1e-9;
       out_.levels.push_back(l);
     };
     level("l1", machine_.l1d.bytes / 2);
@@ -97,7 +105,7 @@ class Calibrator {
   /// Of a stream of S bytes, `inner` bytes per second up to the capacity C and `outer` beyond it:
   /// time = C / inner + (S - C) / outer, solved for C.
   static double served(double stream, double rate, double inner, double outer) {
-    if (inner <= outer) return stream;
+    if (inner <= outer || rate <= outer) return inner <= outer ? stream : 0.0;
     const double c = (stream / outer - stream / rate) / (1.0 / outer - 1.0 / inner);
     return std::clamp(c, 0.0, stream);
   }
@@ -111,7 +119,7 @@ class Calibrator {
                                             : machine_.l3.bytes;
       out_.levels[i].capacity_forward =
           forward_capacity(out_.levels[i].stream_bytes, stated, inner, outer);
-      out_.levels[i].capacity_alternating = alternating_capacity(stated, inner, outer);
+      out_.levels[i].capacity_alternating = alternating_capacity(out_.levels[i].stream_bytes, stated, inner);
     }
   }
 
@@ -125,23 +133,28 @@ class Calibrator {
          s *= ratio) {
       const auto bytes = static_cast<std::size_t>(s);
       if (bytes > buffer_.bytes()) break;
-      const double rate = read(bytes, Walk::forward);
+      const double rate = read(bytes, {});
       if (served(s, rate, inner, outer) < 0.5 * s) break;
       best = bytes;
     }
     return best;
   }
 
-  /// Median over streams that are larger than the level of what it serves of them.
-  std::uint64_t alternating_capacity(std::uint64_t stated, double inner, double outer) const {
+  /// Median over streams that are larger than the level of what it serves of them. Forward, such a
+  /// stream comes from the level beyond: the two walks are timed one after the other, so that what
+  /// disturbs one disturbs both. Never less than a stream that fits.
+  std::uint64_t alternating_capacity(std::uint64_t fits, std::uint64_t stated,
+                                     double inner) const {
+    const Walk alternating{true, static_cast<std::size_t>(stated / kGroupsPerLevel)};
     std::vector<double> found;
     for (const double factor : {1.5, 2.0, 3.0}) {
       const std::size_t bytes = scaled(stated, factor);
       if (bytes > buffer_.bytes()) continue;
+      const double outer = read(bytes, {});
       found.push_back(
-          served(static_cast<double>(bytes), read(bytes, Walk::alternating), inner, outer));
+          served(static_cast<double>(bytes), read(bytes, alternating), inner, outer));
     }
-    return static_cast<std::uint64_t>(median(std::move(found)));
+    return std::max(fits, static_cast<std::uint64_t>(median(std::move(found))));
   }
 
   Status all_cores() {
@@ -149,7 +162,7 @@ class Calibrator {
     out_.cores = static_cast<int>(cpus.size());
     for (LevelRates& level : out_.levels) {
       const Result<double> rate = read_rate_together(
-          probe_, cpus, together_bytes(level, cpus.size()), effort_.seconds * 10.0);
+          probe_, cpus, together_bytes(level, cpus.size()), kTogetherSeconds);
       if (!rate.ok()) return rate.error();
       level.all_cores_gbytes_per_s = *rate * 1e-9;
     }
@@ -164,17 +177,20 @@ class Calibrator {
     return std::min<std::size_t>(level.stream_bytes, std::max(share, machine_.l2.bytes * 2));
   }
 
-  void exchange() {
-    const std::vector<int> cpus = usable_cpus(machine_);
+  Status exchange() {
     std::vector<double> all;
-    for (const auto& [from, to] : cpu_pairs(cpus)) {
-      const double ns = one_way_latency(from, to) * 1e9;
-      if (ns <= 0.0) continue;  // a processor that is not ours after all
-      out_.latencies.push_back({from, to, ns});
-      all.push_back(ns);
+    for (const auto& [from, to] : cpu_pairs(usable_cpus(machine_))) {
+      const Result<double> seconds = one_way_latency(from, to);
+      if (!seconds.ok()) return seconds.error();
+      out_.latencies.push_back({from, to, *seconds * 1e9});
+      all.push_back(*seconds * 1e9);
     }
+    if (all.empty()) return {};
     out_.latency_ns = median(std::move(all));
-    if (!out_.latencies.empty()) out_.wake_us = wake_seconds() * 1e6;
+    const Result<double> wake = wake_seconds();
+    if (!wake.ok()) return wake.error();
+    out_.wake_us = *wake * 1e6;
+    return {};
   }
 
   const Machine& machine_;

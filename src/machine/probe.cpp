@@ -85,11 +85,13 @@ void Probe::run(jit::RateKind kind, jit::RateArgs args) const noexcept {
 jit::RateArgs Probe::stream(const ProbeBuffer& buffer, std::size_t bytes,
                             Walk walk) const noexcept {
   const std::size_t block = jit::rate_block_bytes(isa_);
+  const std::size_t all = std::max<std::size_t>(1, std::min(bytes, buffer.bytes()) / block);
   jit::RateArgs args{};
   args.first = buffer.data();
-  args.stride = static_cast<std::int64_t>(block);
-  args.blocks = std::max<std::size_t>(1, std::min(bytes, buffer.bytes()) / block);
-  args.alternate = walk == Walk::alternating ? 1 : 0;
+  args.blocks = walk.alternating ? std::clamp<std::size_t>(walk.group / block, 1, all) : all;
+  args.groups = all / args.blocks;
+  args.stride = static_cast<std::int64_t>(args.blocks * block);
+  args.alternate = walk.alternating ? 1 : 0;
   args.a = 1.0F;
   args.b = 1.0F;
   return args;
@@ -100,6 +102,7 @@ double Probe::clock_hz(Effort effort) const {
   return best_rate(static_cast<double>(jit::kRateVectors * kBlocks), effort,
                    [&](std::uint64_t passes) {
                      jit::RateArgs args{};
+                     args.groups = 1;
                      args.blocks = kBlocks;
                      args.passes = passes;
                      run(jit::RateKind::add_chain, args);
@@ -112,6 +115,7 @@ double Probe::fma_flops(Effort effort) const {
                        static_cast<double>(jit::kRateVectors * kBlocks);
   return best_rate(flops, effort, [&](std::uint64_t passes) {
     jit::RateArgs args{};
+    args.groups = 1;
     args.blocks = kBlocks;
     args.passes = passes;
     args.a = 1.0F;
@@ -123,7 +127,7 @@ double Probe::fma_flops(Effort effort) const {
 double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes,
                         Walk walk, Effort effort) const {
   jit::RateArgs args = stream(buffer, bytes, walk);
-  const double pass = static_cast<double>(args.blocks * jit::rate_block_bytes(isa_));
+  const double pass = static_cast<double>(args.groups * args.blocks * jit::rate_block_bytes(isa_));
   return best_rate(pass, effort, [&](std::uint64_t passes) {
     args.passes = passes;
     run(kind, args);
@@ -132,8 +136,8 @@ double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size
 
 double Probe::read_rate_between(const ProbeBuffer& buffer, std::size_t bytes, double start,
                                 double seconds) const {
-  jit::RateArgs args = stream(buffer, bytes, Walk::forward);
-  const double pass = static_cast<double>(args.blocks * jit::rate_block_bytes(isa_));
+  jit::RateArgs args = stream(buffer, bytes, {});
+  const double pass = static_cast<double>(args.groups * args.blocks * jit::rate_block_bytes(isa_));
   // Some 64 KiB between two looks at the clock, so that looking costs nothing.
   args.passes = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(65536.0 / pass));
   run(jit::RateKind::fma_memory, args);

@@ -36,8 +36,12 @@ struct Effort {
   double seconds = 2e-3;
 };
 
-/// How a stream is walked pass after pass.
-enum class Walk : std::uint8_t { forward, alternating };
+/// How a stream is walked pass after pass. An alternating walk keeps `group` bytes (rounded down to
+/// whole blocks, at least one) in forward order and turns round between such groups.
+struct Walk {
+  bool alternating = false;
+  std::size_t group = 0;
+};
 
 /// The rate loops of one ISA. run on the calling thread; may be used by several threads at once.
 class Probe {
@@ -51,10 +55,10 @@ class Probe {
   double clock_hz(Effort effort = {}) const;
   /// float32 operations per second in registers; an FMA counts as two per lane.
   double fma_flops(Effort effort = {}) const;
-  /// Bytes per second when the first `bytes` of a buffer (rounded down to whole blocks, at least
-  /// one) are read over and over by `kind`, fma_memory or load.
+  /// Bytes per second when the first `bytes` of a buffer (rounded down to whole groups or blocks,
+  /// at least one) are read over and over by `kind`, fma_memory or load.
   double read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes,
-                   Walk walk = Walk::forward, Effort effort = {}) const;
+                   Walk walk = {}, Effort effort = {}) const;
   /// The same for one thread of several: reads from `start` on (steady clock, seconds) for
   /// `seconds` and gives its own rate.
   double read_rate_between(const ProbeBuffer& buffer, std::size_t bytes, double start,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/machine/thread_probe.hpp"
 
+#include <fmt/format.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -12,8 +13,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <memory>
-#include <optional>
+#include <numeric>
 #include <string>
 #include <thread>
 
@@ -44,15 +47,26 @@ void await(const Counter& counter, std::uint32_t at_least) {
   }
 }
 
-/// One side of the ping-pong: answers, or (`first`) begins.
-void play(const Counter& mine, const Counter& theirs, std::uint32_t from, std::uint32_t turns,
-          bool first) {
-  auto& own = const_cast<Counter&>(mine);
-  for (std::uint32_t i = from + 1; i <= from + turns; ++i) {
-    if (first) own.value.store(i, std::memory_order_release);
-    await(theirs, i);
-    if (!first) own.value.store(i, std::memory_order_release);
+/// Starts a thread per task and runs all tasks at the same time, or none if the system refuses one
+/// of the threads.
+Status run_together(const std::vector<std::function<void()>>& tasks) {
+  enum : int { kWait, kGo, kCancel };
+  std::atomic<int> gate{kWait};
+  std::vector<std::thread> threads;
+  std::string error;
+  try {
+    for (const std::function<void()>& task : tasks) {
+      threads.emplace_back([&gate, &task] {
+        while (gate.load() == kWait) sched_yield();
+        if (gate.load() == kGo) task();
+      });
+    }
+  } catch (const std::exception& e) {
+    error = fmt::format("threads={}: the system refuses so many ({})", tasks.size(), e.what());
   }
+  gate.store(error.empty() ? kGo : kCancel);
+  for (std::thread& thread : threads) thread.join();
+  return error.empty() ? Status() : Status(Error(error));
 }
 
 void futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value) {
@@ -76,29 +90,25 @@ Result<double> read_rate_together(const Probe& probe, const std::vector<int>& cp
                                   std::size_t bytes, double seconds) {
   std::vector<double> rates(cpus.size(), 0.0);
   std::vector<std::string> errors(cpus.size());
-  std::vector<std::thread> threads;
   std::atomic<std::size_t> ready{0};
   std::atomic<double> start{0.0};
+  std::vector<std::function<void()>> tasks;
   for (std::size_t i = 0; i < cpus.size(); ++i) {
-    threads.emplace_back([&, i] {
-      pin_this_thread(cpus[i]);  // unpinned it still reads; only less steadily
-      Result<ProbeBuffer> buffer = ProbeBuffer::make(bytes);  // touched here: near this processor
+    tasks.emplace_back([&, i] {
+      pin_this_thread(cpus[i]);  // unpinned it still reads, only less steadily
+      const Result<ProbeBuffer> buffer = ProbeBuffer::make(bytes);  // touched by its own reader
       if (!buffer.ok()) errors[i] = buffer.error().message();
-      ready.fetch_add(1);
+      // The last one to be ready sets the start, with time for everyone to notice.
+      if (ready.fetch_add(1) + 1 == cpus.size()) start.store(steady_seconds() + 1e-3);
       while (start.load() == 0.0) sched_yield();
       if (buffer.ok()) rates[i] = probe.read_rate_between(*buffer, bytes, start.load(), seconds);
     });
   }
-  while (ready.load() < cpus.size()) sched_yield();
-  // Time enough for every thread to walk its stream once beforehand.
-  start.store(steady_seconds() + seconds * 0.5);
-  for (std::thread& thread : threads) thread.join();
+  if (const Status status = run_together(tasks); !status.ok()) return status.error();
   for (const std::string& error : errors) {
     if (!error.empty()) return Error(error);
   }
-  double sum = 0.0;
-  for (const double rate : rates) sum += rate;
-  return sum;
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
 std::vector<std::pair<int, int>> cpu_pairs(const std::vector<int>& cpus) {
@@ -112,54 +122,62 @@ std::vector<std::pair<int, int>> cpu_pairs(const std::vector<int>& cpus) {
   return pairs;
 }
 
-double one_way_latency(int from, int to) {
+Result<double> one_way_latency(int from, int to) {
   constexpr std::uint32_t kTurns = 2000;
   constexpr std::uint32_t kRounds = 8;
-  const auto ping = std::make_unique<Counter>();
-  const auto pong = std::make_unique<Counter>();
-  std::atomic<bool> pinned_to{false};
-  std::atomic<bool> pinned_from{false};
+  Counter ping;
+  Counter pong;
+  std::atomic<bool> pinned{true};
   double best = 0.0;
-  std::thread answers([&] {
-    pinned_to = pin_this_thread(to);
-    play(*pong, *ping, 0, kTurns * kRounds, false);
-  });
-  std::thread asks([&] {
-    pinned_from = pin_this_thread(from);
+  const auto answer = [&] {
+    if (!pin_this_thread(to)) pinned = false;
+    for (std::uint32_t i = 1; i <= kTurns * kRounds; ++i) {
+      await(ping, i);
+      pong.value.store(i, std::memory_order_release);
+    }
+  };
+  const auto ask = [&] {
+    if (!pin_this_thread(from)) pinned = false;
+    std::uint32_t turn = 0;
     for (std::uint32_t round = 0; round < kRounds; ++round) {
       const double begin = steady_seconds();
-      play(*ping, *pong, round * kTurns, kTurns, true);
+      for (std::uint32_t i = 0; i < kTurns; ++i) {
+        ping.value.store(++turn, std::memory_order_release);
+        await(pong, turn);
+      }
       const double trip = (steady_seconds() - begin) / kTurns;
       if (round == 0 || trip < best) best = trip;
     }
-  });
-  asks.join();
-  answers.join();
-  return pinned_to && pinned_from ? best / 2.0 : 0.0;
+  };
+  if (const Status status = run_together({answer, ask}); !status.ok()) return status.error();
+  if (!pinned) return Error(fmt::format("processors {} and {}: cannot be pinned to", from, to));
+  return best / 2.0;
 }
 
-double wake_seconds() {
+Result<double> wake_seconds() {
   constexpr std::uint32_t kWakes = 30;
   std::atomic<std::uint32_t> word{0};
   std::atomic<double> awake{0.0};
-  std::thread parked([&] {
+  std::vector<double> times;
+  const auto parked = [&] {
     for (std::uint32_t i = 0; i < kWakes; ++i) {
       while (word.load() == i) futex(word, FUTEX_WAIT_PRIVATE, i);
       awake.store(steady_seconds());
     }
-  });
-  std::vector<double> times;
-  for (std::uint32_t i = 0; i < kWakes; ++i) {
-    // Long enough for the thread to be parked and its processor to idle.
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    awake.store(0.0);
-    const double begin = steady_seconds();
-    word.store(i + 1);
-    futex(word, FUTEX_WAKE_PRIVATE, 1);
-    while (awake.load() == 0.0) sched_yield();
-    times.push_back(awake.load() - begin);
-  }
-  parked.join();
+  };
+  const auto waker = [&] {
+    for (std::uint32_t i = 0; i < kWakes; ++i) {
+      // Long enough for the thread to be parked and its processor to idle.
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      awake.store(0.0);
+      const double begin = steady_seconds();
+      word.store(i + 1);
+      futex(word, FUTEX_WAKE_PRIVATE, 1);
+      while (awake.load() == 0.0) sched_yield();
+      times.push_back(awake.load() - begin);
+    }
+  };
+  if (const Status status = run_together({parked, waker}); !status.ok()) return status.error();
   std::nth_element(times.begin(), times.begin() + kWakes / 2, times.end());
   return times[kWakes / 2];
 }

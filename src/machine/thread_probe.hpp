@@ -17,7 +17,8 @@ namespace deepcpu {
 std::vector<int> usable_cpus(const Machine& machine);
 
 /// Sum of the rates, bytes per second, at which one thread on each processor reads its own stream
-/// of `bytes` for `seconds`. Error: not enough memory.
+/// of `bytes` for `seconds`. Errors: not enough memory or
+/// threads.
 Result<double> read_rate_together(const Probe& probe, const std::vector<int>& cpus,
                                   std::size_t bytes, double seconds);
 
@@ -26,10 +27,11 @@ Result<double> read_rate_together(const Probe& probe, const std::vector<int>& cp
 std::vector<std::pair<int, int>> cpu_pairs(const std::vector<int>& cpus);
 
 /// Seconds in which a value written on one processor is seen on the other: half the best round
-/// trip. 0 if a thread cannot be pinned there.
-double one_way_latency(int from, int to);
+/// trip. Error: a thread cannot be pinned there, or cannot be had.
+Result<double> one_way_latency(int from, int to);
 
 /// Seconds from the call that wakes a parked thread until it runs: median of some wake-ups.
-double wake_seconds();
+/// Error: no threads to be had.
+Result<double> wake_seconds();
 
 }  // namespace deepcpu

@@ -19,19 +19,51 @@ std::int64_t block_of(const ModelSpec& spec, const Schedule& schedule) {
   return block;
 }
 
+/// How many groups the participants are divided into: one per direction, or one per range of
+/// layers.
+int groups_of(const ModelSpec& spec, const Schedule& schedule) {
+  switch (schedule.parallel) {
+    case Parallel::none: return 1;
+    case Parallel::directions: return std::min(spec.directions(), schedule.threads);
+    case Parallel::wavefront: return std::min(spec.layers(), schedule.threads);
+  }
+  return 1;
+}
+
+void connect(Program& p) {
+  for (std::size_t to = 0; to < p.steps.size(); ++to) {
+    for (std::size_t from = 0; from < p.steps.size(); ++from) {
+      if (p.steps[from].layer + 1 != p.steps[to].layer) continue;
+      p.steps[to].producers.push_back(static_cast<int>(from));
+      p.steps[from].consumers.push_back(static_cast<int>(to));
+    }
+  }
+}
+
 }  // namespace
 
 Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   Program p;
+  const int groups = groups_of(spec, schedule);
   p.block = block_of(spec, schedule);
   p.whole_sequence = spec.directions() == 2 && spec.layers() > 1;
-  p.participants = schedule.threads;
+  p.group = schedule.threads / groups;
+  p.participants = p.group * groups;
+  p.handover_slots = schedule.parallel == Parallel::wavefront && groups > 1 ? 2 : 1;
   for (int layer = 0; layer < spec.layers(); ++layer) {
     for (int d = 0; d < spec.directions(); ++d) {
-      const bool reversed = spec.direction == Direction::reverse || d == 1;
-      p.steps.push_back({layer, d, reversed, 0, schedule.threads});
+      ProgramStep step;
+      step.layer = layer;
+      step.direction = d;
+      step.reversed = spec.direction == Direction::reverse || d == 1;
+      int group = 0;
+      if (schedule.parallel == Parallel::directions) group = d % groups;
+      if (schedule.parallel == Parallel::wavefront) group = layer * groups / spec.layers();
+      step.first = group * p.group;
+      p.steps.push_back(step);
     }
   }
+  connect(p);
   return p;
 }
 
@@ -40,9 +72,14 @@ std::string Program::to_text() const {
                         ? "for the whole sequence:\n"
                         : (block == 0 ? std::string("for all steps at once:\n")
                                       : fmt::format("for each block of {} steps:\n", block));
-  for (const ProgramStep& s : steps) {
-    out += fmt::format("  layer {} direction {}{} on participants {}..{}\n", s.layer, s.direction,
-                       s.reversed ? " (reversed)" : "", s.first, s.first + s.participants - 1);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const ProgramStep& s = steps[i];
+    out += fmt::format("  step {}: layer {} direction {}{} on participants {}..{}", i, s.layer,
+                       s.direction, s.reversed ? " (reversed)" : "", s.first, s.first + group - 1);
+    if (!s.producers.empty() && participants > 1) {
+      out += fmt::format(", after step {}", fmt::join(s.producers, ", "));
+    }
+    out += "\n";
   }
   return out;
 }

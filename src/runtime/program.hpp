@@ -11,23 +11,31 @@
 
 namespace deepcpu {
 
-/// One layer and direction for one block of steps.
+/// One layer and direction, for one block of time steps after the other.
 struct ProgramStep {
   int layer = 0;
   int direction = 0;
   bool reversed = false;  ///< walks the sequence from its end
-  int first = 0;          ///< first participant
-  int participants = 1;
+  int first = 0;          ///< its participants are first .. first + Program::group - 1
+  /// Steps whose output it reads, and steps that read its own: indices into Program::steps.
+  std::vector<int> producers;
+  std::vector<int> consumers;
 };
 
-/// The steps run in order for block 0, then for block 1, and so on.
+/// Every participant runs its steps in order for block 0, then for block 1, and so on. A step waits
+/// until its producers have finished the block and its consumers have left the memory it writes.
 struct Program {
   std::vector<ProgramStep> steps;
-  std::int64_t block = 0;      ///< time steps per block; 0 = a step takes the whole sequence
+  std::int64_t block = 0;       ///< time steps per block; 0 = a step takes the whole sequence
   bool whole_sequence = false;  ///< layers hand over whole sequences: bidirectional stacks
   int participants = 1;
+  int group = 1;           ///< participants that share the panels of a step
+  int handover_slots = 1;  ///< blocks that stand between two layers; 2 lets a layer run ahead
 
   static Program build(const ModelSpec& spec, const Schedule& schedule);
+  bool runs_on(const ProgramStep& step, int participant) const {
+    return participant >= step.first && participant < step.first + group;
+  }
   std::string to_text() const;
 };
 

@@ -12,6 +12,9 @@
 #include "jit/kernel_plan.hpp"
 #include "src/compile.hpp"
 #include "src/runtime/memory.hpp"
+#include "src/runtime/row_order.hpp"
+#include "src/runtime/team.hpp"
+#include "src/runtime/wait.hpp"
 
 namespace deepcpu {
 
@@ -22,7 +25,7 @@ struct CompiledModel {
   std::vector<std::uint64_t> weights_at;  ///< per program step: offset of its packed weights
 };
 
-/// Arguments of one run, in bytes where strides are meant.
+/// Arguments of one run.
 struct RunInput {
   const float* x = nullptr;
   float* y = nullptr;
@@ -34,9 +37,12 @@ struct RunInput {
 class Runner {
  public:
   Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps);
+  ~Runner();
 
   /// Whether all memory could be had.
   bool ready() const noexcept { return ready_; }
+  /// Whether the helpers that the schedule asks for could not be started: one thread serves then.
+  bool short_of_threads() const noexcept { return short_of_threads_; }
   void run(const RunInput& in) noexcept;
   void reset() noexcept;
   /// State `state` of program step `step`, [batch, width] packed.
@@ -44,7 +50,6 @@ class Runner {
   void load_state(std::size_t step, int state, float* to) const noexcept;
 
   const CompiledModel& model() const noexcept { return *model_; }
-  Layout layout() const noexcept { return layout_; }
   std::int64_t max_steps() const noexcept { return max_steps_; }
 
  private:
@@ -56,35 +61,49 @@ class Runner {
     bool user = false;      ///< the caller's array: rows in the caller's order
     bool absolute = false;  ///< holds the whole sequence, not one block
   };
+  /// One participant's own arguments of a program step. On cache lines of its own.
+  struct alignas(128) Seat {
+    jit::KernelArgs args{};
+    jit::KernelArgs hoist_args{};
+    std::vector<std::vector<std::byte*>> rows;  ///< per buffer: row pointers of external ones
+    std::vector<std::int32_t> active;           ///< live rows per step of the block
+  };
   /// One program step with its memory.
   struct Part {
     const ProgramStep* step = nullptr;
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
-    jit::KernelArgs args{};
-    jit::KernelArgs hoist_args{};
-    std::vector<AlignedBytes> owned;          ///< per buffer of the step plan: states, scratch
+    std::vector<AlignedBytes> owned;  ///< per buffer of the step plan: states, scratch
     AlignedBytes hoisted;
-    std::vector<std::vector<std::byte*>> rows;  ///< per buffer: row pointers of external ones
+    std::vector<std::unique_ptr<Seat>> seats;         ///< per participant of the group
+    std::vector<std::unique_ptr<Counter>> published;  ///< exchanges done, per participant
+    std::vector<std::uint64_t*> published_at;
+    std::vector<std::unique_ptr<Counter>> blocks;  ///< blocks done, per participant
   };
   struct Block {
     std::int64_t first = 0;
     std::int64_t steps = 0;
+    std::uint64_t number = 0;  ///< counts on from run to run
   };
 
+  bool allocate();
   bool make_part(Part& part, std::size_t index);
   bool make_buffers(Part& part);
-  void make_hoist(Part& part);
+  void make_seat(Part& part, int seat);
   bool make_handover();
-  View user_view(const void* data, std::int64_t width) const;
-  View view_of(const Part& part, lower::BufferRole role, const RunInput& in) const;
-  void sort_rows(const RunInput& in);
-  void run_sequence(Part& part, const RunInput& in);
-  void run_block(Part& part, const RunInput& in, Block block);
-  void bind(Part& part, std::size_t buffer, const View& view, Block block);
-  void run_hoist(Part& part, std::size_t x_buffer, const View& x, Block block);
-  void count_active(Block block);
-  std::int64_t live_rows(std::int64_t step) const;
+  View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
+  View view_of(const Part& part, lower::BufferRole role, const RunInput& in, Block block) const;
+  static void work(void* self, int participant) noexcept;
+  void run_participant(int participant) noexcept;
+  void run_sequence(Part& part, Seat& seat, int participant, std::uint64_t number);
+  void run_block(Part& part, Seat& seat, int participant, Block block);
+  void run_kernels(Part& part, Seat& seat, Block block);
+  void bind(const Part& part, Seat& seat, std::size_t buffer, const View& view, Block block) const;
+  void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block);
+  void hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int64_t from_stride,
+                  std::int64_t to, std::int64_t to_stride, std::int64_t count);
+  void wait_for_neighbours(const Part& part, Block block) const;
+  std::int64_t blocks_per_run() const;
   void zero_past_end(const RunInput& in) const;
   void permute_states(bool back) noexcept;
   void settle_slots() noexcept;
@@ -94,21 +113,21 @@ class Runner {
                        std::uint64_t slot) const;
 
   std::shared_ptr<const CompiledModel> model_;
+  const Program* program_;  ///< the model's own, or the one-thread form of it
   Layout layout_;
   std::int64_t max_steps_;
   bool ready_ = false;
+  bool short_of_threads_ = false;
   std::int64_t batch_;
-  std::int64_t block_;
+  std::unique_ptr<ThreadTeam> team_;
   std::vector<Part> parts_;
   std::vector<AlignedBytes> handover_;      ///< y of every layer but the last
   std::vector<std::int64_t> handover_row_;  ///< bytes
-  std::vector<std::int32_t> active_;
-  std::vector<std::int32_t> order_;        ///< sorted position -> caller's row
-  std::vector<std::int64_t> length_;       ///< per sorted position
-  AlignedBytes spare_;                     ///< rows of one state while they are permuted
-  std::int64_t longest_ = 0;
-  bool ragged_ = false;
-  std::uint64_t parity_ = 0;
+  RowOrder order_;
+  AlignedBytes spare_;  ///< rows of one state while they are permuted
+  const RunInput* in_ = nullptr;
+  std::uint64_t parity_ = 0;        ///< time steps done so far, mod 2
+  std::uint64_t blocks_done_ = 0;   ///< blocks of all runs so far
 };
 
 }  // namespace deepcpu

@@ -51,38 +51,47 @@ test::GuardedBuffer numbered_blocks(Isa isa, std::size_t blocks, test::Against a
   return buffer;
 }
 
-TEST_CASE("register FMAs: every lane gets blocks x passes x 32 products") {
+TEST_CASE("register FMAs: every lane gets passes x groups x blocks x 32 products") {
   for (const Isa isa : isas()) {
     INFO(to_string(isa));
     RateArgs args{};
-    args.blocks = 3;
+    args.groups = 3;
+    args.blocks = 2;
     args.passes = 5;
     const Sums sums = run(RateKind::fma_registers, isa, args);
-    for (int i = 0; i < lanes(isa); ++i) CHECK(sums.lane[i] == 3.0F * 5.0F * 32.0F);
+    for (int i = 0; i < lanes(isa); ++i) CHECK(sums.lane[i] == 2.0F * 3.0F * 5.0F * 32.0F);
     if (isa == Isa::avx2) CHECK(sums.lane[8] == 0.0F);
   }
 }
 
-TEST_CASE("memory FMAs read every block once a pass, forward, backward and alternating") {
+/// Reads four numbered blocks three times and checks that each was read three times.
+void check_walk(Isa isa, std::size_t per_group, bool backward, bool alternate,
+                test::Against against) {
   constexpr std::size_t kBlocks = 4;
-  constexpr std::uint64_t kPasses = 3;
+  INFO(to_string(isa) << " blocks per group=" << per_group << " backward=" << backward
+                      << " alternate=" << alternate);
+  const auto buffer = numbered_blocks(isa, kBlocks, against);
+  const std::size_t block = rate_block_bytes(isa);
+  RateArgs args{};
+  args.first = buffer.data() + (backward ? (kBlocks - per_group) * block : 0);
+  args.stride = static_cast<std::int64_t>(per_group * block) * (backward ? -1 : 1);
+  args.groups = kBlocks / per_group;
+  args.blocks = per_group;
+  args.passes = 3;
+  args.alternate = alternate ? 1 : 0;
+  const Sums sums = run(RateKind::fma_memory, isa, args);
+  for (int i = 0; i < lanes(isa); ++i) CHECK(sums.lane[i] == 32.0F * 0x3333);
+  CHECK(buffer.intact());
+}
+
+TEST_CASE("memory FMAs read every block once a pass, forward, backward and alternating") {
   for (const Isa isa : isas()) {
-    for (const bool backward : {false, true}) {
-      for (const std::uint64_t alternate : {0U, 1U}) {
-        for (const auto against : {test::Against::start, test::Against::end}) {
-          INFO(to_string(isa) << " backward=" << backward << " alternate=" << alternate);
-          const auto buffer = numbered_blocks(isa, kBlocks, against);
-          const auto bytes = static_cast<std::int64_t>(rate_block_bytes(isa));
-          RateArgs args{};
-          args.first = buffer.data() + (backward ? (kBlocks - 1) * rate_block_bytes(isa) : 0);
-          args.stride = backward ? -bytes : bytes;
-          args.blocks = kBlocks;
-          args.passes = kPasses;
-          args.alternate = alternate;
-          const Sums sums = run(RateKind::fma_memory, isa, args);
-          for (int i = 0; i < lanes(isa); ++i) CHECK(sums.lane[i] == 32.0F * 0x3333);
-          CHECK(buffer.intact());
-        }
+    for (const std::size_t per_group : {1U, 2U, 4U}) {
+      for (const auto against : {test::Against::start, test::Against::end}) {
+        check_walk(isa, per_group, false, false, against);
+        check_walk(isa, per_group, false, true, against);
+        check_walk(isa, per_group, true, false, against);
+        check_walk(isa, per_group, true, true, against);
       }
     }
   }
@@ -96,7 +105,8 @@ TEST_CASE("loads end with the block that the walk ends with") {
     RateArgs args{};
     args.first = buffer.data();
     args.stride = static_cast<std::int64_t>(rate_block_bytes(isa));
-    args.blocks = kBlocks;
+    args.groups = kBlocks;
+    args.blocks = 1;
     args.passes = 2;
     INFO(to_string(isa));
     // The registers hold the last vectors: of the last block, or of the first when walked back.
@@ -113,6 +123,7 @@ TEST_CASE("factors are used, and no work is no work") {
     RateArgs args{};
     args.first = buffer.data();
     args.stride = static_cast<std::int64_t>(rate_block_bytes(isa));
+    args.groups = 1;
     args.blocks = 1;
     args.passes = 1;
     args.a = 3.0F;

@@ -38,7 +38,7 @@ const std::string kF4 = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1
 TEST_CASE("npy: arrays of any rank come back as they were written") {
   const TempDir dir;
   test::Random random(1);
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 40; ++round) {
     std::vector<std::int64_t> shape(static_cast<std::size_t>(random.integer(0, 6)));
     std::size_t count = 1;
     for (auto& dim : shape) {
@@ -186,13 +186,20 @@ TEST_CASE("npy: every truncation and many damaged bytes give an error or an arra
     CHECK_FALSE(read_npy(path).ok());
   }
   test::Random random(2);
-  for (int round = 0; round < 2000; ++round) {
+  for (int round = 0; round < 200; ++round) {
     std::string bad = good;
     bad[static_cast<std::size_t>(random.integer(0, static_cast<int>(good.size()) - 1))] =
         static_cast<char>(random.integer(0, 255));
     write_bytes(path, bad);
     const auto array = read_npy(path);
     if (!array.ok()) CHECK_FALSE(array.error().message().empty());
+  }
+  for (int round = 0; round < 5000; ++round) {
+    std::string bad = kF4;
+    bad[static_cast<std::size_t>(random.integer(0, static_cast<int>(bad.size()) - 1))] =
+        static_cast<char>(random.integer(0, 255));
+    const auto header = parse_npy_header(bad);
+    if (!header.ok()) CHECK_FALSE(header.error().message().empty());
   }
 }
 

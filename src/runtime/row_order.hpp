@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace deepcpu {
+
+/// The batch rows sorted by length, longest first: then the rows that are still live at a step are
+/// always the first ones, and finished rows cost nothing.
+class RowOrder {
+ public:
+  explicit RowOrder(std::int64_t batch)
+      : order_(static_cast<std::size_t>(batch)), length_(static_cast<std::size_t>(batch)) {}
+
+  /// All rows of `steps` steps if `lengths` is empty. Does not allocate.
+  void set(std::span<const std::int64_t> lengths, std::int64_t steps);
+
+  bool ragged() const noexcept { return ragged_; }
+  std::int64_t longest() const noexcept { return length_.empty() ? 0 : length_.front(); }
+  /// The caller's row at sorted position `at`.
+  std::int64_t row(std::int64_t at) const { return order_[static_cast<std::size_t>(at)]; }
+  std::int64_t length(std::int64_t at) const { return length_[static_cast<std::size_t>(at)]; }
+  /// Rows longer than `step`.
+  std::int32_t live(std::int64_t step) const;
+
+ private:
+  std::vector<std::int64_t> order_;
+  std::vector<std::int64_t> length_;
+  bool ragged_ = false;
+};
+
+}  // namespace deepcpu

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The parts of Runner that make, fill and read its memory.
+#include <algorithm>
+#include <cstring>
+
+#include "src/runtime/runner.hpp"
+
+namespace deepcpu {
+namespace {
+
+using jit::Space;
+using lower::BufferRole;
+using lower::Role;
+
+constexpr std::int64_t kRaggedBlock = 256;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+/// Off multiples of 4 KiB, so that rows do not fall into one cache set.
+std::int64_t row_stride(std::int64_t elements) {
+  const std::int64_t bytes = (elements * 4 + 63) / 64 * 64;
+  return bytes % 4096 == 0 ? bytes + 64 : bytes;
+}
+
+std::size_t state_buffer(const LayerCode& code, int state) {
+  const auto& roles = code.step.bound.roles;
+  const auto it = std::find_if(roles.begin(), roles.end(), [&](const BufferRole& r) {
+    return r.role == Role::state && r.index == state;
+  });
+  return static_cast<std::size_t>(it - roles.begin());
+}
+
+}  // namespace
+
+Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps)
+    : model_(std::move(model)),
+      program_(&model_->compiled.program),
+      layout_(layout),
+      max_steps_(max_steps),
+      batch_(model_->compiled.spec.batch),
+      order_(batch_) {
+  if (program_->participants > 1) {
+    team_ = std::make_unique<ThreadTeam>(program_->participants - 1);
+    if (!team_->complete()) {
+      team_.reset();
+      short_of_threads_ = true;
+      program_ = &model_->compiled.serial_program;
+    }
+  }
+  ready_ = allocate();
+}
+
+Runner::~Runner() = default;
+
+bool Runner::allocate() {
+  parts_.resize(program_->steps.size());
+  if (!make_handover()) return false;
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    if (!make_part(parts_[i], i)) return false;
+  }
+  return true;
+}
+
+bool Runner::make_handover() {
+  const ModelSpec& spec = model_->compiled.spec;
+  for (int layer = 0; layer + 1 < spec.layers(); ++layer) {
+    const std::int64_t width = spec.width(Dim::input, layer + 1);
+    const std::int64_t steps = program_->whole_sequence
+                                   ? std::max<std::int64_t>(1, max_steps_)
+                                   : program_->block * program_->handover_slots;
+    handover_row_.push_back(row_stride(width));
+    handover_.emplace_back(at(steps * batch_ * handover_row_.back()));
+    if (handover_.back().size() == 0) return false;
+  }
+  return true;
+}
+
+bool Runner::make_part(Part& part, std::size_t index) {
+  part.step = &program_->steps[index];
+  part.code = &model_->compiled.layers[at(part.step->layer)];
+  part.weights = reinterpret_cast<const unsigned char*>(model_->packed.data()) +
+                 model_->weights_at[index];
+  if (!make_buffers(part)) return false;
+  for (int i = 0; i < program_->group; ++i) {
+    part.published.push_back(std::make_unique<Counter>());
+    part.published_at.push_back(&part.published.back()->value);
+    part.blocks.push_back(std::make_unique<Counter>());
+  }
+  for (int i = 0; i < program_->group; ++i) make_seat(part, i);
+  return true;
+}
+
+bool Runner::make_buffers(Part& part) {
+  const auto& buffers = part.code->step.bound.plan.buffers;
+  part.owned.resize(buffers.size());
+  std::size_t spare = spare_.size();
+  for (std::size_t b = 0; b < buffers.size(); ++b) {
+    if (buffers[b].space == Space::slots) {
+      part.owned[b] = AlignedBytes(buffers[b].slot_stride * buffers[b].slots);
+      if (part.owned[b].size() == 0) return false;
+      spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
+    } else if (buffers[b].space == Space::block) {
+      part.hoisted = AlignedBytes(at(program_->block) * buffers[b].step_stride);
+      if (part.hoisted.size() == 0) return false;
+    }
+  }
+  if (spare > spare_.size()) spare_ = AlignedBytes(spare);
+  return spare_.size() >= spare;
+}
+
+void Runner::make_seat(Part& part, int index) {
+  const bool serial = program_ == &model_->compiled.serial_program;
+  const auto& buffers = part.code->step.bound.plan.buffers;
+  auto seat = std::make_unique<Seat>();
+  seat->rows.resize(buffers.size());
+  seat->active.resize(at(program_->block > 0 ? program_->block : kRaggedBlock));
+  jit::KernelArgs& args = seat->args;
+  args.weights = part.weights;
+  args.rows = static_cast<std::uint64_t>(batch_);
+  args.participant = static_cast<std::uint64_t>(index);
+  args.participants = static_cast<std::uint64_t>(program_->group);
+  args.published = part.published_at.data();
+  args.wait_slow = &wait_until;
+  args.ranges = part.code->panels(serial).step->of(index);
+  for (std::size_t b = 0; b < buffers.size(); ++b) {
+    if (buffers[b].space == Space::slots) args.buffer[b] = part.owned[b].data();
+    if (buffers[b].space == Space::block) args.buffer[b] = part.hoisted.data();
+    if (buffers[b].space == Space::external) {
+      seat->rows[b].resize(at(batch_));
+      args.buffer[b] = seat->rows[b].data();
+    }
+  }
+  if (part.code->hoist) {
+    seat->hoist_args.weights = part.weights;
+    seat->hoist_args.steps = 1;
+    seat->hoist_args.participants = 1;
+    seat->hoist_args.ranges = part.code->panels(serial).hoist->of(index);
+  }
+  part.seats.push_back(std::move(seat));
+}
+
+template <class Visit>
+void Runner::each_state(Visit visit) {
+  for (Part& part : parts_) {
+    const auto& roles = part.code->step.bound.roles;
+    for (std::size_t b = 0; b < roles.size(); ++b) {
+      if (roles[b].role == Role::state) visit(part, b);
+    }
+  }
+}
+
+void Runner::reset() noexcept {
+  each_state([](Part& part, std::size_t b) {
+    std::memset(part.owned[b].data(), 0, part.owned[b].size());
+  });
+}
+
+std::byte* Runner::state_row(const Part& part, std::size_t buffer, std::int64_t row,
+                             std::uint64_t slot) const {
+  const jit::Buffer& b = part.code->step.bound.plan.buffers[buffer];
+  return part.owned[buffer].data() + (b.slots == 2 ? slot * b.slot_stride : 0) +
+         at(row) * b.row_stride;
+}
+
+void Runner::store_state(std::size_t step, int state, const float* from) noexcept {
+  const Part& part = parts_[step];
+  const std::size_t b = state_buffer(*part.code, state);
+  const std::size_t width = part.code->step.bound.plan.buffers[b].width;
+  for (std::int64_t r = 0; r < batch_; ++r) {
+    std::memcpy(state_row(part, b, r, parity_), from + at(r) * width, width * sizeof(float));
+  }
+}
+
+void Runner::load_state(std::size_t step, int state, float* to) const noexcept {
+  const Part& part = parts_[step];
+  const std::size_t b = state_buffer(*part.code, state);
+  const std::size_t width = part.code->step.bound.plan.buffers[b].width;
+  for (std::int64_t r = 0; r < batch_; ++r) {
+    std::memcpy(to + at(r) * width, state_row(part, b, r, parity_), width * sizeof(float));
+  }
+}
+
+void Runner::zero_past_end(const RunInput& in) const {
+  const std::int64_t width = model_->compiled.spec.output_width();
+  const View y = user_view(in.y, width, in.steps);
+  for (std::int64_t r = 0; r < batch_; ++r) {
+    for (std::int64_t t = order_.length(r); t < in.steps; ++t) {
+      std::memset(y.base + order_.row(r) * y.row + t * y.step, 0, at(width) * 4);
+    }
+  }
+}
+
+/// Brings the rows of every state into sorted order before a ragged run, and back after it.
+void Runner::permute_states(bool back) noexcept {
+  each_state([&](Part& part, std::size_t b) {
+    const std::uint64_t stride = part.code->step.bound.plan.buffers[b].row_stride;
+    std::byte* rows = state_row(part, b, 0, parity_);
+    std::memcpy(spare_.data(), rows, stride * at(batch_));
+    for (std::int64_t r = 0; r < batch_; ++r) {
+      const std::int64_t from = back ? r : order_.row(r);
+      const std::int64_t to = back ? order_.row(r) : r;
+      std::memcpy(rows + at(to) * stride, spare_.data() + at(from) * stride, stride);
+    }
+  });
+}
+
+/// A row that ended early left its final state in the slot of its own last step.
+void Runner::settle_slots() noexcept {
+  each_state([&](Part& part, std::size_t b) {
+    const jit::Buffer& buffer = part.code->step.bound.plan.buffers[b];
+    if (buffer.slots != 2) return;
+    for (std::int64_t r = 0; r < batch_; ++r) {
+      if (((order_.longest() - order_.length(r)) & 1) == 0) continue;
+      const std::uint64_t own = (parity_ + static_cast<std::uint64_t>(order_.length(r))) & 1;
+      std::memcpy(state_row(part, b, r, own ^ 1), state_row(part, b, r, own), buffer.row_stride);
+    }
+  });
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/// ThreadTeam: the helpers that run a model's further participants.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "src/runtime/wait.hpp"
+
+namespace deepcpu {
+
+struct TeamOptions {
+  int spin_us = 50;  ///< how long a helper keeps looking for work after a call before it parks
+  bool pin = true;   ///< bind every helper to one processor of the process's affinity mask
+};
+
+/// Owned by one Session; one call at a time. The caller's own thread is participant 0 and is never
+/// pinned.
+class ThreadTeam {
+ public:
+  using Work = void (*)(void* context, int participant) noexcept;
+
+  explicit ThreadTeam(int helpers, TeamOptions options = {});
+  ~ThreadTeam();
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+  /// Whether all helpers could be started.
+  bool complete() const noexcept { return complete_; }
+  /// Runs work(context, p) for p = 0 .. helpers: 0 on the calling thread. Returns when all are done.
+  void run(Work work, void* context) noexcept;
+
+ private:
+  struct Helper {
+    std::thread thread;
+    Counter done;
+  };
+  void loop(int helper) noexcept;
+  std::uint64_t next_job(std::uint64_t last) noexcept;
+
+  TeamOptions options_;
+  bool complete_ = true;
+  Work work_ = nullptr;
+  void* context_ = nullptr;
+  /// Number of calls so far; bit 31 tells helpers to end. 32 bits: a futex is.
+  alignas(128) std::atomic<std::uint32_t> jobs_{0};
+  alignas(128) std::atomic<int> parked_{0};
+  std::vector<std::unique_ptr<Helper>> helpers_;
+};
+
+}  // namespace deepcpu

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+/// How one participant waits for another.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace deepcpu {
+
+/// A counter on a cache line pair of its own (adjacent lines are fetched together).
+struct alignas(128) Counter {
+  std::uint64_t value = 0;
+
+  std::uint64_t load() const noexcept {
+    return std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(value))
+        .load(std::memory_order_acquire);
+  }
+  void store(std::uint64_t v) noexcept {
+    std::atomic_ref<std::uint64_t>(value).store(v, std::memory_order_release);
+  }
+};
+
+/// Returns once *counter >= at_least. Pauses for up to 50 µs, then yields the processor 20 times,
+/// then sleeps in slices of 100 µs: the one who counts never has to wake anybody, and participants
+/// that share a processor make progress. Emitted code calls it after its own first polls.
+void wait_until(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept;
+
+}  // namespace deepcpu

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/tune/measure.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "src/machine/probe.hpp"
+
+namespace deepcpu {
+namespace {
+
+/// Bounds the doubling when the clock stands still.
+constexpr std::uint64_t kMostCalls = std::uint64_t{1} << 24;
+
+double seconds_of(const std::function<void()>& run, std::uint64_t calls, Clock now) {
+  const double start = now();
+  for (std::uint64_t i = 0; i < calls; ++i) run();
+  return now() - start;
+}
+
+/// Calls that together last at least `floor` seconds.
+std::uint64_t calls_per_sample(const std::function<void()>& run, double floor, Clock now) {
+  std::uint64_t calls = 1;
+  while (calls < kMostCalls && seconds_of(run, calls, now) < floor) calls *= 2;
+  return calls;
+}
+
+/// The smallest value that at least `share` of the sorted values do not exceed.
+double nearest_rank(const std::vector<double>& sorted, double share) {
+  const auto rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(sorted.size())));
+  return sorted[std::clamp<std::size_t>(rank, 1, sorted.size()) - 1];
+}
+
+double median(const std::vector<double>& sorted) {
+  const std::size_t half = sorted.size() / 2;
+  return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
+
+Timing summarize(std::vector<double> us, std::uint64_t calls) {
+  std::sort(us.begin(), us.end());
+  Timing t;
+  t.median_us = median(us);
+  t.p99_us = nearest_rank(us, 0.99);
+  t.min_us = us.front();
+  const double quartiles = nearest_rank(us, 0.75) - nearest_rank(us, 0.25);
+  t.spread = t.median_us > 0 ? quartiles / t.median_us : 0.0;
+  t.calls = calls;
+  t.samples = static_cast<int>(us.size());
+  return t;
+}
+
+}  // namespace
+
+double wall_seconds() noexcept { return steady_seconds(); }
+
+Timing measure(const std::function<void()>& run, const MeasureOptions& options, Clock now) {
+  const double start = now();
+  do {
+    run();
+  } while (now() - start < options.warm_up_seconds);
+  const std::uint64_t calls = calls_per_sample(run, options.floor_seconds, now);
+  const int least = std::max(1, options.least_samples);
+  const double end = now() + options.seconds;
+  std::vector<double> us;
+  us.reserve(static_cast<std::size_t>(std::max(least, options.most_samples)));
+  const auto taken = [&] { return static_cast<int>(us.size()); };
+  while (taken() < least || (taken() < options.most_samples && now() < end)) {
+    us.push_back(seconds_of(run, calls, now) * 1e6 / static_cast<double>(calls));
+  }
+  return summarize(std::move(us), calls);
+}
+
+double time_once(const std::function<void()>& run, Clock now) {
+  return seconds_of(run, 1, now) * 1e6;
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/deepcpu/arrays.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <random>
+
+#include "src/io/checked.hpp"
+
+namespace deepcpu::cli {
+namespace {
+
+const Node& input_node(const ModelSpec& spec, std::size_t input) {
+  return spec.cell.nodes()[static_cast<std::size_t>(spec.cell.inputs()[input])];
+}
+
+std::uint64_t memory_bytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const long page = ::sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || page <= 0) return UINT64_MAX;
+  return static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
+}
+
+}  // namespace
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+  return fmt::format("({}{})", fmt::join(shape, ", "), shape.size() == 1 ? "," : "");
+}
+
+Shape input_shape(const ModelSpec& spec, std::size_t input) {
+  return {spec.steps, spec.batch, spec.width(input_node(spec, input).dim, 0)};
+}
+
+std::string_view input_name(const ModelSpec& spec, std::size_t input) {
+  return input_node(spec, input).name;
+}
+
+Shape output_shape(const ModelSpec& spec) { return {spec.steps, spec.batch, spec.output_width()}; }
+
+Shape state_shape(const ModelSpec& spec, const State& state) {
+  const std::int64_t first = spec.width(state.dim, 0);
+  std::int64_t widths = 0;
+  bool equal = true;
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    const std::int64_t width = spec.width(state.dim, layer);
+    widths += width;
+    equal = equal && width == first;
+  }
+  if (!equal) return {widths * spec.directions() * spec.batch};
+  return {static_cast<std::int64_t>(spec.layers()) * spec.directions(), spec.batch, first};
+}
+
+Result<NpyFloats> make_array(std::string_view name, Shape shape) {
+  const auto count = element_count(shape);
+  const auto bytes = count ? checked_mul(*count, sizeof(float)) : std::nullopt;
+  const std::uint64_t limit = memory_bytes();
+  if (!bytes || *bytes > limit) {
+    return Error(fmt::format("{}: shape {} takes {} bytes, this machine has {}", name,
+                             shape_text(shape), bytes ? std::to_string(*bytes) : "more than 2^63",
+                             limit));
+  }
+  return NpyFloats{std::move(shape), std::vector<float>(static_cast<std::size_t>(*count))};
+}
+
+Result<NpyFloats> random_array(std::string_view name, Shape shape, std::uint64_t seed) {
+  auto array = make_array(name, std::move(shape));
+  if (!array) return array;
+  // Both the seeding and the generator are fixed by the C++ standard; the distributions are not.
+  std::seed_seq mixed(name.begin(), name.end());
+  std::uint32_t words[2];
+  mixed.generate(words, words + 2);
+  std::mt19937_64 generator(seed ^ (std::uint64_t{words[0]} << 32U | words[1]));
+  for (float& value : array->data) {
+    value = static_cast<float>(static_cast<std::int32_t>(generator() >> 40U) - (1 << 23)) * 0x1p-23F;
+  }
+  return array;
+}
+
+Result<NpyFloats> read_array(const std::string& path, std::string_view what, const Shape& shape) {
+  auto array = read_npy_f32(path, shape.size());
+  if (array && array->shape != shape) {
+    return Error(fmt::format("{}: shape {}: {} must have {}", path, shape_text(array->shape), what,
+                             shape_text(shape)));
+  }
+  return array;
+}
+
+Result<std::vector<NpyFloats>> random_inputs(const ModelSpec& spec, std::uint64_t seed) {
+  std::vector<NpyFloats> inputs;
+  for (std::size_t i = 0; i < spec.cell.inputs().size(); ++i) {
+    auto input = random_array(input_name(spec, i), input_shape(spec, i), seed);
+    if (!input) return input.error();
+    inputs.push_back(std::move(*input));
+  }
+  return inputs;
+}
+
+bool names_batch(std::string_view problem) noexcept {
+  const std::size_t colon = std::min(problem.find(':'), problem.size());
+  const std::size_t comma = std::min(problem.find(',', colon), problem.size());
+  // In the dims part a `b` with a digit after it is the batch; the other b is that of `bi`.
+  for (std::size_t i = colon; i + 1 < comma; ++i) {
+    if (problem[i] == 'b' && problem[i + 1] >= '0' && problem[i + 1] <= '9') return true;
+  }
+  return false;
+}
+
+}  // namespace deepcpu::cli

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+/// deepcpu bench: how fast problems run, warm and with the weights in the caches.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/compile.hpp"
+#include "src/runtime/kernel_cache.hpp"
+#include "src/tune/measure.hpp"
+#include "tools/deepcpu/arrays.hpp"
+#include "tools/deepcpu/command.hpp"
+#include "tools/deepcpu/compile_flags.hpp"
+#include "tools/deepcpu/work.hpp"
+
+namespace deepcpu::cli {
+namespace {
+
+constexpr std::uint64_t kSeed = 1;
+/// Compilations with an empty kernel cache, of which the median counts.
+constexpr std::size_t kCompiles = 5;
+constexpr std::size_t kMostFileBytes = std::size_t{16} << 20;
+
+struct BenchFlags {
+  std::vector<std::string> problems;
+  std::string file;
+  bool json = false;
+  double seconds = 0.5;
+  CompileFlags compile;
+};
+
+/// A problem and what to call it in an error.
+struct Entry {
+  std::string where;
+  std::string problem;
+};
+
+struct Row {
+  ModelSpec spec;
+  Schedule schedule;
+  std::vector<std::string> notes;
+  Timing timing;
+  double compile_us = 0.0;
+  double first_call_us = 0.0;
+  double gflops = 0.0;
+  double gbytes_per_s = 0.0;
+};
+
+Result<double> median_compile(const ModelSpec& spec, const CompileOptions& options,
+                              Compilation& last) {
+  std::array<double, kCompiles> us{};
+  for (double& each : us) {
+    kernel_cache().clear();
+    auto compiled = compile_program(spec, options);
+    if (!compiled) return compiled.error();
+    each = compiled->microseconds;
+    last = std::move(*compiled);
+  }
+  std::sort(us.begin(), us.end());
+  return us[kCompiles / 2];
+}
+
+/// Times the first run and then the warm ones. The state carries on from run to run.
+Status time_runs(const Model& model, double seconds, Row& row) {
+  const auto inputs = random_inputs(row.spec, kSeed);
+  if (!inputs) return inputs.error();
+  auto y = make_array("y", output_shape(row.spec));
+  if (!y) return y.error();
+  auto session = model.session(Layout::time_major, row.spec.steps);
+  if (!session) return session.error();
+  std::vector<std::span<const float>> extra;
+  for (std::size_t i = 1; i < inputs->size(); ++i) extra.emplace_back((*inputs)[i].data);
+  Status status;
+  const auto run = [&] {
+    auto done = session->run(inputs->front().data, y->data, extra);
+    if (!done) status = done;
+  };
+  row.first_call_us = time_once(run);
+  if (!status) return status;
+  MeasureOptions options;
+  options.seconds = seconds;
+  options.warm_up_seconds = std::min(options.warm_up_seconds, seconds);
+  row.timing = measure(run, options);
+  return status;
+}
+
+Result<Row> bench_problem(const std::string& problem, const CompileOptions& options,
+                          double seconds) {
+  Row row;
+  auto spec = ModelSpec::parse(problem);
+  if (!spec) return spec.error();
+  row.spec = std::move(*spec);
+  Compilation compiled;
+  const auto compile_us = median_compile(row.spec, options, compiled);
+  if (!compile_us) return compile_us.error();
+  row.compile_us = *compile_us;
+  const auto weights = Weights::random(row.spec, kSeed);
+  if (!weights) return weights.error();
+  const auto model = Model::compile(row.spec, *weights, options);
+  if (!model) return model.error();
+  row.schedule = model->schedule();
+  row.notes = model->notes();
+  if (auto status = time_runs(*model, seconds, row); !status) return status.error();
+  const Work work = count_work(compiled, row.spec.steps);
+  row.gflops = work.flops / row.timing.median_us * 1e-3;
+  row.gbytes_per_s = work.weight_bytes / row.timing.median_us * 1e-3;
+  return row;
+}
+
+nlohmann::ordered_json to_json(const Row& row) {
+  nlohmann::ordered_json json;
+  json["problem"] = row.spec.str();
+  json["cell"] = row.spec.cell.name();
+  json["threads"] = row.schedule.threads;
+  json["isa"] = std::string(to_string(row.schedule.isa));
+  json["median_us"] = row.timing.median_us;
+  json["p99_us"] = row.timing.p99_us;
+  json["min_us"] = row.timing.min_us;
+  json["spread"] = row.timing.spread;
+  json["samples"] = row.timing.samples;
+  json["compile_us"] = row.compile_us;
+  json["first_call_us"] = row.first_call_us;
+  json["gflops"] = row.gflops;
+  json["gbytes_per_s"] = row.gbytes_per_s;
+  json["limit_us"] = nullptr;
+  json["schedule"] = nlohmann::ordered_json::parse(row.schedule.to_json());
+  json["notes"] = row.notes;
+  return json;
+}
+
+/// Removes a comment and the blanks around what is left.
+std::string strip(std::string_view line) {
+  line = line.substr(0, line.find('#'));
+  constexpr std::string_view kBlanks = " \t\r\v\f";
+  const std::size_t first = line.find_first_not_of(kBlanks);
+  if (first == std::string_view::npos) return {};
+  return std::string(line.substr(first, line.find_last_not_of(kBlanks) - first + 1));
+}
+
+Result<std::vector<Entry>> entries_of(const BenchFlags& flags) {
+  std::vector<Entry> entries;
+  for (const std::string& problem : flags.problems) entries.push_back({"", problem});
+  if (flags.file.empty()) return entries;
+  const auto text = read_text(flags.file, kMostFileBytes);
+  if (!text) return text.error();
+  std::size_t number = 0;
+  for (std::size_t at = 0; at < text->size(); ++number) {
+    const std::size_t end = std::min(text->find('\n', at), text->size());
+    std::string problem = strip(std::string_view(*text).substr(at, end - at));
+    if (!problem.empty()) {
+      entries.push_back({fmt::format("{}: line {}: ", flags.file, number + 1), std::move(problem)});
+    }
+    at = end + 1;
+  }
+  return entries;
+}
+
+/// Prints rows as they come; the widest problem is known before.
+class Table {
+ public:
+  explicit Table(const std::vector<Entry>& entries) {
+    for (const Entry& entry : entries) {
+      const auto spec = ModelSpec::parse(entry.problem);
+      if (spec) width_ = std::max(width_, spec->str().size());
+    }
+  }
+  void print(const Row& row) {
+    if (!std::exchange(headed_, true)) {
+      fmt::print("{:<{}}  {:>7}  {:<11}  {:>11}  {:>11}  {:>10}  {:>11}  {:>8}  {:>8}\n", "problem",
+                 width_, "threads", "isa", "median us", "p99 us", "compile us", "first us", "GFLOP/s",
+                 "GB/s");
+    }
+    fmt::print("{:<{}}  {:>7}  {:<11}  {:>11.2f}  {:>11.2f}  {:>10.1f}  {:>11.1f}  {:>8.2f}  {:>8.2f}\n",
+               row.spec.str(), width_, row.schedule.threads, to_string(row.schedule.isa),
+               row.timing.median_us, row.timing.p99_us, row.compile_us, row.first_call_us,
+               row.gflops, row.gbytes_per_s);
+    std::fflush(stdout);
+  }
+
+ private:
+  std::size_t width_ = std::string_view("problem").size();
+  bool headed_ = false;
+};
+
+Status bench(const BenchFlags& flags) {
+  const auto entries = entries_of(flags);
+  if (!entries) return entries.error();
+  const auto options = compile_options(flags.compile);
+  if (!options) return options.error();
+  auto array = nlohmann::ordered_json::array();
+  Table table(*entries);
+  std::optional<Error> failed;
+  for (const Entry& entry : *entries) {
+    const auto row = bench_problem(entry.problem, *options, flags.seconds);
+    if (!row) {
+      if (failed) fmt::print(stderr, "deepcpu: {}\n", failed->message());
+      failed = Error(entry.where + row.error().message());
+    } else if (flags.json) {
+      array.push_back(to_json(*row));
+    } else {
+      table.print(*row);
+      for (const std::string& note : row->notes) fmt::print(stderr, "deepcpu: note: {}\n", note);
+    }
+  }
+  if (flags.json) fmt::print("{}\n", array.dump(2));
+  if (failed) return *failed;
+  return {};
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  CLI::App* sub = app.add_subcommand("bench", "Time problems, warm, with random weights and inputs");
+  auto flags = std::make_shared<BenchFlags>();
+  sub->add_option("problems", flags->problems, "Problems, as lstm:i256h256; t is the length timed")
+      ->option_text("PROBLEM...");
+  sub->add_option("--file", flags->file, "File with more problems, one per line; # starts a comment")
+      ->option_text("FILE");
+  sub->add_flag("--json", flags->json, "Print an array of objects instead of a table");
+  sub->add_option("--seconds", flags->seconds, "About how long each problem is timed")
+      ->option_text("S [0.5]")
+      ->check(CLI::Range(0.001, 3600.0));
+  add_compile_flags(*sub, flags->compile);
+  sub->footer(
+      "Times are of one run over t steps. compile: from the parsed problem to code, without packing\n"
+      "the weights. first: the first run of all. GFLOP/s: of the matrix products. GB/s: weights that\n"
+      "the kernels load, inside the time loop once per step and register tile of batch rows.\n"
+      "A problem that fails is named on stderr, the others go on, and the exit status is 1.");
+  sub->callback([flags, &action] {
+    if (flags->problems.empty() && flags->file.empty()) {
+      throw CLI::RequiredError("PROBLEM or --file");
+    }
+    action = [flags] { return bench(*flags); };
+  });
+}
+
+}  // namespace deepcpu::cli

@@ -103,6 +103,11 @@ struct EmitContext {
   const KernelPlan& plan;
   Frame frame;
   Recorder record;
+  /// With plan.weights_in_registers: the first register of each product's weights, in the order of
+  /// stages and products, and the range that they take all through the time loop.
+  std::map<const Product*, int> resident;
+  int resident_begin = 0;
+  int resident_end = 0;
 
   static Vmm vmm(int index) { return Vmm(index); }
   bool one_row() const { return plan.rows == 1; }

@@ -68,12 +68,12 @@ void MatmulEmitter<Vmm>::product(const Product& p) {
   auto& code = ctx_.code;
   ctx_.record.note("sums += " + ctx_.plan.buffers[p.operand.buffer].name + " * " + p.note);
   point_rows(p);
-  point_weights(p);
+  if (!ctx_.plan.weights_in_registers) point_weights(p);
   clear_chains(p);
   const int k = static_cast<int>(p.k);
   const int turn = unroll(p);
   // Two turns or fewer are cheaper as straight code.
-  if (k <= 2 * turn) {
+  if (k <= 2 * turn || ctx_.plan.weights_in_registers) {
     steps(p, 0, k, false);
   } else {
     const int looped = k / turn * turn;
@@ -157,7 +157,46 @@ void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool i
   ctx_.vec.broadcast(b, element(p.operand, 0, k, indexed));
   for (int unit = 0; unit < tile_.units; ++unit) {
     for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
-      ctx_.code.vfmadd231ps(Vmm(accumulator(p, 0, unit, gate, chain)), b, weight(p, k, unit, gate));
+      multiply_add(p, k, chain, unit, gate, b);
+    }
+  }
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::multiply_add(const Product& p, int k, int chain, int unit,
+                                      std::size_t gate, const Vmm& b) {
+  const Vmm acc(accumulator(p, 0, unit, gate, chain));
+  if (ctx_.plan.weights_in_registers) {
+    const int gates = static_cast<int>(p.gate.size());
+    const int vector = (k * tile_.units + unit) * gates + static_cast<int>(gate);
+    ctx_.code.vfmadd231ps(acc, b, Vmm(ctx_.resident.at(&p) + vector));
+  } else {
+    ctx_.code.vfmadd231ps(acc, b, weight(p, k, unit, gate));
+  }
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
+  ctx.resident_end = VecCode<Vmm>::kRegisters - 2;
+  ctx.resident_begin = ctx.resident_end;
+  for (const Stage& stage : ctx.plan.stages) {
+    const int units = static_cast<int>(ctx.plan.units(stage, 0));
+    for (const Product& p : stage.products) {
+      const int gates = static_cast<int>(p.gate.size());
+      ctx.resident_begin -= static_cast<int>(p.k) * units * gates;
+      ctx.resident[&p] = ctx.resident_begin;
+      ctx.code.mov(reg::weights, ctx.arg(offsetof(KernelArgs, weights)));
+      for (int k = 0; k < static_cast<int>(p.k); ++k) {
+        for (int unit = 0; unit < units; ++unit) {
+          for (int g = 0; g < gates; ++g) {
+            const int packed = static_cast<int>(p.gates_packed);
+            const int from = (k * units + unit) * packed + static_cast<int>(p.gate[static_cast<std::size_t>(g)]);
+            const int to = ctx.resident_begin + (k * units + unit) * gates + g;
+            ctx.vec.load(Vmm(to),
+                         ptr[reg::weights + static_cast<int>(p.weights) + from * ctx.kBytes]);
+          }
+        }
+      }
     }
   }
 }

@@ -35,6 +35,10 @@ class MatmulEmitter {
   /// Starts the accumulators, then runs all products.
   void emit();
 
+  /// Loads the weights of every product into registers, where they stay for the whole call. The
+  /// registers are taken from the top, below the two that broadcasts use.
+  static void load_resident(EmitContext<Vmm>& ctx);
+
  private:
   void start_sums();
   void start_sum(int gate);
@@ -44,6 +48,7 @@ class MatmulEmitter {
   void steps(const Product& p, int first, int count, bool indexed);
   void step_one_row(const Product& p, int k, int chain, bool indexed);
   void step_rows(const Product& p, int k, int chain, bool indexed);
+  void multiply_add(const Product& p, int k, int chain, int unit, std::size_t gate, const Vmm& b);
   void join_chains(const Product& p);
   void clear_chains(const Product& p);
   int accumulator(const Product& p, int row, int unit, std::size_t gate, int chain) const;

@@ -30,6 +30,7 @@ void TimestepEmitter<Vmm>::emit() {
   Xbyak::Label done;
   prologue();
   start_call();
+  if (ctx_.plan.weights_in_registers) MatmulEmitter<Vmm>::load_resident(ctx_);
   code_.align(16);
   ctx_.record.label("timestep");
   code_.L(step);

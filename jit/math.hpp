@@ -15,11 +15,11 @@ namespace deepcpu::jit {
 template <class Vmm>
 class VecCode;
 
-/// e^x, within EXPMAX ulp; infinite where the exact result rounds to infinity.
+/// e^x, within 1.0 ulp; infinite where the exact result rounds to infinity.
 float exp_f32(float x) noexcept;
-/// 1 / (1 + e^-x), within SIGMAX ulp down to results of 2^-126.
+/// 1 / (1 + e^-x), within 2.3 ulp down to results of 2^-126.
 float sigmoid_f32(float x) noexcept;
-/// Hyperbolic tangent, within TANHMAX ulp, also near zero; tanh(-0) is -0.
+/// Hyperbolic tangent, within 2.6 ulp, also near zero; tanh(-0) is -0.
 float tanh_f32(float x) noexcept;
 
 /// Temporary registers that each of the emitters below overwrites.

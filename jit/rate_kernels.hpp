@@ -31,8 +31,8 @@ inline constexpr std::size_t kRateVectors = 32;
 /// Bytes of a block: kRateVectors vectors of the ISA.
 std::size_t rate_block_bytes(Isa isa) noexcept;
 
-/// The one argument of a rate loop. Plain data. A pass walks `groups` groups of `blocks` blocks; the
-/// blocks of a group follow each other upward in memory, whichever way the groups are walked.
+/// The one argument of a rate loop. Plain data. A pass walks `groups` groups of `blocks` blocks;
+/// the blocks of a group follow each other upward in memory, whichever way the groups are walked.
 struct RateArgs {
   const void* first;        ///< the group where a pass begins; 64-byte aligned, readable
   std::int64_t stride;      ///< bytes from one group to the next, negative to walk backward

@@ -18,6 +18,7 @@ ValueRegisters<Vmm>::ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<Ins
       where_(code.size(), -1),
       slot_(code.size(), -1),
       uses_(code.size()) {
+  for (int r = ctx.resident_begin; r < ctx.resident_end; ++r) reserve(r);
   for (int n = 0; n < static_cast<int>(code.size()); ++n) {
     for (const int arg : {code[at(n)].a, code[at(n)].b, code[at(n)].c}) {
       if (arg >= 0) uses_[at(arg)].push_back(n);

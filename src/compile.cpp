@@ -12,7 +12,9 @@
 #include "jit/inspect/listing.hpp"
 #include "src/dag/matmul_dag.hpp"
 #include "src/dag/phases.hpp"
+#include "src/machine/machine.hpp"
 #include "src/runtime/kernel_cache.hpp"
+#include "src/schedule/check.hpp"
 #include "src/tune/default_schedule.hpp"
 
 namespace deepcpu {
@@ -118,11 +120,10 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   return out;
 }
 
-Status check_schedule(const ModelSpec& spec, const Schedule& s, const CompileOptions& options) {
-  if (static_cast<int>(s.layers.size()) != spec.layers()) {
-    return Error(fmt::format("schedule.layers: {} entries, the model has {} layers",
-                             s.layers.size(), spec.layers()));
-  }
+/// The schedule by itself, and against this machine and the caller's caps.
+Status check_legal(const ModelSpec& spec, const Schedule& s, const CompileOptions& options) {
+  auto st = check_schedule(s, spec.hidden.size());
+  if (!st) return Error("schedule." + st.error().message());
   if (s.isa > host_isa()) {
     return Error(fmt::format("schedule.isa={}: this machine offers {} at most", to_string(s.isa),
                              to_string(host_isa())));
@@ -141,10 +142,29 @@ Status check_schedule(const ModelSpec& spec, const Schedule& s, const CompileOpt
 Isa pick_isa(const CompileOptions& options, std::vector<std::string>& notes) {
   const Isa host = host_isa();
   const Isa isa = options.isa && *options.isa < host ? *options.isa : host;
-  if (host == Isa::interpreter && !options.isa) {
-    add_note(notes, "no AVX2 (or DEEPCPU_MAX_ISA=interpreter): the interpreter serves");
+  if (std::string note = isa_note(); !note.empty()) add_note(notes, std::move(note));
+  if (host == Isa::interpreter && options.isa.value_or(Isa::avx2) != Isa::interpreter) {
+    add_note(notes, "isa=interpreter: no code is emitted; the interpreter serves");
   }
   return isa;
+}
+
+/// The caller's cap, as far as the process may use that many processors.
+int usable_threads(int cap, std::vector<std::string>& notes) {
+  const Machine& m = machine();
+  const int cpus = std::max(1, static_cast<int>(m.cpus.size()));
+  const int quota = m.cpu_quota > 0 ? std::max(1, static_cast<int>(m.cpu_quota)) : cpus;
+  if (m.cpu_quota > 0 && m.cpu_quota < 1.0) {
+    add_note(notes, fmt::format("threads: the control group grants {:.2f} processors; one thread "
+                                "is used",
+                                m.cpu_quota));
+  }
+  const int usable = std::min(cpus, quota);
+  if (cap > usable) {
+    add_note(notes, fmt::format("threads={}: the process may use {} processors; no more are used",
+                                cap, usable));
+  }
+  return std::min(cap, usable);
 }
 
 std::string plan_text(const Compilation& c) {
@@ -193,8 +213,10 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   if (dump) dump("dag", MatmulDag::build(spec.cell).to_text(spec));
   if (dump) dump("phases", phases_text(MatmulDag::build(spec.cell), spec));
   const Isa isa = pick_isa(options, c.notes);
-  c.schedule = options.schedule ? *options.schedule : default_schedule(spec, isa, options.threads);
-  if (auto st = check_schedule(spec, c.schedule, options); !st) return st.error();
+  c.schedule = options.schedule
+                   ? *options.schedule
+                   : default_schedule(spec, isa, usable_threads(options.threads, c.notes));
+  if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
   if (dump) dump("schedule", c.schedule.to_json() + "\n");
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);

@@ -8,8 +8,8 @@
 ///     deepcpu::CellBuilder b("mgu");                       // minimal gated unit
 ///     auto x = b.input("x");
 ///     auto h = b.state("h");
-///     auto f = b.sigmoid(b.matmul("weight_f", x) + b.matmul("recurrent_f", h) + b.bias("bias_f"));
-///     auto n = b.tanh(b.matmul("weight_n", x) + b.matmul("recurrent_n", f * h) + b.bias("bias_n"));
+///     auto f = b.sigmoid(b.bias("b_f") + b.matmul("w_f", x) + b.matmul("u_f", h));
+///     auto n = b.tanh(b.bias("b_n") + b.matmul("w_n", x) + b.matmul("u_n", f * h));
 ///     auto next = h + f * (n - h);
 ///     b.next(h, next);
 ///     b.output(next);

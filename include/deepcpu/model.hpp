@@ -26,8 +26,9 @@ std::string_view to_string(Direction direction) noexcept;
 /// Memory order of x and y. States are always [layers * directions, batch, width].
 enum class Layout : std::uint8_t { time_major /* [T,B,I] */, batch_major /* [B,T,I] */ };
 
-/// A cell with its sizes. Written as a problem string: `lstm:i40h256l3`, `gru:i64h64b4,reset=before`,
-/// `mgu:i8h16/32` (per layer). dims: i h [l] [p] [bi|rev] [b] [t] in any order, each once.
+/// A cell with its sizes. Written as a problem string: `lstm:i40h256l3`,
+/// `gru:i64h64b4,reset=before`, `mgu:i8h16/32` (per layer). dims: i h [l] [p] [bi|rev] [b] [t] in
+/// any order, each once.
 struct ModelSpec {
   Cell cell;
   /// Cell options as `key=value`, only those that differ from the cell's defaults, sorted by key.
@@ -76,8 +77,9 @@ struct Tensor {
 };
 
 /// Named tensors in PyTorch's names and gate order: `weight_ih_l0` [gates*H, I], `weight_hh_l0`,
-/// `bias_ih_l0`, `bias_hh_l0`, with `_reverse` appended for the reverse direction. A user's cell
-/// names its tensors `<name>_l<layer>`. Copyable; copies share the bytes that the object owns.
+/// `bias_ih_l0`, `bias_hh_l0`, with `_reverse` appended for the reverse direction of a
+/// bidirectional model; a model that only runs in reverse uses the plain names. A user's cell names
+/// its tensors `<name>_l<layer>`. Copyable; copies share the bytes that the object owns.
 class Weights {
  public:
   Weights() = default;

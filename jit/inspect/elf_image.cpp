@@ -79,7 +79,15 @@ Bytes eh_frame(const CodeBlob& blob) {
   return out;
 }
 
-enum SectionIndex : std::uint16_t { kNull, kText, kEhFrame, kSymtab, kStrtab, kShstrtab, kSections };
+enum SectionIndex : std::uint16_t {
+  kNull,
+  kText,
+  kEhFrame,
+  kSymtab,
+  kStrtab,
+  kShstrtab,
+  kSections
+};
 
 Elf64_Sym symbol(Elf64_Word name, unsigned char binding, unsigned char type, std::size_t offset,
                  std::size_t size) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "deepcpu/model.hpp"
 #include "src/model/sizes.hpp"

@@ -27,20 +27,14 @@ template <auto member, auto value>
 std::string if_equal(const Schedule& schedule) {
   return schedule.*member == value ? std::string(word(value)) : std::string();
 }
-std::string above_one(const Schedule& schedule) {
-  return schedule.threads > 1 ? std::to_string(schedule.threads) : std::string();
-}
 
 constexpr std::array kNotEmitted = {
-    NotEmitted{"threads", above_one},
-    NotEmitted{"parallel", if_equal<&Schedule::parallel, Parallel::directions>},
-    NotEmitted{"parallel", if_equal<&Schedule::parallel, Parallel::wavefront>},
     NotEmitted{"exchange", if_equal<&Schedule::exchange, Exchange::data>},
     NotEmitted{"order", if_equal<&Schedule::order, Order::free>},
 };
 
-/// Whole numbers of a layer and their ranges. A register tile keeps at least one accumulator per
-/// row, so the 32 vector registers of AVX-512 bound its rows.
+/// Whole numbers of a layer and their ranges. A register tile keeps one pointer per row in a
+/// general register, of which six are free.
 struct LayerRange {
   std::string_view field;
   int LayerSchedule::*value;
@@ -49,8 +43,8 @@ struct LayerRange {
 };
 constexpr std::array kLayerRanges = {
     LayerRange{"hoist_block", &LayerSchedule::hoist_block, 0, 1 << 20},
-    LayerRange{"tile_rows", &LayerSchedule::tile_rows, 1, 32},
-    LayerRange{"hoist_rows", &LayerSchedule::hoist_rows, 1, 32},
+    LayerRange{"tile_rows", &LayerSchedule::tile_rows, 1, 6},
+    LayerRange{"hoist_rows", &LayerSchedule::hoist_rows, 1, 6},
     LayerRange{"group", &LayerSchedule::group, 1, 1 << 20},
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+
 namespace deepcpu {
 namespace {
 
@@ -11,6 +12,12 @@ namespace {
 constexpr std::int64_t kHoistRows = 32;
 /// Rows of the largest register tile.
 constexpr std::int64_t kTileRows = 6;
+/// Bytes of recurrent weights a step must read before two threads pay: below, a step is over in
+/// about the time that two exchanges of h between cores take.
+constexpr std::int64_t kSharedStepBytes = 160 * 1024;
+/// Time steps per block when layers run on different threads: a layer starts a block late, so the
+/// blocks are short.
+constexpr int kWavefrontBlock = 8;
 
 /// The batch divided into tiles of nearly equal height: 16 rows are 6+5+5, not 6+6+4.
 int even_tile(std::int64_t rows) {
@@ -18,15 +25,45 @@ int even_tile(std::int64_t rows) {
   return static_cast<int>((rows + tiles - 1) / tiles);
 }
 
+/// Bytes of the weights that are multiplied with something other than the layer's input.
+std::int64_t recurrent_bytes(const ModelSpec& spec, int layer) {
+  std::int64_t bytes = 0;
+  const Cell& cell = spec.cell;
+  for (const Node& n : cell.nodes()) {
+    if (n.op != Op::matmul || n.a == cell.inputs().front()) continue;
+    const Parameter& p = cell.parameters()[static_cast<std::size_t>(n.parameter)];
+    bytes += spec.width(p.rows, layer) * spec.width(p.cols, layer) * 4;
+  }
+  return bytes;
+}
+
+/// How the threads are used: one direction each needs no exchange inside the time loop; one product
+/// shared by all needs one per dependent level; layers on different threads suit small steps.
+void choose_threads(const ModelSpec& spec, int cap, Schedule& s) {
+  if (cap < 2) return;
+  std::int64_t step = 0;
+  for (int l = 0; l < spec.layers(); ++l) step = std::max(step, recurrent_bytes(spec, l));
+  if (spec.directions() == 2) {
+    s.threads = 2;
+    s.parallel = Parallel::directions;
+  } else if (step * spec.batch >= kSharedStepBytes) {
+    s.threads = cap;
+  } else if (spec.layers() > 1) {
+    s.threads = std::min(cap, spec.layers());
+    s.parallel = Parallel::wavefront;
+  }
+}
+
 }  // namespace
 
 Schedule default_schedule(const ModelSpec& spec, Isa isa, int threads) {
   Schedule s;
   s.isa = isa;
-  s.threads = std::min(threads, 1);
+  choose_threads(spec, threads, s);
   for (int layer = 0; layer < spec.layers(); ++layer) {
     LayerSchedule l;
     l.hoist_block = static_cast<int>(std::max<std::int64_t>(4, kHoistRows / spec.batch));
+    if (s.parallel == Parallel::wavefront) l.hoist_block = std::min(l.hoist_block, kWavefrontBlock);
     l.tile_rows = even_tile(spec.batch);
     l.hoist_rows = static_cast<int>(kTileRows);
     s.layers.push_back(l);

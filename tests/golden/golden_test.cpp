@@ -87,13 +87,14 @@ void run_case(const Case& one, Isa isa) {
   CompileOptions options;
   options.isa = isa;
   const Model model = Model::compile(spec, weights, options).value();
-  Session session = model.session().value();
+  const NpyArray x = one.read("x");
+  Session session = model.session(Layout::time_major, x.shape[0]).value();
   session.set_state("h", to_float(one.read("h0"))).value();
   const bool lstm = one.has("c0");
   if (lstm) session.set_state("c", to_float(one.read("c0"))).value();
   const NpyArray expected = one.read("y");
   std::vector<float> y(expected.data.size());
-  session.run(to_float(one.read("x")), y).value();
+  session.run(to_float(x), y).value();
   check("y", y, expected, one.bound);
   check_state(session, one, "h", "hn");
   if (lstm) check_state(session, one, "c", "cn");

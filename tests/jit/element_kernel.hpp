@@ -5,6 +5,7 @@
 #include <xmmintrin.h>
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -105,7 +106,9 @@ inline double ulp_error(float got, double exact) {
   if (std::isinf(rounded)) return got == rounded ? 0.0 : kWrong;
   if (std::fabs(exact) < 0x1p-126) return got == 0.0F ? 0.0 : kWrong;
   if (got == 0.0F || !std::isfinite(got)) return kWrong;
-  return std::fabs(got - exact) / std::ldexp(1.0, std::ilogb(exact) - 23);
+  // The exponent bits alone are the power of two at or below |exact|.
+  const std::uint64_t power = std::bit_cast<std::uint64_t>(exact) & 0x7FF0000000000000U;
+  return std::fabs(got - exact) / (std::bit_cast<double>(power) * 0x1p-23);
 }
 
 }  // namespace deepcpu::jit::testing

@@ -228,8 +228,11 @@ Model compile(const Problem& p, Isa isa, const std::optional<Schedule>& schedule
   options.schedule = schedule;
   Result<Model> model = Model::compile(p.spec, p.weights, options);
   if (!model.ok()) fail("compile: " + model.error().message());
+  for (const std::string& note : model->notes()) {
+    if (note.find("bytes of code") != std::string::npos) throw CodeTooLarge(note);
+    fail("compile took a fallback: " + note);
+  }
   if (isa != Isa::interpreter && model->code_bytes() == 0) fail("compile: no code was emitted");
-  for (const std::string& note : model->notes()) fail("compile took a fallback: " + note);
   return std::move(*model);
 }
 

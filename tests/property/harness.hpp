@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -49,7 +50,13 @@ struct RunOptions {
   std::vector<std::int64_t> parts;  ///< steps of each call to run(); empty = one call
 };
 
-/// Compiles; throws std::runtime_error with the error, or with the notes if a fallback was taken
+/// A kernel was refused because its code would be too large, so the interpreter serves: there is
+/// no code to compare.
+struct CodeTooLarge : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Compiles; throws std::runtime_error with the error, or with the note if a fallback was taken
 /// (an asked-for ISA that was not emitted would make every comparison pass).
 Model compile(const Problem& problem, Isa isa, const std::optional<Schedule>& schedule = {});
 /// Runs the model from the problem's initial states. Throws std::runtime_error if run() fails,

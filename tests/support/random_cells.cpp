@@ -21,6 +21,7 @@ struct Item {
 constexpr double kProductBound = 20.0;  // weights are in ±1/sqrt(H), operands small
 constexpr double kLargest = 30.0;       // squashed from here on
 constexpr double kLargestExponent = 3.0;
+constexpr int kLevelProducts = 7;  // states and outputs of other widths may add a few
 
 class Grower {
  public:
@@ -84,16 +85,17 @@ class Grower {
 
   /// One to three sums of products, often gates with a common operand, each squashed.
   void add_level(int level) {
-    const int sums = random_.integer(1, 3);
+    const int sums = std::min(random_.integer(1, 3), kLevelProducts - products_);
     const bool stacked = sums > 1 && random_.chance(0.4);
     const std::string tensor = fresh("stacked");
     std::size_t common = level == 0 ? x_ : pick_operand();
-    for (int s = 0; s < sums; ++s) {
+    for (int s = 0; s < sums && (stacked || products_ < kLevelProducts); ++s) {
       if (!stacked && level > 0 && random_.chance(0.5)) common = pick_operand();
       const TensorBlock where = stacked ? TensorBlock{tensor, s, sums}
                                         : TensorBlock{fresh("w"), 0, 1};
       Item sum{b_.matmul(fresh("m"), take(common).value, where), Dim::hidden, kProductBound};
-      const int more = random_.integer(0, products_ < 6 ? 2 : 0);
+      const int left = kLevelProducts - products_ - (stacked ? sums - s : 1);
+      const int more = std::clamp(left, 0, random_.integer(0, 2));
       for (int i = 0; i < more; ++i) sum = join_product(sum);
       products_ += 1 + more;
       add(squash(with_addends(sum)));

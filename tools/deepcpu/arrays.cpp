@@ -59,7 +59,7 @@ Result<NpyFloats> make_array(std::string_view name, Shape shape) {
   const std::uint64_t limit = memory_bytes();
   if (!bytes || *bytes > limit) {
     return Error(fmt::format("{}: shape {} takes {} bytes, this machine has {}", name,
-                             shape_text(shape), bytes ? std::to_string(*bytes) : "more than 2^63",
+                             shape_text(shape), bytes ? std::to_string(*bytes) : "more than 2^64",
                              limit));
   }
   return NpyFloats{std::move(shape), std::vector<float>(static_cast<std::size_t>(*count))};

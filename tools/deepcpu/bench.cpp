@@ -73,6 +73,7 @@ Status time_runs(const Model& model, double seconds, Row& row) {
   if (!y) return y.error();
   auto session = model.session(Layout::time_major, row.spec.steps);
   if (!session) return session.error();
+  for (std::string& note : session->notes()) row.notes.push_back(std::move(note));
   std::vector<std::span<const float>> extra;
   for (std::size_t i = 1; i < inputs->size(); ++i) extra.emplace_back((*inputs)[i].data);
   Status status;

@@ -54,12 +54,12 @@ void add_dump(CLI::App& app, Action& action) {
   CLI::App* sub = app.add_subcommand("dump", "Print what the compiler makes of a problem");
   auto flags = std::make_shared<DumpFlags>();
   sub->add_option("problem", flags->problem, "Problem, as lstm:i40h256l3")
-      ->option_text("PROBLEM")
+      ->option_text("PROBLEM REQUIRED")
       ->required();
   sub->add_option("--stage", flags->stages,
                   "One or more of cell, dag, phases, schedule, plan, asm, with commas between them;"
                   " several are headed == STAGE")
-      ->option_text("STAGE[,STAGE...]")
+      ->option_text("STAGE[,STAGE...] REQUIRED")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->check(CLI::IsMember(stage_names()))

@@ -5,15 +5,19 @@
 
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <new>
 
 #include "deepcpu/version.hpp"
+#include "src/io/quote.hpp"
 #include "tools/deepcpu/command.hpp"
 
 namespace {
 
 constexpr int kFailed = 1;
 constexpr int kWrongUse = 2;
+
+constexpr const char* kCannotPrint = "standard output: cannot be written";
 
 constexpr const char* kFooter =
     "A problem names a cell and its sizes: lstm:i40h256l3, gru:i64h64b4,reset=before.\n"
@@ -31,10 +35,17 @@ int fail(int status, const char* sentence) {
 
 /// Help and version are no errors; everything else that parsing throws is wrong use.
 int explain(const CLI::App& app, const CLI::ParseError& error) {
-  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
+  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
+    app.exit(error);  // prints it
+    return std::cout.flush() ? 0 : fail(kFailed, kCannotPrint);
+  }
   std::string name = "deepcpu";
+  std::string what = error.what();
   for (const CLI::App* sub : app.get_subcommands()) name += " " + sub->get_name();
-  return fail(kWrongUse, fmt::format("{} (see {} --help)", error.what(), name).c_str());
+  if (app.get_subcommands().empty() && app.remaining_size() > 0) {
+    what = fmt::format("{}: is no subcommand", deepcpu::quote(app.remaining().front()));
+  }
+  return fail(kWrongUse, fmt::format("{} (see {} --help)", what, name).c_str());
 }
 
 int run(int argc, char** argv) {
@@ -58,7 +69,7 @@ int run(int argc, char** argv) {
   // What could not be printed is a failure too: a full disk behind a redirected stdout.
   const bool printed = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (!status) return fail(kFailed, status.error().message().c_str());
-  return printed ? 0 : fail(kFailed, "standard output: cannot be written");
+  return printed ? 0 : fail(kFailed, kCannotPrint);
 }
 
 }  // namespace

@@ -183,6 +183,10 @@ Status write_results(const RunFlags& flags, const RunData& data, const NpyFloats
   return files.commit();
 }
 
+void print_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) fmt::print(stderr, "deepcpu: note: {}\n", note);
+}
+
 Status run_model(const RunFlags& flags) {
   const auto data = load(flags);
   if (!data) return data.error();
@@ -195,7 +199,8 @@ Status run_model(const RunFlags& flags) {
   const auto y = run_session(flags, *data, *session);
   if (!y) return y.error();
   if (auto status = write_results(flags, *data, *y, *session); !status) return status;
-  for (const std::string& note : model->notes()) fmt::print(stderr, "deepcpu: note: {}\n", note);
+  print_notes(model->notes());
+  print_notes(session->notes());
   return {};
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 #include <set>
 
@@ -67,6 +68,15 @@ std::string check_not_empty(const std::string& text) {
   return text.empty() ? "must name a file" : "";
 }
 
+/// CLI11 would read -1, and whatever is too large, as the largest number.
+std::string check_natural(const std::string& text) {
+  std::uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, code] = std::from_chars(text.data(), end, value);
+  if (code == std::errc() && stop == end) return "";
+  return "must be a whole number, 0 to 18446744073709551615";
+}
+
 void add_named(CLI::App& app, const std::string& option, std::vector<std::string>& into,
                const std::string& what) {
   app.add_option(option, into, what)
@@ -82,7 +92,7 @@ RunOptions::RunOptions(CLI::App& app) {
     app.add_option(option, into, what)->option_text("FILE.npy")->check(check_not_empty);
   };
   app.add_option("--problem", flags_.problem, "Problem, as lstm:i40h256l3")
-      ->option_text("PROBLEM")
+      ->option_text("PROBLEM REQUIRED")
       ->required();
   app.add_option("--model", flags_.model,
                  "Weights in PyTorch's names; without it they are random, see --seed")
@@ -102,7 +112,9 @@ RunOptions::RunOptions(CLI::App& app) {
   add_named(app, "--state", states_, "Initial state NAME. May be repeated");
   add_named(app, "--final", finals_, "Where the final state NAME goes. May be repeated");
   file("--lengths", flags_.lengths, "Valid steps of every row, 0 to T; y is zero past them");
-  app.add_option("--seed", flags_.seed, "Of random weights and inputs")->option_text("N [0]");
+  app.add_option("--seed", flags_.seed, "Of random weights and inputs")
+      ->option_text("N [0]")
+      ->check(check_natural);
   add_compile_flags(app, flags_.compile);
   app.footer(kFooter);
 }

@@ -17,11 +17,6 @@ struct Model::Impl : CompiledModel {};
 
 namespace {
 
-/// `_l0`, or `_l0_reverse` for the second direction of a bidirectional model.
-std::string tensor_suffix(const ProgramStep& step) {
-  return fmt::format("_l{}{}", step.layer, step.direction == 1 ? "_reverse" : "");
-}
-
 /// Offsets of all packed weights in one block; a page apart so that no two share a cache line.
 std::uint64_t place_weights(CompiledModel& model) {
   std::uint64_t bytes = 0;
@@ -43,7 +38,7 @@ Status pack_weights(CompiledModel& model, const Weights& weights) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const LayerCode& layer = model.compiled.layers[static_cast<std::size_t>(steps[i].layer)];
     lower::pack(model.compiled.spec.cell, layer.layout, layer.widths, weights,
-                tensor_suffix(steps[i]), model.packed.data() + model.weights_at[i]);
+                tensor_name("", steps[i].layer, steps[i].direction), model.packed.data() + model.weights_at[i]);
   }
   return {};
 }

@@ -268,6 +268,9 @@ std::vector<std::string> problems(int count, std::uint64_t first_seed) {
   if (const char* one = std::getenv("DEEPCPU_PROBLEM")) return {one};
   const char* is_short = std::getenv("DEEPCPU_TEST_SHORT");
   if (is_short != nullptr && std::string_view(is_short) == "1") count = (count + 3) / 4;
+  if (const char* seed = std::getenv("DEEPCPU_SEED")) {
+    first_seed += std::strtoull(seed, nullptr, 10);
+  }
   std::vector<std::string> out;
   for (int i = 0; i < count; ++i) {
     out.push_back(random_problem(first_seed + static_cast<std::uint64_t>(i)));

@@ -66,7 +66,7 @@ Outcome run(const Problem& problem, const Model& model, const RunOptions& option
 /// The ISAs of this machine, the interpreter first.
 std::vector<Isa> host_isas();
 /// `count` random problems from `first_seed` on, a quarter of them if DEEPCPU_TEST_SHORT=1, or
-/// only the one in DEEPCPU_PROBLEM.
+/// only the one in DEEPCPU_PROBLEM. DEEPCPU_SEED=n adds n to the seeds: other problems.
 std::vector<std::string> problems(int count, std::uint64_t first_seed);
 
 }  // namespace deepcpu::test

@@ -27,7 +27,8 @@ Result<ModelSpec> parse_problem(std::string_view problem);
 std::string problem_of(const ModelSpec& spec);
 
 /// A random problem string that parse_problem accepts: a random cell (three quarters) or a
-/// built-in one, mostly odd sizes from 1 to 70, batch 1 to 9, 1 to 3 layers, some reversed, T from 0 to 33.
+/// built-in one, mostly odd sizes from 1 to 70, batch 1 to 9, 1 to 3 layers, some of them reversed
+/// or bidirectional, T from 0 to 33.
 std::string random_problem(std::uint64_t seed);
 
 /// Random decisions for a spec on an ISA. Those that only fit some cells (weights in registers)

@@ -74,7 +74,8 @@ Result<NpyFloats> random_array(std::string_view name, Shape shape, std::uint64_t
   mixed.generate(words, words + 2);
   std::mt19937_64 generator(seed ^ (std::uint64_t{words[0]} << 32U | words[1]));
   for (float& value : array->data) {
-    value = static_cast<float>(static_cast<std::int32_t>(generator() >> 40U) - (1 << 23)) * 0x1p-23F;
+    value =
+        static_cast<float>(static_cast<std::int32_t>(generator() >> 40U) - (1 << 23)) * 0x1p-23F;
   }
   return array;
 }

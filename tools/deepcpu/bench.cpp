@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "src/compile.hpp"
@@ -25,6 +26,12 @@ constexpr std::uint64_t kSeed = 1;
 /// Compilations with an empty kernel cache, of which the median counts.
 constexpr std::size_t kCompiles = 5;
 constexpr std::size_t kMostFileBytes = std::size_t{16} << 20;
+
+constexpr const char* kFooter =
+    "Times are of one run over t steps. compile: from the parsed problem to code, without packing\n"
+    "the weights; first: the first run of all. GFLOP/s: of the matrix products. GB/s: of the\n"
+    "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
+    "A problem that fails is named on stderr, the others go on, and the exit status is 1.";
 
 struct BenchFlags {
   std::vector<std::string> problems;
@@ -173,11 +180,12 @@ class Table {
   void print(const Row& row) {
     if (!std::exchange(headed_, true)) {
       fmt::print("{:<{}}  {:>7}  {:<11}  {:>11}  {:>11}  {:>10}  {:>11}  {:>8}  {:>8}\n", "problem",
-                 width_, "threads", "isa", "median us", "p99 us", "compile us", "first us", "GFLOP/s",
-                 "GB/s");
+                 width_, "threads", "isa", "median us", "p99 us", "compile us", "first us",
+                 "GFLOP/s", "GB/s");
     }
-    fmt::print("{:<{}}  {:>7}  {:<11}  {:>11.2f}  {:>11.2f}  {:>10.1f}  {:>11.1f}  {:>8.2f}  {:>8.2f}\n",
-               row.spec.str(), width_, row.schedule.threads, to_string(row.schedule.isa),
+    fmt::print("{:<{}}  {:>7}  {:<11}  ", row.spec.str(), width_, row.schedule.threads,
+               to_string(row.schedule.isa));
+    fmt::print("{:>11.2f}  {:>11.2f}  {:>10.1f}  {:>11.1f}  {:>8.2f}  {:>8.2f}\n",
                row.timing.median_us, row.timing.p99_us, row.compile_us, row.first_call_us,
                row.gflops, row.gbytes_per_s);
     std::fflush(stdout);
@@ -216,22 +224,18 @@ Status bench(const BenchFlags& flags) {
 }  // namespace
 
 void add_bench(CLI::App& app, Action& action) {
-  CLI::App* sub = app.add_subcommand("bench", "Time problems, warm, with random weights and inputs");
+  CLI::App* sub = app.add_subcommand("bench", "Time problems, warm, with random numbers");
   auto flags = std::make_shared<BenchFlags>();
   sub->add_option("problems", flags->problems, "Problems, as lstm:i256h256; t is the length timed")
       ->option_text("PROBLEM...");
-  sub->add_option("--file", flags->file, "File with more problems, one per line; # starts a comment")
+  sub->add_option("--file", flags->file, "More problems, one per line; # starts a comment")
       ->option_text("FILE");
   sub->add_flag("--json", flags->json, "Print an array of objects instead of a table");
   sub->add_option("--seconds", flags->seconds, "About how long each problem is timed")
       ->option_text("S [0.5]")
       ->check(CLI::Range(0.001, 3600.0));
   add_compile_flags(*sub, flags->compile);
-  sub->footer(
-      "Times are of one run over t steps. compile: from the parsed problem to code, without packing\n"
-      "the weights. first: the first run of all. GFLOP/s: of the matrix products. GB/s: weights that\n"
-      "the kernels load, inside the time loop once per step and register tile of batch rows.\n"
-      "A problem that fails is named on stderr, the others go on, and the exit status is 1.");
+  sub->footer(kFooter);
   sub->callback([flags, &action] {
     if (flags->problems.empty() && flags->file.empty()) {
       throw CLI::RequiredError("PROBLEM or --file");

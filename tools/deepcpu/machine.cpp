@@ -28,8 +28,9 @@ Status print_machine(bool json) {
     fmt::print("{}", to_json(machine(), rates ? &*rates : nullptr));
     return {};
   }
-  fmt::print("{}\n{}", to_text(machine()),
-             rates ? to_text(*rates) : "rates of one core: not measured, there is no code to run\n");
+  fmt::print(
+      "{}\n{}", to_text(machine()),
+      rates ? to_text(*rates) : "rates of one core: not measured, there is no code to run\n");
   return {};
 }
 

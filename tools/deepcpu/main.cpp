@@ -25,7 +25,7 @@ constexpr const char* kFooter =
     "  b batch  t steps; options of the cell follow as ,key=value (see deepcpu cells)\n"
     "Environment:\n"
     "  DEEPCPU_MAX_ISA=interpreter|avx2|avx512  caps the instruction set\n"
-    "  DEEPCPU_VERBOSE=1                        one line per compiled kernel and per run on stderr\n"
+    "  DEEPCPU_VERBOSE=1                        one line per kernel and per run on stderr\n"
     "Exit status: 0 done, 1 it failed (one sentence on stderr), 2 wrong use.";
 
 int fail(int status, const char* sentence) {

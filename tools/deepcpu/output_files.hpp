@@ -27,8 +27,8 @@ class OutputFiles {
 
  private:
   struct File {
-    std::string path;       ///< as the user wrote it
-    std::string target;     ///< symbolic links followed
+    std::string path;    ///< as the user wrote it
+    std::string target;  ///< symbolic links followed
     std::string temporary;
   };
   std::vector<File> files_;  ///< staged, not yet renamed

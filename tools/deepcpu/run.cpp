@@ -52,8 +52,8 @@ Status adopt_shape(ModelSpec& spec, bool fixed_batch, const std::string& path, c
   spec.steps = shape[0];
   spec.batch = shape[1];
   if (auto status = spec.validate(); !status) {
-    return Error(fmt::format("{}: shape {}: {}", path, shape_text(shape),
-                             status.error().message()));
+    return Error(
+        fmt::format("{}: shape {}: {}", path, shape_text(shape), status.error().message()));
   }
   return {};
 }
@@ -103,8 +103,8 @@ Status load_states(const RunFlags& flags, RunData& data) {
   for (const NamedFile& file : flags.initial) {
     const auto state = find_state(data.spec, file.name);
     if (!state) return state.error();
-    auto array = read_array(file.path, fmt::format("state {}", file.name),
-                            state_shape(data.spec, *state));
+    auto array =
+        read_array(file.path, fmt::format("state {}", file.name), state_shape(data.spec, *state));
     if (!array) return array.error();
     data.states.push_back(std::move(*array));
   }
@@ -130,8 +130,8 @@ Status load_lengths(const RunFlags& flags, RunData& data) {
 
 Status load_weights(const RunFlags& flags, RunData& data) {
   const bool given = !flags.model.empty();
-  auto weights = given ? Weights::from_safetensors(flags.model)
-                       : Weights::random(data.spec, flags.seed);
+  auto weights =
+      given ? Weights::from_safetensors(flags.model) : Weights::random(data.spec, flags.seed);
   if (!weights) return weights.error();
   if (auto status = check_weights(data.spec, *weights); !status) {
     return Error(fmt::format("{}: {}", flags.model, status.error().message()));
@@ -209,9 +209,8 @@ Status run_model(const RunFlags& flags) {
 void add_run(CLI::App& app, Action& action) {
   CLI::App* sub = app.add_subcommand("run", "Run a model over a sequence, from files to files");
   auto options = std::make_shared<RunOptions>(*sub);
-  sub->callback([options, &action] {
-    action = [flags = options->flags()] { return run_model(flags); };
-  });
+  sub->callback(
+      [options, &action] { action = [flags = options->flags()] { return run_model(flags); }; });
 }
 
 }  // namespace deepcpu::cli

@@ -12,8 +12,8 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 void add_products(Work& work, const jit::KernelPlan& plan, std::int64_t rows, std::int64_t calls) {
   for (const jit::Stage& stage : plan.stages) {
     for (const jit::Product& product : stage.products) {
-      const double weights = static_cast<double>(product.k) * stage.width *
-                             static_cast<double>(product.gate.size());
+      const double weights =
+          static_cast<double>(product.k) * stage.width * static_cast<double>(product.gate.size());
       const std::int64_t tiles = ceil_div(rows, stage.tile_rows);
       work.flops += 2.0 * weights * static_cast<double>(rows * calls);
       // Weights that stay in registers are loaded with the rest of the state, once per call.

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/lower/context.hpp"
+
+namespace deepcpu::lower {
+
+using jit::Stage;
+using jit::Sum;
+
+std::uint64_t row_bytes(std::uint64_t elements) {
+  const std::uint64_t bytes = align_up(elements * sizeof(float), 64);
+  return bytes % 4096 == 0 ? bytes + 64 : bytes;
+}
+
+bool hoistable(const StepGraph& graph, const SumProduct& p) {
+  const Expr& e = graph.exprs[at(p.operand)];
+  return e.kind == Kind::input && e.index == 0;
+}
+
+bool has_hoistable(const StepGraph& graph, const SumExpr& sum) {
+  return std::any_of(sum.products.begin(), sum.products.end(),
+                     [&](const SumProduct& p) { return hoistable(graph, p); });
+}
+
+bool wholly_hoisted(const StepGraph& graph, const SumExpr& sum) {
+  return std::all_of(sum.products.begin(), sum.products.end(),
+                     [&](const SumProduct& p) { return hoistable(graph, p); });
+}
+
+HoistLayout hoist_layout(const StepGraph& graph, const Widths& widths, bool hoist) {
+  HoistLayout layout;
+  layout.offset.assign(graph.sums.size(), -1);
+  for (std::size_t s = 0; hoist && s < graph.sums.size(); ++s) {
+    if (!has_hoistable(graph, graph.sums[s])) continue;
+    layout.offset[s] = static_cast<std::int64_t>(layout.row);
+    layout.row += row_bytes(widths.of(graph.exprs[at(graph.sums[s].expr)].dim));
+  }
+  if (layout.row > 0 && layout.row % 4096 == 0) layout.row += 64;
+  return layout;
+}
+
+Sum initial_sum(const Context& ctx, int sum, std::uint16_t params) {
+  Sum s;
+  s.note = ctx.graph.exprs[at(ctx.graph.sums[at(sum)].expr)].name;
+  const PackedVector& bias = ctx.layout.sum_bias[at(sum)];
+  if (!bias.parameters.empty()) {
+    s.init = Sum::Init::load;
+    s.ref = {params, false, bias.offset};
+  }
+  return s;
+}
+
+std::uint32_t tile_rows(const Context& ctx, const Stage& stage, int wanted) {
+  if (stage.products.empty()) return 1;
+  const auto vectors = static_cast<std::uint32_t>(stage.sums.size()) * stage.units_per_panel;
+  return std::min(static_cast<std::uint32_t>(wanted), max_tile_rows(ctx.isa, vectors));
+}
+
+}  // namespace deepcpu::lower

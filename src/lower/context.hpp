@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What the plans of the time loop and of the hoisted products have in common.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "src/lower/lower.hpp"
+
+namespace deepcpu::lower {
+
+inline std::size_t at(int i) { return static_cast<std::size_t>(i); }
+inline std::uint64_t align_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
+
+/// Bytes of a row of `elements` numbers, whole vectors, off multiples of 4 KiB: rows a multiple of
+/// 4 KiB apart fall into the same cache set and alias in the store buffer.
+std::uint64_t row_bytes(std::uint64_t elements);
+
+/// Where the hoisted sums of one row stand: one segment per sum.
+struct HoistLayout {
+  std::vector<std::int64_t> offset;  ///< per sum, -1 = not hoisted
+  std::uint64_t row = 0;
+};
+
+/// Whether a product can leave the time loop: only those of the layer's input, whose operand is
+/// there for every step before the loop begins.
+bool hoistable(const StepGraph& graph, const SumProduct& p);
+bool has_hoistable(const StepGraph& graph, const SumExpr& sum);
+bool wholly_hoisted(const StepGraph& graph, const SumExpr& sum);
+HoistLayout hoist_layout(const StepGraph& graph, const Widths& widths, bool hoist);
+
+/// What both kinds of plan need to know.
+struct Context {
+  const Cell& cell;
+  const StepGraph& graph;
+  const Widths& widths;
+  const PackLayout& layout;
+  const LayerSchedule& schedule;
+  Isa isa;
+  std::uint32_t batch;
+  HoistLayout hoist;
+};
+
+/// Adds buffers to a plan, each once.
+class Buffers {
+ public:
+  explicit Buffers(BoundPlan& bound) : bound_(bound) {}
+
+  std::uint16_t get(Role role, int index) {
+    const auto found = ids_.find({static_cast<int>(role), index});
+    return found == ids_.end() ? add(role, index, {}) : found->second;
+  }
+
+  std::uint16_t add(Role role, int index, jit::Buffer buffer) {
+    const auto id = static_cast<std::uint16_t>(bound_.plan.buffers.size());
+    bound_.plan.buffers.push_back(std::move(buffer));
+    bound_.roles.push_back({role, index});
+    ids_[{static_cast<int>(role), index}] = id;
+    return id;
+  }
+
+  jit::Buffer& of(std::uint16_t id) { return bound_.plan.buffers[id]; }
+
+ private:
+  BoundPlan& bound_;
+  std::map<std::pair<int, int>, std::uint16_t> ids_;
+};
+
+/// The sum before its products: its bias or zero.
+jit::Sum initial_sum(const Context& ctx, int sum, std::uint16_t params);
+
+/// The products of the stage's sums, one per packed matrix, in the order of the summation: those of
+/// the input first. `position` gives the place of a sum among the stage's accumulators, -1 if none.
+template <class Wanted, class Operand>
+std::vector<jit::Product> products_of(const Context& ctx, int fused, const std::vector<int>& position,
+                                 Wanted wanted, Operand operand) {
+  std::vector<jit::Product> out;
+  for (const bool of_input : {true, false}) {
+    for (const PackedMatrix& m : ctx.layout.matrices) {
+      if (m.stage != fused || !wanted(m)) continue;
+      if (hoistable(ctx.graph, {0, m.operand}) != of_input) continue;
+      jit::Product p;
+      p.k = m.k;
+      p.weights = m.offset;
+      p.panel_stride = m.panel_stride;
+      p.gates_packed = static_cast<std::uint32_t>(m.parameters.size());
+      for (std::uint32_t g = 0; g < p.gates_packed; ++g) {
+        const int sum = position[at(m.sums[g])];
+        if (sum < 0) continue;
+        p.gate.push_back(g);
+        p.sum.push_back(static_cast<std::uint32_t>(sum));
+        p.note += (p.note.empty() ? "" : " ") + ctx.cell.parameters()[at(m.parameters[g])].name;
+      }
+      if (p.gate.empty()) continue;
+      p.operand = operand(m.operand);
+      out.push_back(std::move(p));
+    }
+  }
+  return out;
+}
+
+/// Rows of the register tile: what the schedule asks, as far as the accumulators fit.
+std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted);
+
+/// The plan of the time loop.
+BoundPlan build_step(const Context& ctx, const std::string& name);
+/// The plan of x·W for many rows at once: every fused stage with products of the input.
+BoundPlan build_hoist(const Context& ctx, const std::string& name);
+
+}  // namespace deepcpu::lower

@@ -137,9 +137,11 @@ void TimestepEmitter<Vmm>::finish_step() {
       code_.mov(tmp, b.step_stride);
       code_.add(ctx_.buffer_slot("time", id), tmp);
     } else if (b.space == Space::slots && b.slots == 2) {
+      // Not xchg, which locks the bus when one operand is in memory.
       code_.mov(tmp, ctx_.buffer_slot("current", id));
-      code_.xchg(tmp, ctx_.buffer_slot("next", id));
-      code_.mov(ctx_.buffer_slot("current", id), tmp);
+      code_.mov(reg::k, ctx_.buffer_slot("next", id));
+      code_.mov(ctx_.buffer_slot("current", id), reg::k);
+      code_.mov(ctx_.buffer_slot("next", id), tmp);
     }
   }
 }

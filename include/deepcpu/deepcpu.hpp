@@ -3,6 +3,7 @@
 #pragma once
 
 #include "deepcpu/cell.hpp"
+#include "deepcpu/kernels.hpp"
 #include "deepcpu/model.hpp"
 #include "deepcpu/result.hpp"
 #include "deepcpu/schedule.hpp"

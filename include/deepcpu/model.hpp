@@ -85,6 +85,13 @@ class Weights {
   Weights() = default;
   /// Adds a view; the caller keeps `data` alive until Model::compile has returned.
   Status add(std::string name, std::vector<std::int64_t> shape, std::span<const float> data);
+  /// Adds a tensor whose gates stand in another framework's order, `gates` naming them one letter
+  /// each: PyTorch "ifgo" and "rzn", ONNX "iofc" and "zrh", Keras "ifco" and "zrh", peepholes of
+  /// ONNX "iof" (c means g, h means n). The gates are brought into the order that the built-in
+  /// cells use: ifgo, rzn, ifo. With `transposed` the data is [columns, gates * rows], as Keras
+  /// stores kernels; `shape` is that of the data. Copies; the caller's array may go at once.
+  Status add_gates(std::string name, std::string_view gates, std::vector<std::int64_t> shape,
+                   std::span<const float> data, bool transposed = false);
   /// Reads every float32 tensor of a safetensors file.
   static Result<Weights> from_safetensors(const std::string& path);
   Status to_safetensors(const std::string& path) const;

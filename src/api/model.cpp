@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <string_view>
 
@@ -74,10 +75,29 @@ std::size_t Model::code_bytes() const noexcept {
 
 struct Session::Impl {
   std::unique_ptr<Runner> runner;
-  bool carries_state;        ///< forward models; others start anew at every call
+  bool carries_state = true;     ///< forward models; others start anew at every call
   bool state_is_set = true;  ///< by the user or by reset, for the next call
-  bool verbose;
+  bool verbose = false;
+  std::atomic_flag in_use;  ///< set while run() is under way
 };
+
+namespace {
+/// Marks a session as in use; taken() is false if another thread is inside run() already.
+class InUse {
+ public:
+  explicit InUse(std::atomic_flag& flag) : flag_(flag), taken_(!flag.test_and_set()) {}
+  ~InUse() {
+    if (taken_) flag_.clear();
+  }
+  InUse(const InUse&) = delete;
+  InUse& operator=(const InUse&) = delete;
+  bool taken() const { return taken_; }
+
+ private:
+  std::atomic_flag& flag_;
+  bool taken_;
+};
+}  // namespace
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
@@ -90,9 +110,11 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
   auto runner = std::make_unique<Runner>(impl_, layout, max_steps);
   if (!runner->ready()) return Error("session: memory for states and scratch could not be had");
   const char* verbose = std::getenv("DEEPCPU_VERBOSE");
-  return Session(std::make_unique<Session::Impl>(Session::Impl{
-      std::move(runner), spec.direction == Direction::forward, true,
-      verbose != nullptr && std::string_view(verbose) == "1"}));
+  auto session = std::make_unique<Session::Impl>();
+  session->runner = std::move(runner);
+  session->carries_state = spec.direction == Direction::forward;
+  session->verbose = verbose != nullptr && std::string_view(verbose) == "1";
+  return Session(std::move(session));
 }
 
 namespace {
@@ -162,6 +184,8 @@ void report_run(const Runner& runner, std::int64_t steps) {
 Status Session::run(std::span<const float> x, std::span<float> y,
                     std::span<const std::span<const float>> extra,
                     std::span<const std::int64_t> lengths) noexcept {
+  const InUse guard(impl_->in_use);
+  if (!guard.taken()) return Error("run: the session is in use by another thread");
   Runner& runner = *impl_->runner;
   const ModelSpec& spec = runner.model().compiled.spec;
   RunInput in;

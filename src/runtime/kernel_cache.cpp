@@ -150,4 +150,8 @@ KernelCache& kernel_cache() {
   return *cache;
 }
 
+KernelCounters kernel_counters() { return kernel_cache().counters(); }
+void set_kernel_capacity(std::size_t kernels) { kernel_cache().set_capacity(kernels); }
+void clear_kernels() { kernel_cache().clear(); }
+
 }  // namespace deepcpu

@@ -13,21 +13,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "deepcpu/kernels.hpp"
 #include "deepcpu/result.hpp"
 #include "jit/code_blob.hpp"
 #include "jit/kernel_plan.hpp"
 
 namespace deepcpu {
-
-/// What a KernelCache has done since it was made; clear() does not reset it.
-struct KernelCounters {
-  std::uint64_t hits = 0;       ///< calls that found a finished kernel
-  std::uint64_t misses = 0;     ///< calls that compiled or waited for another thread's compile
-  std::uint64_t compiles = 0;   ///< compilations that gave a kernel
-  std::uint64_t failures = 0;   ///< compilations that gave an error
-  std::uint64_t evictions = 0;  ///< kernels dropped because the cache was full
-  std::size_t size = 0;         ///< kernels held now
-};
 
 /// Maps a KernelPlan (with the ISA inside it; names do not take part) to its code. A kernel is
 /// shared: eviction and clear() only drop the cache's own reference, so code in use stays. The

@@ -17,6 +17,7 @@
 #include "tools/deepcpu/arrays.hpp"
 #include "tools/deepcpu/command.hpp"
 #include "tools/deepcpu/compile_flags.hpp"
+#include "tools/deepcpu/notes.hpp"
 #include "tools/deepcpu/work.hpp"
 
 namespace deepcpu::cli {
@@ -213,7 +214,7 @@ Status bench(const BenchFlags& flags) {
       array.push_back(to_json(*row));
     } else {
       table.print(*row);
-      for (const std::string& note : row->notes) fmt::print(stderr, "deepcpu: note: {}\n", note);
+      print_notes(row->notes);
     }
   }
   if (flags.json) fmt::print("{}\n", array.dump(2));

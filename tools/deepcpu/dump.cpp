@@ -12,6 +12,7 @@
 #include "src/dag/matmul_dag.hpp"
 #include "tools/deepcpu/command.hpp"
 #include "tools/deepcpu/compile_flags.hpp"
+#include "tools/deepcpu/notes.hpp"
 
 namespace deepcpu::cli {
 namespace {
@@ -40,7 +41,7 @@ Status dump(const DumpFlags& flags) {
       [&](std::string_view stage, const std::string& text) { texts[std::string(stage)] = text; });
   if (!compiled) return compiled.error();
   if (flags.dot) texts["dag"] = MatmulDag::build(spec->cell).to_dot(*spec);
-  for (const std::string& note : compiled->notes) fmt::print(stderr, "deepcpu: note: {}\n", note);
+  print_notes(compiled->notes);
   for (const std::string& stage : flags.stages) {
     if (flags.stages.size() > 1) fmt::print("== {}\n", stage);
     fmt::print("{}", texts[stage]);

@@ -6,10 +6,12 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "src/machine/machine_json.hpp"
 #include "src/machine/rates.hpp"
 #include "tools/deepcpu/command.hpp"
+#include "tools/deepcpu/notes.hpp"
 
 namespace deepcpu::cli {
 namespace {
@@ -23,7 +25,7 @@ Status print_machine(bool json) {
     rates = *measured;
   }
   const std::string note = isa_note();
-  if (!note.empty()) fmt::print(stderr, "deepcpu: note: {}\n", note);
+  if (!note.empty()) print_notes(std::span(&note, 1));
   if (json) {
     fmt::print("{}", to_json(machine(), rates ? &*rates : nullptr));
     return {};

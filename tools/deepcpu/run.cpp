@@ -10,6 +10,7 @@
 #include "src/model/weights.hpp"
 #include "tools/deepcpu/arrays.hpp"
 #include "tools/deepcpu/command.hpp"
+#include "tools/deepcpu/notes.hpp"
 #include "tools/deepcpu/output_files.hpp"
 #include "tools/deepcpu/run_flags.hpp"
 
@@ -181,10 +182,6 @@ Status write_results(const RunFlags& flags, const RunData& data, const NpyFloats
     if (auto status = files.stage(file.path, array->shape, array->data); !status) return status;
   }
   return files.commit();
-}
-
-void print_notes(const std::vector<std::string>& notes) {
-  for (const std::string& note : notes) fmt::print(stderr, "deepcpu: note: {}\n", note);
 }
 
 Status run_model(const RunFlags& flags) {

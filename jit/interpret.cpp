@@ -14,6 +14,41 @@ namespace {
 constexpr std::uint32_t kMaxLanes = 16;
 constexpr std::uint32_t kMaxChains = 8;
 
+/// One product's part of one unit block: chain[k % chains] += a[k] * w[k], k ascending.
+struct Chains {
+  std::array<std::array<float, kMaxLanes>, kMaxChains> sum{};
+};
+struct Operands {
+  const float* a;
+  const float* w;
+  std::size_t w_stride;  ///< elements from one k to the next
+  std::uint32_t k;
+  std::uint32_t chains;
+  std::uint32_t lanes;
+};
+
+void accumulate_portable(const Operands& o, Chains& c) {
+  for (std::uint32_t k = 0; k < o.k; ++k) {
+    auto& sum = c.sum[k % o.chains];
+    const float* w = o.w + std::size_t{k} * o.w_stride;
+    for (std::uint32_t l = 0; l < o.lanes; ++l) sum[l] = std::fma(o.a[k], w[l], sum[l]);
+  }
+}
+
+/// The same with FMA instructions, where std::fma would be a call of the C library.
+[[gnu::target("fma")]] void accumulate_fma(const Operands& o, Chains& c) {
+  for (std::uint32_t k = 0; k < o.k; ++k) {
+    auto& sum = c.sum[k % o.chains];
+    const float* w = o.w + std::size_t{k} * o.w_stride;
+    for (std::uint32_t l = 0; l < o.lanes; ++l) sum[l] = std::fma(o.a[k], w[l], sum[l]);
+  }
+}
+
+void accumulate(const Operands& o, Chains& c) {
+  static const bool has_fma = __builtin_cpu_supports("fma") != 0;
+  has_fma ? accumulate_fma(o, c) : accumulate_portable(o, c);
+}
+
 class Interpreter {
  public:
   Interpreter(const KernelPlan& plan, const KernelArgs& args) : plan_(plan), args_(args) {}
@@ -88,24 +123,21 @@ class Interpreter {
 
   void multiply(const Product& p, std::uint32_t panel, std::uint32_t vectors, std::uint32_t vector,
                 std::uint64_t row, std::uint32_t count, float* sum) const {
-    const auto* w = reinterpret_cast<const float*>(args_.weights + p.weights +
-                                                   panel * p.panel_stride) +
-                    std::size_t{vector} * plan_.lanes;
-    const float* a = address(p.operand, row);
-    std::array<std::array<float, kMaxLanes>, kMaxChains> chain{};
-    std::copy_n(sum, count, chain[0].begin());
-    for (std::uint32_t k = 0; k < p.k; ++k) {
-      auto& c = chain[k % p.chains];
-      const float* wk = w + std::size_t{k} * vectors * plan_.lanes;
-      for (std::uint32_t lane = 0; lane < count; ++lane) c[lane] = std::fma(a[k], wk[lane], c[lane]);
-    }
+    const auto* w =
+        reinterpret_cast<const float*>(args_.weights + p.weights + panel * p.panel_stride) +
+        std::size_t{vector} * plan_.lanes;
+    Chains c;
+    std::copy_n(sum, count, c.sum[0].begin());
+    accumulate({address(p.operand, row), w, std::size_t{vectors} * plan_.lanes, p.k, p.chains,
+                count},
+               c);
     // Chains are added pairwise: ((0+1)+(2+3)).
     for (std::uint32_t step = 1; step < p.chains; step *= 2) {
       for (std::uint32_t i = 0; i + step < p.chains; i += 2 * step) {
-        for (std::uint32_t lane = 0; lane < count; ++lane) chain[i][lane] += chain[i + step][lane];
+        for (std::uint32_t l = 0; l < count; ++l) c.sum[i][l] += c.sum[i + step][l];
       }
     }
-    std::copy_n(chain[0].begin(), count, sum);
+    std::copy_n(c.sum[0].begin(), count, sum);
   }
 
   void run_epilogue(const Stage& stage, const std::array<float, 8>& sums, std::uint64_t row,

@@ -30,8 +30,8 @@ struct Array {
 struct Request {
   std::string problem;
   int threads = 1;
-  std::string weights;                ///< a safetensors file
-  Array x;                            ///< [T,B,I]
+  std::string weights;                 ///< a safetensors file
+  Array x;                             ///< [T,B,I]
   std::map<std::string, Array> extra;  ///< the cell's further inputs by name, [T,B,width]
 };
 

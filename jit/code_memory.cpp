@@ -27,8 +27,7 @@ void* map_pages(std::size_t bytes) noexcept {
     errno = ENOMEM;
     return nullptr;
   }
-  void* pages =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return pages == MAP_FAILED ? nullptr : pages;
 }
 
@@ -41,8 +40,8 @@ bool make_executable(void* pages, std::size_t bytes) noexcept {
 }
 
 Error refused(const char* what, std::size_t bytes, int number) {
-  return Error(fmt::format("executable memory: the system refused to {} {} bytes ({})", what,
-                           bytes, std::generic_category().message(number)));
+  return Error(fmt::format("executable memory: the system refused to {} {} bytes ({})", what, bytes,
+                           std::generic_category().message(number)));
 }
 
 }  // namespace

@@ -17,6 +17,11 @@
 
 namespace deepcpu::jit {
 
+/// Offsets and numbers of the emitter are ints; Xbyak takes a displacement as size_t (negative ones
+/// wrap round, as it expects) and an immediate as uint32_t.
+inline std::size_t disp(int bytes) { return static_cast<std::size_t>(bytes); }
+inline std::uint32_t imm(int number) { return static_cast<std::uint32_t>(number); }
+
 /// General registers and what lives in them. rbp is the frame pointer, rsp the aligned bottom of
 /// the frame, rax a scratch register that holds nothing from one emitted line to the next.
 namespace reg {
@@ -46,7 +51,7 @@ class Frame {
 
   Xbyak::Address slot(const std::string& name) {
     const auto [it, added] = slots_.try_emplace(name, static_cast<int>(slots_.size()));
-    return Xbyak::util::qword[Xbyak::util::rbp - kSaved - 8 * (it->second + 1)];
+    return Xbyak::util::qword[Xbyak::util::rbp - disp(kSaved + 8 * (it->second + 1))];
   }
   /// Byte offset from rsp of `bytes` for vectors; the regions of different callers may be shared
   /// by asking for the same name.
@@ -112,9 +117,7 @@ struct EmitContext {
   static Vmm vmm(int index) { return Vmm(index); }
   bool one_row() const { return plan.rows == 1; }
 
-  Xbyak::Address arg(std::size_t offset) const {
-    return Xbyak::util::qword[reg::args + static_cast<int>(offset)];
-  }
+  Xbyak::Address arg(std::size_t offset) const { return Xbyak::util::qword[reg::args + offset]; }
   Xbyak::Address buffer_arg(std::uint16_t id) const {
     return arg(offsetof(KernelArgs, buffer) + 8U * id);
   }
@@ -130,7 +133,9 @@ struct EmitContext {
   void row_pointer(const Xbyak::Reg64& dst, const Ref& ref, const Xbyak::Reg64& row) {
     const Buffer& b = plan.buffers[ref.buffer];
     switch (b.space) {
-      case Space::params: code.mov(dst, arg(offsetof(KernelArgs, weights))); return;
+      case Space::params:
+        code.mov(dst, arg(offsetof(KernelArgs, weights)));
+        return;
       case Space::external:
         code.mov(dst, buffer_arg(ref.buffer));
         if (one_row()) {
@@ -152,7 +157,9 @@ struct EmitContext {
           code.mov(dst, buffer_arg(ref.buffer));
         }
         break;
-      case Space::block: code.mov(dst, buffer_slot("time", ref.buffer)); break;
+      case Space::block:
+        code.mov(dst, buffer_slot("time", ref.buffer));
+        break;
     }
     if (one_row()) return;
     code.imul(reg::scratch, row, static_cast<int>(b.row_stride));
@@ -164,13 +171,13 @@ struct EmitContext {
     const Buffer& b = plan.buffers[ref.buffer];
     if (b.space == Space::external) {
       code.mov(dst, buffer_arg(ref.buffer));
-      code.mov(dst, Xbyak::util::ptr[dst + reg::row * 8 + index * 8]);
+      code.mov(dst, Xbyak::util::ptr[dst + reg::row * 8 + disp(index * 8)]);
       code.add(dst, buffer_slot("time", ref.buffer));
     } else if (b.space == Space::strided) {
       code.mov(dst, previous);
       code.add(dst, stride_arg(ref.buffer));
     } else {
-      code.lea(dst, Xbyak::util::ptr[previous + static_cast<int>(b.row_stride)]);
+      code.lea(dst, Xbyak::util::ptr[previous + b.row_stride]);
     }
   }
 };

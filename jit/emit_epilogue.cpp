@@ -41,10 +41,10 @@ template <class Vmm>
 void EpilogueEmitter<Vmm>::store_tile() {
   const int base = ctx_.frame.vectors("tile", regs_.accumulators() * ctx_.kBytes);
   for (int i = 0; i < regs_.accumulators(); ++i) {
-    ctx_.vec.store(ptr[rsp + base + i * ctx_.kBytes], Vmm(i));
+    ctx_.vec.store(ptr[rsp + disp(base + i * ctx_.kBytes)], Vmm(i));
   }
-  ctx_.code.lea(kTilePointer, ptr[rsp + base]);
-  ctx_.code.mov(ctx_.frame.slot("tile rows"), tile_.rows);
+  ctx_.code.lea(kTilePointer, ptr[rsp + disp(base)]);
+  ctx_.code.mov(ctx_.frame.slot("tile rows"), imm(tile_.rows));
 }
 
 /// Advances reg::row past the tile.
@@ -55,7 +55,7 @@ void EpilogueEmitter<Vmm>::emit_row_loop() {
   Xbyak::Label loop;
   code.L(loop);
   emit_row(reg::row, kInMemory);
-  code.add(kTilePointer, tile_.units * regs_.gates * ctx_.kBytes);
+  code.add(kTilePointer, imm(tile_.units * regs_.gates * ctx_.kBytes));
   code.inc(reg::row);
   code.dec(ctx_.frame.slot("tile rows"));
   code.jnz(loop, Xbyak::CodeGenerator::T_NEAR);
@@ -88,19 +88,29 @@ void EpilogueEmitter<Vmm>::emit_instr(ValueRegisters<Vmm>& values, int n, int un
   values.begin(n);
   switch (i.action) {
     case Action::load:
-    case Action::broadcast: emit_load(Vmm(values.define(n)), i, unit, row); break;
-    case Action::constant: ctx_.vec.load_constant(Vmm(values.define(n)), i.p); break;
+    case Action::broadcast:
+      emit_load(Vmm(values.define(n)), i, unit, row);
+      break;
+    case Action::constant:
+      ctx_.vec.load_constant(Vmm(values.define(n)), i.p);
+      break;
     case Action::sum:
       if (tile_row != kInMemory) {
         values.place(n, regs_.accumulator(tile_row, unit, static_cast<int>(i.gate)));
       } else {
         const int vector = unit * regs_.gates + static_cast<int>(i.gate);
-        ctx_.vec.load(Vmm(values.define(n)), ptr[kTilePointer + vector * ctx_.kBytes]);
+        ctx_.vec.load(Vmm(values.define(n)), ptr[kTilePointer + disp(vector * ctx_.kBytes)]);
       }
       break;
-    case Action::element: emit_element(values, n); break;
-    case Action::fma: emit_fma(values, n); break;
-    case Action::store: emit_store(values, i, unit, row); break;
+    case Action::element:
+      emit_element(values, n);
+      break;
+    case Action::fma:
+      emit_fma(values, n);
+      break;
+    case Action::store:
+      emit_store(values, i, unit, row);
+      break;
   }
   values.end();
 }
@@ -180,10 +190,10 @@ void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, int unit,
   const Xbyak::Reg64 base = pointer(i.ref, row);
   const int offset = static_cast<int>(i.ref.offset);
   if (i.action == Action::broadcast) {
-    ctx_.vec.broadcast(dst, dword[base + offset]);
+    ctx_.vec.broadcast(dst, dword[base + disp(offset)]);
     return;
   }
-  const Xbyak::Address from = ptr[base + reg::unit + offset + unit * ctx_.kBytes];
+  const Xbyak::Address from = ptr[base + reg::unit + disp(offset + unit * ctx_.kBytes)];
   if (masked(i.ref, unit)) {
     ctx_.vec.load_tail(dst, from, tile_.tail, kTailMask);
   } else {
@@ -197,7 +207,7 @@ void EpilogueEmitter<Vmm>::emit_store(ValueRegisters<Vmm>& values, const Instr& 
   const Vmm src(values.get(i.a));
   const Xbyak::Reg64 base = pointer(i.ref, row);
   const int offset = static_cast<int>(i.ref.offset) + unit * ctx_.kBytes;
-  const Xbyak::Address to = ptr[base + reg::unit + offset];
+  const Xbyak::Address to = ptr[base + reg::unit + disp(offset)];
   if (masked(i.ref, unit)) {
     const int temp = values.temporary();
     ctx_.vec.store_tail(to, src, tile_.tail, kTailMask, Vmm(temp));

@@ -49,10 +49,10 @@ class ValueRegisters {
 
   EmitContext<Vmm>& ctx_;
   const std::vector<Instr>& code_;
-  std::vector<int> owner_;               ///< per register: value, kFree, kReserved, kTemporary
-  std::vector<int> where_;               ///< per value: register or -1
-  std::vector<int> slot_;                ///< per value: spill slot or -1
-  std::vector<std::vector<int>> uses_;   ///< per value: instructions that read it
+  std::vector<int> owner_;              ///< per register: value, kFree, kReserved, kTemporary
+  std::vector<int> where_;              ///< per value: register or -1
+  std::vector<int> slot_;               ///< per value: spill slot or -1
+  std::vector<std::vector<int>> uses_;  ///< per value: instructions that read it
   int now_ = 0;
   int slots_ = 0;
 };

@@ -23,8 +23,8 @@ template <class Vmm>
 void MatmulEmitter<Vmm>::start_sum(int gate) {
   auto& code = ctx_.code;
   const Sum& sum = stage_.sums[static_cast<std::size_t>(gate)];
-  const bool shared = sum.init == Sum::Init::load &&
-                      ctx_.plan.buffers[sum.ref.buffer].space == Space::params;
+  const bool shared =
+      sum.init == Sum::Init::load && ctx_.plan.buffers[sum.ref.buffer].space == Space::params;
   for (int row = 0; row < tile_.rows; ++row) {
     if (sum.init == Sum::Init::load) {
       const Xbyak::Reg64& p = reg::pointer[0];
@@ -42,7 +42,7 @@ void MatmulEmitter<Vmm>::start_sum(int gate) {
         code.vmovaps(acc, Vmm(regs_.accumulator(0, unit, gate)));
       } else {
         const auto offset = static_cast<int>(sum.ref.offset) + unit * ctx_.kBytes;
-        ctx_.vec.load(acc, ptr[reg::pointer[0] + reg::unit + offset]);
+        ctx_.vec.load(acc, ptr[reg::pointer[0] + reg::unit + disp(offset)]);
       }
     }
   }
@@ -83,9 +83,9 @@ void MatmulEmitter<Vmm>::product(const Product& p) {
     ctx_.record.label(stage_.name + ".k");
     code.L(loop);
     steps(p, 0, turn, true);
-    code.add(reg::weights, turn * k_bytes(p));
-    code.add(reg::k, turn);
-    code.cmp(reg::k, looped);
+    code.add(reg::weights, imm(turn * k_bytes(p)));
+    code.add(reg::k, imm(turn));
+    code.cmp(reg::k, imm(looped));
     code.jb(loop, Xbyak::CodeGenerator::T_NEAR);
     steps(p, 0, k - looped, true);
   }
@@ -139,14 +139,14 @@ template <class Vmm>
 Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit,
                                           std::size_t gate) const {
   const int vector = unit * static_cast<int>(p.gates_packed) + static_cast<int>(p.gate[gate]);
-  return ptr[reg::weights + k * k_bytes(p) + vector * ctx_.kBytes];
+  return ptr[reg::weights + disp(k * k_bytes(p) + vector * ctx_.kBytes)];
 }
 
 namespace {
 Xbyak::Address element(const Ref& ref, int row, int k, bool indexed) {
   const int offset = static_cast<int>(ref.offset) + 4 * k;
-  return indexed ? dword[reg::pointer[row] + reg::k * 4 + offset]
-                 : dword[reg::pointer[row] + offset];
+  return indexed ? dword[reg::pointer[row] + reg::k * 4 + disp(offset)]
+                 : dword[reg::pointer[row] + disp(offset)];
 }
 }  // namespace
 
@@ -190,10 +190,10 @@ void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
         for (int unit = 0; unit < units; ++unit) {
           for (int g = 0; g < gates; ++g) {
             const int packed = static_cast<int>(p.gates_packed);
-            const int from = (k * units + unit) * packed + static_cast<int>(p.gate[static_cast<std::size_t>(g)]);
+            const auto gate = static_cast<int>(p.gate[static_cast<std::size_t>(g)]);
+            const int from = (k * units + unit) * packed + gate;
             const int to = ctx.resident_begin + (k * units + unit) * gates + g;
-            ctx.vec.load(Vmm(to),
-                         ptr[reg::weights + static_cast<int>(p.weights) + from * ctx.kBytes]);
+            ctx.vec.load(Vmm(to), ptr[reg::weights + p.weights + disp(from * ctx.kBytes)]);
           }
         }
       }

@@ -50,9 +50,9 @@ void TimestepEmitter<Vmm>::prologue() {
   code_.push(rbp);
   code_.mov(rbp, rsp);
   for (const Reg& r : kCalleeSaved) code_.push(r);
-  code_.sub(rsp, 0x7fffffff);
+  code_.sub(rsp, imm(0x7fffffff));
   frame_size_at_ = code_.getSize() - 4;
-  code_.and_(rsp, -64);
+  code_.and_(rsp, imm(-64));
 }
 
 template <class Vmm>
@@ -96,7 +96,7 @@ void TimestepEmitter<Vmm>::start_call() {
       code_.mov(tmp, ctx_.buffer_arg(id));
       code_.add(tmp, reg::k);
       code_.mov(ctx_.buffer_slot("current", id), tmp);
-      code_.add(tmp, static_cast<int>(b.slot_stride));
+      code_.add(tmp, static_cast<std::uint32_t>(b.slot_stride));
       code_.sub(tmp, reg::k);
       code_.sub(tmp, reg::k);
       code_.mov(ctx_.buffer_slot("next", id), tmp);
@@ -163,9 +163,9 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   ctx_.record.label(stage.name);
   ctx_.record.note("panels in walking order");
   // r->order[flip] and r->count, r = ranges + index
-  const int range = static_cast<int>(index * sizeof(PanelRange));
+  const std::size_t range = index * sizeof(PanelRange);
   code_.mov(reg::scratch, ctx_.arg(offsetof(KernelArgs, ranges)));
-  code_.mov(reg::k, ptr[reg::scratch + range + static_cast<int>(offsetof(PanelRange, count))]);
+  code_.mov(reg::k, ptr[reg::scratch + range + offsetof(PanelRange, count)]);
   code_.test(reg::k, reg::k);
   code_.jz(end, kNear);
   code_.mov(ctx_.frame.slot("panels left"), reg::k);
@@ -222,7 +222,7 @@ void TimestepEmitter<Vmm>::row_tiles(const Stage& stage, const Tile& tile) {
     code_.mov(reg::scratch, ctx_.frame.slot("rows"));
     code_.sub(reg::scratch, reg::row);
     if (rows == 1) code_.jz(done, kNear);
-    code_.cmp(reg::scratch, rows);
+    code_.cmp(reg::scratch, imm(rows));
     code_.jb(lower, kNear);
     const Tile own{rows, tile.units, tile.tail};
     MatmulEmitter<Vmm> products(ctx_, stage, own);
@@ -230,7 +230,7 @@ void TimestepEmitter<Vmm>::row_tiles(const Stage& stage, const Tile& tile) {
     EpilogueEmitter<Vmm> epilogue(ctx_, stage, own, products.registers());
     if (direct) {
       epilogue.emit();
-      code_.add(reg::row, rows);
+      code_.add(reg::row, imm(rows));
       code_.jmp(loop, kNear);
     } else {
       epilogue.store_tile();

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <cstddef>
+#include <cstdlib>
+#include <memory>
 #include <new>
 #include <span>
 #include <vector>
@@ -19,8 +21,11 @@ constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
 template <class Vmm>
 Result<CodeBlob> emit_for(const KernelPlan& plan) {
-  std::vector<std::uint64_t> buffer(kBufferBytes / sizeof(std::uint64_t));
-  Xbyak::CodeGenerator code(kBufferBytes, buffer.data());
+  // As aligned as the pages that the code is copied to: align() looks at addresses.
+  const auto free = [](void* p) { std::free(p); };
+  const std::unique_ptr<void, decltype(free)> buffer(std::aligned_alloc(4096, kBufferBytes), free);
+  if (!buffer) return Error(fmt::format("kernel {}: no memory to emit code", plan.name));
+  Xbyak::CodeGenerator code(kBufferBytes, buffer.get());
   EmitContext<Vmm> ctx(code, plan);
   TimestepEmitter<Vmm>(ctx).emit();
   const std::size_t data_begin = code.getSize();

@@ -76,13 +76,19 @@ class Interpreter {
         base = reinterpret_cast<unsigned char* const*>(base)[row] +
                static_cast<std::int64_t>(t_) * stride;
         break;
-      case Space::strided: base += static_cast<std::int64_t>(row) * stride; break;
+      case Space::strided:
+        base += static_cast<std::int64_t>(row) * stride;
+        break;
       case Space::slots:
         base += row * b.row_stride;
         if (b.slots == 2) base += (flip() ^ std::uint64_t{ref.next}) * b.slot_stride;
         break;
-      case Space::block: base += t_ * b.step_stride + row * b.row_stride; break;
-      case Space::params: base = const_cast<unsigned char*>(args_.weights); break;
+      case Space::block:
+        base += t_ * b.step_stride + row * b.row_stride;
+        break;
+      case Space::params:
+        base = const_cast<unsigned char*>(args_.weights);
+        break;
     }
     return reinterpret_cast<float*>(base + ref.offset);
   }
@@ -128,9 +134,8 @@ class Interpreter {
         std::size_t{vector} * plan_.lanes;
     Chains c;
     std::copy_n(sum, count, c.sum[0].begin());
-    accumulate({address(p.operand, row), w, std::size_t{vectors} * plan_.lanes, p.k, p.chains,
-                count},
-               c);
+    accumulate(
+        {address(p.operand, row), w, std::size_t{vectors} * plan_.lanes, p.k, p.chains, count}, c);
     // Chains are added pairwise: ((0+1)+(2+3)).
     for (std::uint32_t step = 1; step < p.chains; step *= 2) {
       for (std::uint32_t i = 0; i + step < p.chains; i += 2 * step) {
@@ -147,15 +152,27 @@ class Interpreter {
       const Instr& i = stage.epilogue[n];
       auto arg = [&](std::int32_t k) { return v[static_cast<std::size_t>(k)]; };
       switch (i.action) {
-        case Action::load: v[n] = address(i.ref, row)[unit]; break;
-        case Action::broadcast: v[n] = address(i.ref, row)[0]; break;
-        case Action::sum: v[n] = sums[i.gate]; break;
-        case Action::constant: v[n] = i.p; break;
-        case Action::fma: v[n] = std::fma(arg(i.a), arg(i.b), arg(i.c)); break;
+        case Action::load:
+          v[n] = address(i.ref, row)[unit];
+          break;
+        case Action::broadcast:
+          v[n] = address(i.ref, row)[0];
+          break;
+        case Action::sum:
+          v[n] = sums[i.gate];
+          break;
+        case Action::constant:
+          v[n] = i.p;
+          break;
+        case Action::fma:
+          v[n] = std::fma(arg(i.a), arg(i.b), arg(i.c));
+          break;
         case Action::element:
           v[n] = eval(i.op, arg(i.a), i.b >= 0 ? arg(i.b) : 0.0F, i.p, i.q);
           break;
-        case Action::store: address(i.ref, row)[unit] = arg(i.a); break;
+        case Action::store:
+          address(i.ref, row)[unit] = arg(i.a);
+          break;
       }
     }
   }

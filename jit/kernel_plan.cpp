@@ -64,11 +64,16 @@ void add(Hasher& h, const Stage& s) {
 
 std::string_view to_string(Space space) {
   switch (space) {
-    case Space::external: return "external";
-    case Space::strided: return "strided";
-    case Space::slots: return "slots";
-    case Space::block: return "block";
-    case Space::params: return "params";
+    case Space::external:
+      return "external";
+    case Space::strided:
+      return "strided";
+    case Space::slots:
+      return "slots";
+    case Space::block:
+      return "block";
+    case Space::params:
+      return "params";
   }
   return "?";
 }
@@ -82,14 +87,20 @@ std::string text(const KernelPlan& plan, const Instr& i, std::size_t index) {
   const std::string note = i.note.empty() ? "" : fmt::format("    ; {}", i.note);
   const std::string left = fmt::format("      %{:<3}= ", index);
   switch (i.action) {
-    case Action::load: return fmt::format("{}load {}{}\n", left, text(plan, i.ref), note);
-    case Action::broadcast: return fmt::format("{}broadcast {}{}\n", left, text(plan, i.ref), note);
-    case Action::sum: return fmt::format("{}sum {}{}\n", left, i.gate, note);
-    case Action::constant: return fmt::format("{}constant {}{}\n", left, i.p, note);
-    case Action::fma: return fmt::format("{}fma %{} %{} %{}{}\n", left, i.a, i.b, i.c, note);
+    case Action::load:
+      return fmt::format("{}load {}{}\n", left, text(plan, i.ref), note);
+    case Action::broadcast:
+      return fmt::format("{}broadcast {}{}\n", left, text(plan, i.ref), note);
+    case Action::sum:
+      return fmt::format("{}sum {}{}\n", left, i.gate, note);
+    case Action::constant:
+      return fmt::format("{}constant {}{}\n", left, i.p, note);
+    case Action::fma:
+      return fmt::format("{}fma %{} %{} %{}{}\n", left, i.a, i.b, i.c, note);
     case Action::store:
       return fmt::format("      store %{} -> {}\n", i.a, text(plan, i.ref));
-    case Action::element: break;
+    case Action::element:
+      break;
   }
   std::string out = fmt::format("{}{} %{}", left, deepcpu::to_string(i.op), i.a);
   if (i.b >= 0) out += fmt::format(" %{}", i.b);
@@ -109,10 +120,11 @@ std::string text(const KernelPlan& plan, const Stage& s) {
                        sum.note.empty() ? "" : fmt::format("    ; {}", sum.note));
   }
   for (const Product& p : s.products) {
-    out += fmt::format("    for k in 0..{}: sums[{}] += {}[k] * W@{}[panel, stride {}][k][gates {} "
-                       "of {}]    ; {}\n",
-                       p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights,
-                       p.panel_stride, fmt::join(p.gate, " "), p.gates_packed, p.note);
+    out += fmt::format(
+        "    for k in 0..{}: sums[{}] += {}[k] * W@{}[panel, stride {}][k][gates {} "
+        "of {}]    ; {}\n",
+        p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights, p.panel_stride,
+        fmt::join(p.gate, " "), p.gates_packed, p.note);
   }
   if (!s.epilogue.empty()) out += "    for each row and unit block:\n";
   for (std::size_t i = 0; i < s.epilogue.size(); ++i) out += text(plan, s.epilogue[i], i);
@@ -148,10 +160,10 @@ std::uint64_t hash(const KernelPlan& plan) noexcept {
 }
 
 std::string to_text(const KernelPlan& plan) {
-  std::string out = fmt::format("kernel {} {} lanes={} rows={}{}\n", plan.name,
-                                deepcpu::to_string(plan.isa), plan.lanes,
-                                plan.rows == 0 ? "any" : fmt::format("{}", plan.rows),
-                                plan.weights_in_registers ? " weights in registers" : "");
+  std::string out =
+      fmt::format("kernel {} {} lanes={} rows={}{}\n", plan.name, deepcpu::to_string(plan.isa),
+                  plan.lanes, plan.rows == 0 ? "any" : fmt::format("{}", plan.rows),
+                  plan.weights_in_registers ? " weights in registers" : "");
   for (const Buffer& b : plan.buffers) {
     out += fmt::format("  buffer {} {} width={}", b.name, to_string(b.space), b.width);
     if (b.row_stride > 0) out += fmt::format(" row={}B", b.row_stride);

@@ -31,15 +31,16 @@ namespace deepcpu::jit {
 enum class Space : std::uint8_t {
   external,  ///< args.buffer[id] is a table of row pointers: table[r] + t * args.stride[id]
   strided,   ///< args.buffer[id] + r * args.stride[id]; does not depend on t
-  slots,     ///< args.buffer[id] + slot * slot_stride + r * row_stride; slot flips every step if slots == 2
-  block,     ///< args.buffer[id] + t * step_stride + r * row_stride
-  params,    ///< args.weights + offset of the reference; the same for every row and step
+  slots,  ///< args.buffer[id] + slot * slot_stride + r * row_stride; slot flips every step if slots
+          ///< == 2
+  block,  ///< args.buffer[id] + t * step_stride + r * row_stride
+  params,  ///< args.weights + offset of the reference; the same for every row and step
 };
 
 struct Buffer {
   std::string name;
   Space space = Space::slots;
-  std::uint32_t width = 0;        ///< elements of one row that may be touched (external: exactly these)
+  std::uint32_t width = 0;  ///< elements of one row that may be touched (external: exactly these)
   std::uint64_t row_stride = 0;   ///< slots, block
   std::uint64_t step_stride = 0;  ///< block
   std::uint64_t slot_stride = 0;  ///< slots == 2
@@ -80,8 +81,8 @@ struct Instr {
   Ref ref;
   std::string note;  ///< name for listings; not part of the key
   bool operator==(const Instr& o) const {
-    return action == o.action && op == o.op && a == o.a && b == o.b && c == o.c &&
-           p == o.p && q == o.q && gate == o.gate && ref == o.ref;
+    return action == o.action && op == o.op && a == o.a && b == o.b && c == o.c && p == o.p &&
+           q == o.q && gate == o.gate && ref == o.ref;
   }
 };
 
@@ -96,16 +97,17 @@ struct Sum {
 
 /// operand[row][0..k) times a packed matrix, added to some of the stage's sums, k ascending.
 /// Packed panel p starts at weights + p * panel_stride and holds [k][vector][lanes] with
-/// units_in_panel * gates_packed vectors per k, unit-major; the last panel holds only its own units.
+/// units_in_panel * gates_packed vectors per k, unit-major; the last panel holds only its own
+/// units.
 struct Product {
   Ref operand;
   std::uint32_t k = 0;
-  std::uint64_t weights = 0;              ///< byte offset of panel 0 from args.weights
-  std::uint64_t panel_stride = 0;         ///< bytes
-  std::uint32_t gates_packed = 0;         ///< gates that stand side by side in the packed matrix
-  std::vector<std::uint32_t> gate;        ///< gates read here, as positions in the packed matrix
-  std::vector<std::uint32_t> sum;         ///< the sum that each of them is added to
-  std::uint32_t chains = 1;               ///< independent partial sums: k goes to chain k % chains
+  std::uint64_t weights = 0;        ///< byte offset of panel 0 from args.weights
+  std::uint64_t panel_stride = 0;   ///< bytes
+  std::uint32_t gates_packed = 0;   ///< gates that stand side by side in the packed matrix
+  std::vector<std::uint32_t> gate;  ///< gates read here, as positions in the packed matrix
+  std::vector<std::uint32_t> sum;   ///< the sum that each of them is added to
+  std::uint32_t chains = 1;         ///< independent partial sums: k goes to chain k % chains
   std::string note;
   bool operator==(const Product& o) const {
     return operand == o.operand && k == o.k && weights == o.weights &&
@@ -126,9 +128,9 @@ struct Stage {
   /// Other participants read what this stage writes: publish and wait before the next stage.
   bool exchange = false;
   bool operator==(const Stage& o) const {
-    return width == o.width && units_per_panel == o.units_per_panel &&
-           tile_rows == o.tile_rows && sums == o.sums &&
-           products == o.products && epilogue == o.epilogue && exchange == o.exchange;
+    return width == o.width && units_per_panel == o.units_per_panel && tile_rows == o.tile_rows &&
+           sums == o.sums && products == o.products && epilogue == o.epilogue &&
+           exchange == o.exchange;
   }
 };
 
@@ -178,19 +180,19 @@ struct PanelRange {
 
 /// The one argument of a kernel. Plain data; the caller owns everything it points to.
 struct KernelArgs {
-  const unsigned char* weights;   ///< packed weights of this layer and direction
-  std::uint64_t steps;            ///< T of this call
-  std::uint64_t parity;           ///< 0 or 1: number of steps done before, mod 2 (slots and sweep)
-  std::uint64_t rows;             ///< live rows when `active` is null
-  const std::int32_t* active;     ///< live rows per step, non-increasing; or null
-  const PanelRange* ranges;       ///< one per stage
-  void* buffer[kMaxBuffers];      ///< base pointers, or tables of row pointers (external)
+  const unsigned char* weights;  ///< packed weights of this layer and direction
+  std::uint64_t steps;           ///< T of this call
+  std::uint64_t parity;          ///< 0 or 1: number of steps done before, mod 2 (slots and sweep)
+  std::uint64_t rows;            ///< live rows when `active` is null
+  const std::int32_t* active;    ///< live rows per step, non-increasing; or null
+  const PanelRange* ranges;      ///< one per stage
+  void* buffer[kMaxBuffers];     ///< base pointers, or tables of row pointers (external)
   std::int64_t stride[kMaxBuffers];  ///< external: bytes per step; strided: bytes per row
   /// Team of participants; one participant leaves them zero.
   std::uint64_t participant;
   std::uint64_t participants;
-  std::uint64_t* const* published;   ///< per participant: its counter of stages completed
-  std::uint64_t epoch;               ///< value of every counter when this call starts
+  std::uint64_t* const* published;  ///< per participant: its counter of stages completed
+  std::uint64_t epoch;              ///< value of every counter when this call starts
   void (*wait_slow)(const volatile std::uint64_t* counter, std::uint64_t at_least);
 };
 static_assert(std::is_standard_layout_v<KernelArgs> && std::is_trivial_v<KernelArgs>);

@@ -81,11 +81,19 @@ class RateEmitter : public Xbyak::CodeGenerator {
     for (std::size_t i = 0; i < kRateVectors; ++i) {
       const Vec accumulator(static_cast<int>(i) % kAccumulators);
       switch (kind_) {
-        case RateKind::fma_registers: vfmadd231ps(accumulator, a_, b_); break;
-        case RateKind::fma_memory: vfmadd231ps(accumulator, a_, ptr[at_ + i * kBytes]); break;
-        case RateKind::load: vmovaps(accumulator, ptr[at_ + i * kBytes]); break;
+        case RateKind::fma_registers:
+          vfmadd231ps(accumulator, a_, b_);
+          break;
+        case RateKind::fma_memory:
+          vfmadd231ps(accumulator, a_, ptr[at_ + i * kBytes]);
+          break;
+        case RateKind::load:
+          vmovaps(accumulator, ptr[at_ + i * kBytes]);
+          break;
         // Register plus register: some CPUs fold additions of a constant into one.
-        case RateKind::add_chain: add(sum_, blocks_); break;
+        case RateKind::add_chain:
+          add(sum_, blocks_);
+          break;
       }
     }
   }
@@ -126,12 +134,12 @@ class RateEmitter : public Xbyak::CodeGenerator {
   const Xbyak::Reg64 group_ = rbx;        // the group being read; callee-saved
   const Xbyak::Reg64 groups_left_ = rcx;  // in this pass
   const Xbyak::Reg64 blocks_left_ = r12;
-  const Xbyak::Reg64 stride_ = rdx;       // changes its sign at every turn of an alternating walk
-  const Xbyak::Reg64 passes_ = rsi;       // passes left
+  const Xbyak::Reg64 stride_ = rdx;  // changes its sign at every turn of an alternating walk
+  const Xbyak::Reg64 passes_ = rsi;  // passes left
   const Xbyak::Reg64 groups_ = r8;
   const Xbyak::Reg64 blocks_ = r9;
-  const Xbyak::Reg64 first_ = r10;        // at the end: where the sums go
-  const Xbyak::Reg64 sum_ = r11;          // of add_chain; its value does not matter
+  const Xbyak::Reg64 first_ = r10;  // at the end: where the sums go
+  const Xbyak::Reg64 sum_ = r11;    // of add_chain; its value does not matter
   const Vec a_{kWide ? 30 : 14};
   const Vec b_{kWide ? 31 : 15};
 };

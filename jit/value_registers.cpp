@@ -49,7 +49,7 @@ template <class Vmm>
 Xbyak::Address ValueRegisters<Vmm>::spill_slot(int value) {
   if (slot_[at(value)] < 0) slot_[at(value)] = slots_++;
   const std::string region = "spill" + std::to_string(slot_[at(value)]);
-  return Xbyak::util::ptr[Xbyak::util::rsp + ctx_.frame.vectors(region, ctx_.kBytes)];
+  return Xbyak::util::ptr[Xbyak::util::rsp + disp(ctx_.frame.vectors(region, ctx_.kBytes))];
 }
 
 template <class Vmm>

@@ -103,9 +103,9 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   out.widths = lower::widths_of(c.spec, layer);
   out.layout = lower::PackLayout::build(c.spec.cell, c.graph, out.widths,
                                         static_cast<std::uint32_t>(lanes(c.schedule.isa)));
-  auto plans = lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule,
-                                  c.schedule.isa, static_cast<std::uint32_t>(c.spec.batch),
-                                  layer_name(c.spec, layer));
+  auto plans =
+      lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule, c.schedule.isa,
+                         static_cast<std::uint32_t>(c.spec.batch), layer_name(c.spec, layer));
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
   out.hoisted_row = plans->hoisted_row;
@@ -129,12 +129,12 @@ Status check_legal(const ModelSpec& spec, const Schedule& s, const CompileOption
                              to_string(host_isa())));
   }
   if (options.isa && s.isa > *options.isa) {
-    return Error(fmt::format("schedule.isa={}: the cap is {}", to_string(s.isa),
-                             to_string(*options.isa)));
+    return Error(
+        fmt::format("schedule.isa={}: the cap is {}", to_string(s.isa), to_string(*options.isa)));
   }
   if (s.threads < 1 || s.threads > options.threads) {
-    return Error(fmt::format("schedule.threads={}: must be between 1 and {}", s.threads,
-                             options.threads));
+    return Error(
+        fmt::format("schedule.threads={}: must be between 1 and {}", s.threads, options.threads));
   }
   return {};
 }
@@ -228,8 +228,8 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     if (!code) return code.error();
     c.layers.push_back(std::move(*code));
   }
-  c.microseconds = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
-                       .count();
+  c.microseconds =
+      std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
   if (dump) dump("plan", plan_text(c));
   if (dump) dump("asm", asm_text(c));
   report(c);

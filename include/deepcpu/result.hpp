@@ -45,15 +45,17 @@ namespace detail {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}        // NOLINT(*-explicit-*)
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}    // NOLINT(*-explicit-*)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
 
   bool ok() const noexcept { return state_.index() == 0; }
   explicit operator bool() const noexcept { return ok(); }
 
   /// The value. Without one: throws BadResult, or prints the sentence and aborts when the
   /// including program is built with -fno-exceptions.
-  T& value() & { return ok() ? std::get<0>(state_) : (detail::raise(error()), std::get<0>(state_)); }
+  T& value() & {
+    return ok() ? std::get<0>(state_) : (detail::raise(error()), std::get<0>(state_));
+  }
   const T& value() const& {
     return ok() ? std::get<0>(state_) : (detail::raise(error()), std::get<0>(state_));
   }
@@ -80,7 +82,7 @@ template <>
 class [[nodiscard]] Result<void> {
  public:
   Result() = default;
-  Result(Error error) : error_(std::move(error)) {}  // NOLINT(*-explicit-*)
+  Result(Error error) : error_(std::move(error)) {}
 
   bool ok() const noexcept { return !error_.has_value(); }
   explicit operator bool() const noexcept { return ok(); }

@@ -61,7 +61,7 @@ void append_entry(Bytes& out, Bytes body) {
 /// mov rbp, rsp`: from there on CFA = rbp + 16.
 Bytes eh_frame(const CodeBlob& blob) {
   Bytes cie;
-  append(cie, std::uint32_t{0});  // marks a CIE
+  append(cie, std::uint32_t{0});                              // marks a CIE
   append_bytes(cie, {1, 0, 1, kMinusEight, kReturnAddress});  // version, "", alignments, RA
   append_bytes(cie, {kDefCfa, kRsp, 8, kOffset | kReturnAddress, 1});
 
@@ -107,10 +107,9 @@ Bytes symtab(const CodeBlob& blob, StringTable& names, Elf64_Word& first_global)
   for (std::size_t i = 0; i < blob.labels.size(); ++i) {
     const CodeLabel& label = blob.labels[i];
     if (label.offset == 0 || label.offset >= blob.size()) continue;  // offset 0 is the symbol's own
-    const std::size_t end =
-        i + 1 < blob.labels.size() ? blob.labels[i + 1].offset : blob.size();
-    append(out, symbol(names.add(blob.symbol + "/" + label.name), STB_LOCAL, STT_FUNC,
-                       label.offset, end - label.offset));
+    const std::size_t end = i + 1 < blob.labels.size() ? blob.labels[i + 1].offset : blob.size();
+    append(out, symbol(names.add(blob.symbol + "/" + label.name), STB_LOCAL, STT_FUNC, label.offset,
+                       end - label.offset));
   }
   first_global = static_cast<Elf64_Word>(out.size() / sizeof(Elf64_Sym));
   append(out, symbol(names.add(blob.symbol), STB_GLOBAL, STT_FUNC, 0, blob.size()));
@@ -119,8 +118,8 @@ Bytes symtab(const CodeBlob& blob, StringTable& names, Elf64_Word& first_global)
 
 Elf64_Ehdr file_header() {
   Elf64_Ehdr h{};
-  constexpr std::array<unsigned char, 7> kIdent = {
-      ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT};
+  constexpr std::array<unsigned char, 7> kIdent = {ELFMAG0,    ELFMAG1,     ELFMAG2,   ELFMAG3,
+                                                   ELFCLASS64, ELFDATA2LSB, EV_CURRENT};
   std::memcpy(h.e_ident, kIdent.data(), kIdent.size());
   h.e_type = ET_REL;
   h.e_machine = EM_X86_64;

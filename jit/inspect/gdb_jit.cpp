@@ -30,8 +30,8 @@ struct jit_descriptor {
 extern jit_descriptor __jit_debug_descriptor;
 void __jit_debug_register_code();
 
-__attribute__((weak, used, visibility("hidden"))) jit_descriptor __jit_debug_descriptor = {
-    1, 0, nullptr, nullptr};
+__attribute__((weak, used, visibility("hidden")))
+jit_descriptor __jit_debug_descriptor = {1, 0, nullptr, nullptr};
 
 /// gdb sets a breakpoint here; the empty statement keeps the call from being optimised away.
 __attribute__((weak, used, noinline, visibility("hidden"))) void __jit_debug_register_code() {

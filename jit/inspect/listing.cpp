@@ -114,8 +114,8 @@ std::vector<Line> parse_objdump(std::string_view text) {
 std::vector<Line> disassemble(const CodeBlob& blob, const std::string& objdump) {
   const TemporaryFile file(blob.code().first(blob.instruction_bytes()));
   if (!file.ok()) return {};
-  return parse_objdump(output_of({objdump, "-D", "-b", "binary", "-m", "i386:x86-64", "-M",
-                                  "intel", "-w", "--no-show-raw-insn", file.path()}));
+  return parse_objdump(output_of({objdump, "-D", "-b", "binary", "-m", "i386:x86-64", "-M", "intel",
+                                  "-w", "--no-show-raw-insn", file.path()}));
 }
 
 /// Appends the label's name to a jump whose target is one: `jne 0x2a` becomes `jne 0x2a <loop>`.
@@ -123,8 +123,8 @@ void name_target(std::string& instruction, const std::multimap<std::size_t, std:
   if (instruction.empty() || (instruction[0] != 'j' && instruction.rfind("call", 0) != 0)) return;
   const std::size_t operand = instruction.rfind(" 0x");
   if (operand == std::string::npos) return;
-  const auto target = static_cast<std::size_t>(
-      std::strtoull(instruction.c_str() + operand + 1, nullptr, 16));
+  const auto target =
+      static_cast<std::size_t>(std::strtoull(instruction.c_str() + operand + 1, nullptr, 16));
   const auto found = labels.find(target);
   if (found != labels.end()) instruction += " <" + found->second + ">";
 }
@@ -211,8 +211,8 @@ std::string listing(const CodeBlob& blob, const std::string& objdump) {
   out.sentence(fmt::format("{}  isa={}  {} bytes", blob.symbol, to_string(blob.isa), blob.size()));
   std::vector<Line> lines = disassemble(blob, objdump);
   if (lines.empty() && blob.instruction_bytes() > 0) {
-    out.sentence(fmt::format(
-        "{} (GNU binutils) could not be run, so the code is shown as bytes", objdump));
+    out.sentence(
+        fmt::format("{} (GNU binutils) could not be run, so the code is shown as bytes", objdump));
     append_hex(out, blob, 0, blob.instruction_bytes());
   }
   std::multimap<std::size_t, std::string> labels;

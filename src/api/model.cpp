@@ -39,7 +39,8 @@ Status pack_weights(CompiledModel& model, const Weights& weights) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const LayerCode& layer = model.compiled.layers[static_cast<std::size_t>(steps[i].layer)];
     lower::pack(model.compiled.spec.cell, layer.layout, layer.widths, weights,
-                tensor_name("", steps[i].layer, steps[i].direction), model.packed.data() + model.weights_at[i]);
+                tensor_name("", steps[i].layer, steps[i].direction),
+                model.packed.data() + model.weights_at[i]);
   }
   return {};
 }
@@ -75,8 +76,8 @@ std::size_t Model::code_bytes() const noexcept {
 
 struct Session::Impl {
   std::unique_ptr<Runner> runner;
-  bool carries_state = true;     ///< forward models; others start anew at every call
-  bool state_is_set = true;  ///< by the user or by reset, for the next call
+  bool carries_state = true;  ///< forward models; others start anew at every call
+  bool state_is_set = true;   ///< by the user or by reset, for the next call
   bool verbose = false;
   std::atomic_flag in_use;  ///< set while run() is under way
 };
@@ -219,8 +220,8 @@ template <class Visit>
 Status for_state(const Runner& runner, std::string_view name, std::size_t size, Visit visit) {
   const Compilation& c = runner.model().compiled;
   const auto& states = c.spec.cell.states();
-  const auto it = std::find_if(states.begin(), states.end(),
-                               [&](const State& s) { return s.name == name; });
+  const auto it =
+      std::find_if(states.begin(), states.end(), [&](const State& s) { return s.name == name; });
   if (it == states.end()) {
     return Error(fmt::format("state {}: cell {} has no such state", name, c.spec.cell.name()));
   }

@@ -38,6 +38,11 @@ HoistLayout hoist_layout(const StepGraph& graph, const Widths& widths, bool hois
   return layout;
 }
 
+std::uint32_t chains_of(const FusedStage& stage, std::uint32_t k) {
+  constexpr std::uint32_t kShort = 16;  // below, joining the chains costs what they save
+  return stage.sums.size() == 1 && k >= kShort ? 2 : 1;
+}
+
 Sum initial_sum(const Context& ctx, int sum, std::uint16_t params) {
   Sum s;
   s.note = ctx.graph.exprs[at(ctx.graph.sums[at(sum)].expr)].name;
@@ -51,7 +56,10 @@ Sum initial_sum(const Context& ctx, int sum, std::uint16_t params) {
 
 std::uint32_t tile_rows(const Context& ctx, const Stage& stage, int wanted) {
   if (stage.products.empty()) return 1;
-  const auto vectors = static_cast<std::uint32_t>(stage.sums.size()) * stage.units_per_panel;
+  std::uint32_t vectors = static_cast<std::uint32_t>(stage.sums.size()) * stage.units_per_panel;
+  for (const jit::Product& p : stage.products) {
+    if (p.chains > 1) vectors = std::max(vectors, p.chains * stage.units_per_panel);
+  }
   return std::min(static_cast<std::uint32_t>(wanted), max_tile_rows(ctx.isa, vectors));
 }
 

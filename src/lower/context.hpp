@@ -70,14 +70,21 @@ class Buffers {
   std::map<std::pair<int, int>, std::uint16_t> ids_;
 };
 
+/// Partial sums that a product keeps: with one gate two, else one. One gate makes few sums, which
+/// would wait for each other; and where a single sum takes all products, halving its length keeps
+/// the rounding error below twice that of a blocked product. Part of the definition of the result,
+/// so it depends on the cell and its sizes only.
+std::uint32_t chains_of(const FusedStage& stage, std::uint32_t k);
+
 /// The sum before its products: its bias or zero.
 jit::Sum initial_sum(const Context& ctx, int sum, std::uint16_t params);
 
 /// The products of the stage's sums, one per packed matrix, in the order of the summation: those of
 /// the input first. `position` gives the place of a sum among the stage's accumulators, -1 if none.
 template <class Wanted, class Operand>
-std::vector<jit::Product> products_of(const Context& ctx, int fused, const std::vector<int>& position,
-                                 Wanted wanted, Operand operand) {
+std::vector<jit::Product> products_of(const Context& ctx, int fused,
+                                      const std::vector<int>& position, Wanted wanted,
+                                      Operand operand) {
   std::vector<jit::Product> out;
   for (const bool of_input : {true, false}) {
     for (const PackedMatrix& m : ctx.layout.matrices) {
@@ -85,6 +92,7 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused, const std::
       if (hoistable(ctx.graph, {0, m.operand}) != of_input) continue;
       jit::Product p;
       p.k = m.k;
+      p.chains = chains_of(ctx.layout.stages[at(fused)], m.k);
       p.weights = m.offset;
       p.panel_stride = m.panel_stride;
       p.gates_packed = static_cast<std::uint32_t>(m.parameters.size());

@@ -64,8 +64,12 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
   if (stage.sums.empty()) return stage;
   stage.products = products_of(
       ctx, fused_index, position,
-      [&](const PackedMatrix& m) { return hoistable(ctx.graph, {0, m.operand}); },
-      [&](int) { return Ref{ids.x, false, 0}; });
+      [&](const PackedMatrix& m) {
+        return hoistable(ctx.graph, {0, m.operand});
+      },
+      [&](int) {
+        return Ref{ids.x, false, 0};
+      });
   stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
   return stage;
 }

@@ -38,8 +38,8 @@ Status check_limits(const KernelPlan& plan) {
                              jit::kMaxBuffers));
   }
   if (plan.stages.size() > jit::kMaxStages) {
-    return Error(fmt::format("cell: {} stages in a step, at most {} can be run",
-                             plan.stages.size(), jit::kMaxStages));
+    return Error(fmt::format("cell: {} stages in a step, at most {} can be run", plan.stages.size(),
+                             jit::kMaxStages));
   }
   for (const Stage& s : plan.stages) {
     if (s.epilogue.size() > jit::kMaxEpilogue) {
@@ -65,8 +65,8 @@ Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const W
   const bool any = std::any_of(graph.sums.begin(), graph.sums.end(),
                                [&](const SumExpr& s) { return has_hoistable(graph, s); });
   const bool hoist = schedule.hoist_block > 0 && any;
-  const Context ctx{cell, graph, widths, layout, schedule, isa, batch,
-                    hoist_layout(graph, widths, hoist)};
+  const Context ctx{cell,     graph, widths, layout,
+                    schedule, isa,   batch,  hoist_layout(graph, widths, hoist)};
   LayerPlans out;
   out.step = build_step(ctx, name + ".step");
   if (auto st = check_limits(out.step.plan); !st) return st.error();

@@ -149,8 +149,12 @@ class Builder {
         e.kind = Kind::parameter;
         e.index = n.parameter;
         break;
-      case Op::constant: e.kind = Kind::constant; break;
-      default: fill_element(id, e); break;
+      case Op::constant:
+        e.kind = Kind::constant;
+        break;
+      default:
+        fill_element(id, e);
+        break;
     }
     return push(std::move(e));
   }
@@ -230,8 +234,8 @@ class Builder {
 
   int state_index(int id) const {
     const auto& states = cell_.states();
-    const auto it = std::find_if(states.begin(), states.end(),
-                                 [id](const State& s) { return s.node == id; });
+    const auto it =
+        std::find_if(states.begin(), states.end(), [id](const State& s) { return s.node == id; });
     return static_cast<int>(it - states.begin());
   }
 

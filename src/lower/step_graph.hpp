@@ -40,8 +40,8 @@ struct SumProduct {
 /// bias + products, accumulated in one chain: those of the sequence input first (lowering orders
 /// them so, hoisted or not), then the others in the order of the packed matrices.
 struct SumExpr {
-  int expr = -1;              ///< the value that holds it
-  std::vector<int> biases;    ///< parameter vectors, added up when the weights are packed
+  int expr = -1;            ///< the value that holds it
+  std::vector<int> biases;  ///< parameter vectors, added up when the weights are packed
   std::vector<SumProduct> products;
 };
 

@@ -104,9 +104,12 @@ class StepPlan {
 
   Ref leaf(const Expr& e) {
     switch (e.kind) {
-      case Kind::input: return {buffers_.get(Role::input, e.index), false, 0};
-      case Kind::state: return {buffers_.get(Role::state, e.index), false, 0};
-      default: return {params_, false, ctx_.layout.parameters[at(e.index)].offset};
+      case Kind::input:
+        return {buffers_.get(Role::input, e.index), false, 0};
+      case Kind::state:
+        return {buffers_.get(Role::state, e.index), false, 0};
+      default:
+        return {params_, false, ctx_.layout.parameters[at(e.index)].offset};
     }
   }
 
@@ -221,13 +224,17 @@ class StepPlan {
     i.p = e.p;
     i.q = e.q;
     switch (e.kind) {
-      case Kind::constant: i.action = Action::constant; return push(std::move(i));
+      case Kind::constant:
+        i.action = Action::constant;
+        return push(std::move(i));
       case Kind::input:
       case Kind::state:
-      case Kind::parameter: return emit_load(e, leaf(e));
+      case Kind::parameter:
+        return emit_load(e, leaf(e));
       case Kind::sum:
       case Kind::element:
-      case Kind::fma: break;
+      case Kind::fma:
+        break;
     }
     const int home = map_.home[at(id)];
     if (home >= 0 && home != stage_) return emit_load(e, scratch(id));

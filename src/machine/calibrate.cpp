@@ -152,16 +152,14 @@ class Calibrator {
   /// Median over streams that are larger than the level of what it serves of them. Forward, such a
   /// stream comes from the level beyond: the two walks are timed one after the other, so that what
   /// disturbs one disturbs both. Never less than a stream that fits.
-  std::uint64_t alternating_capacity(std::uint64_t fits, std::uint64_t stated,
-                                     double inner) const {
+  std::uint64_t alternating_capacity(std::uint64_t fits, std::uint64_t stated, double inner) const {
     const Walk alternating{true, static_cast<std::size_t>(stated / kGroupsPerLevel)};
     std::vector<double> found;
     for (const double factor : {1.5, 2.0, 3.0}) {
       const std::size_t bytes = scaled(stated, factor);
       if (bytes > buffer_.bytes()) continue;
       const double outer = read(bytes, {});
-      found.push_back(
-          served(static_cast<double>(bytes), read(bytes, alternating), inner, outer));
+      found.push_back(served(static_cast<double>(bytes), read(bytes, alternating), inner, outer));
     }
     return std::max(fits, static_cast<std::uint64_t>(median(std::move(found))));
   }
@@ -171,8 +169,8 @@ class Calibrator {
     out_.cores = static_cast<int>(cpus.size());
     for (LevelRates& level : out_.levels) {
       for (int round = 0; round < kTogetherRounds; ++round) {
-        const Result<double> rate = read_rate_together(
-            probe_, cpus, together_bytes(level, cpus.size()), kTogetherSeconds);
+        const Result<double> rate =
+            read_rate_together(probe_, cpus, together_bytes(level, cpus.size()), kTogetherSeconds);
         if (!rate.ok()) return rate.error();
         level.all_cores_gbytes_per_s = std::max(level.all_cores_gbytes_per_s, *rate * 1e-9);
       }

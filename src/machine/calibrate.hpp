@@ -15,18 +15,18 @@ namespace deepcpu {
 /// Rates of one core for one ISA.
 struct IsaRates {
   Isa isa = Isa::interpreter;
-  double fma_gflops = 0.0;              ///< float32, in registers; an FMA counts as two
-  double fma_l1_gbytes_per_s = 0.0;     ///< FMA with a memory operand, data in the first level
-  double load_l1_gbytes_per_s = 0.0;    ///< plain loads, data in the first level
+  double fma_gflops = 0.0;            ///< float32, in registers; an FMA counts as two
+  double fma_l1_gbytes_per_s = 0.0;   ///< FMA with a memory operand, data in the first level
+  double load_l1_gbytes_per_s = 0.0;  ///< plain loads, data in the first level
   bool operator==(const IsaRates&) const = default;
 };
 
 /// Where a stream comes from that is read over and over: a cache level or memory.
 struct LevelRates {
-  std::string name;                      ///< l1, l2, l3, memory
-  std::uint64_t stream_bytes = 0;        ///< size of the stream that was timed
-  double gbytes_per_s = 0.0;             ///< one core, FMA with a memory operand, best ISA
-  double all_cores_gbytes_per_s = 0.0;   ///< sum over all cores, each with its own stream
+  std::string name;                     ///< l1, l2, l3, memory
+  std::uint64_t stream_bytes = 0;       ///< size of the stream that was timed
+  double gbytes_per_s = 0.0;            ///< one core, FMA with a memory operand, best ISA
+  double all_cores_gbytes_per_s = 0.0;  ///< sum over all cores, each with its own stream
   /// Bytes of a larger stream that the level still serves when the stream is walked over and over:
   /// always forward, and alternating (forward, then backward). 0 for memory.
   std::uint64_t capacity_forward = 0;
@@ -45,15 +45,15 @@ struct CoreLatency {
 struct Calibration {
   Machine machine;
   double clock_ghz = 0.0;
-  std::vector<IsaRates> isas;      ///< every ISA of the machine that has code, weakest first
-  std::vector<LevelRates> levels;  ///< nearest first; the last is memory
+  std::vector<IsaRates> isas;          ///< every ISA of the machine that has code, weakest first
+  std::vector<LevelRates> levels;      ///< nearest first; the last is memory
   std::vector<CoreLatency> latencies;  ///< pairs that were measured; empty with one processor
-  double latency_ns = 0.0;         ///< their median; 0 with one processor
-  double wake_us = 0.0;            ///< from the wake-up call to the parked thread running; 0 alike
+  double latency_ns = 0.0;             ///< their median; 0 with one processor
+  double wake_us = 0.0;  ///< from the wake-up call to the parked thread running; 0 alike
   // Evidence, not part of the key.
-  int cores = 1;                   ///< that took part in the rates of all cores
-  double seconds = 0.0;            ///< that the measuring took
-  std::string version;             ///< of the library
+  int cores = 1;         ///< that took part in the rates of all cores
+  double seconds = 0.0;  ///< that the measuring took
+  std::string version;   ///< of the library
 };
 
 struct CalibrateOptions {

@@ -16,14 +16,14 @@ struct Range {
   double low;
   double high;
 };
-constexpr Range kClock{0.01, 20.0};             // GHz
-constexpr Range kFlops{0.01, 1e5};              // GFLOP/s of one core
-constexpr Range kReads{0.01, 1e5};              // GB/s of one core
-constexpr Range kAllReads{0.01, 1e8};           // GB/s of all cores
-constexpr Range kLatency{1.0, 1e6};             // ns
-constexpr Range kWake{0.05, 1e6};               // us
-constexpr Range kStream{1024.0, 1e13};          // bytes
-constexpr Range kCapacity{1024.0, 1e13};        // bytes
+constexpr Range kClock{0.01, 20.0};       // GHz
+constexpr Range kFlops{0.01, 1e5};        // GFLOP/s of one core
+constexpr Range kReads{0.01, 1e5};        // GB/s of one core
+constexpr Range kAllReads{0.01, 1e8};     // GB/s of all cores
+constexpr Range kLatency{1.0, 1e6};       // ns
+constexpr Range kWake{0.05, 1e6};         // us
+constexpr Range kStream{1024.0, 1e13};    // bytes
+constexpr Range kCapacity{1024.0, 1e13};  // bytes
 
 /// Collects the first refusal.
 class Checker {
@@ -133,9 +133,9 @@ std::string to_text(const Calibration& c) {
   fmt::format_to(add, "\n{:<8}{:>12}{:>16}{:>16}{:>18}{:>18}\n", "level", "stream KiB",
                  "one core GB/s", "all cores GB/s", "forward KiB", "alternating KiB");
   for (const LevelRates& l : c.levels) {
-    fmt::format_to(add, "{:<8}{:>12}{:>16.1f}{:>16.1f}{:>18}{:>18}\n", l.name,
-                   l.stream_bytes >> 10, l.gbytes_per_s, l.all_cores_gbytes_per_s,
-                   l.capacity_forward >> 10, l.capacity_alternating >> 10);
+    fmt::format_to(add, "{:<8}{:>12}{:>16.1f}{:>16.1f}{:>18}{:>18}\n", l.name, l.stream_bytes >> 10,
+                   l.gbytes_per_s, l.all_cores_gbytes_per_s, l.capacity_forward >> 10,
+                   l.capacity_alternating >> 10);
   }
   if (!c.latencies.empty()) {
     fmt::format_to(add, "\none-way latency between cores {:.0f} ns (median of {} pairs)\n",

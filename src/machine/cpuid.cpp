@@ -39,20 +39,13 @@ struct Feature {
 /// Intel's manual, volume 2, CPUID; the same bits on AMD. Append only: the order is part of the
 /// machine key.
 constexpr Feature kFeatures[] = {
-    {"avx", 1, 0, Word::ecx, 28, kYmmState},
-    {"avx2", 7, 0, Word::ebx, 5, kYmmState},
-    {"fma", 1, 0, Word::ecx, 12, kYmmState},
-    {"f16c", 1, 0, Word::ecx, 29, kYmmState},
-    {"avx_vnni", 7, 1, Word::eax, 4, kYmmState},
-    {"avx512f", 7, 0, Word::ebx, 16, kZmmState},
-    {"avx512bw", 7, 0, Word::ebx, 30, kZmmState},
-    {"avx512dq", 7, 0, Word::ebx, 17, kZmmState},
-    {"avx512vl", 7, 0, Word::ebx, 31, kZmmState},
-    {"avx512_vnni", 7, 0, Word::ecx, 11, kZmmState},
-    {"avx512_bf16", 7, 1, Word::eax, 5, kZmmState},
-    {"avx512_fp16", 7, 0, Word::edx, 23, kZmmState},
-    {"amx_tile", 7, 0, Word::edx, 24, kTileState},
-    {"amx_int8", 7, 0, Word::edx, 25, kTileState},
+    {"avx", 1, 0, Word::ecx, 28, kYmmState},        {"avx2", 7, 0, Word::ebx, 5, kYmmState},
+    {"fma", 1, 0, Word::ecx, 12, kYmmState},        {"f16c", 1, 0, Word::ecx, 29, kYmmState},
+    {"avx_vnni", 7, 1, Word::eax, 4, kYmmState},    {"avx512f", 7, 0, Word::ebx, 16, kZmmState},
+    {"avx512bw", 7, 0, Word::ebx, 30, kZmmState},   {"avx512dq", 7, 0, Word::ebx, 17, kZmmState},
+    {"avx512vl", 7, 0, Word::ebx, 31, kZmmState},   {"avx512_vnni", 7, 0, Word::ecx, 11, kZmmState},
+    {"avx512_bf16", 7, 1, Word::eax, 5, kZmmState}, {"avx512_fp16", 7, 0, Word::edx, 23, kZmmState},
+    {"amx_tile", 7, 0, Word::edx, 24, kTileState},  {"amx_int8", 7, 0, Word::edx, 25, kTileState},
     {"amx_bf16", 7, 0, Word::edx, 22, kTileState},
 };
 
@@ -60,9 +53,7 @@ constexpr Feature kFeatures[] = {
 class Leaves {
  public:
   explicit Leaves(const CpuQueries& cpu)
-      : cpu_(cpu),
-        basic_(cpu.cpuid(0, 0).eax),
-        extended_(cpu.cpuid(0x80000000, 0).eax) {}
+      : cpu_(cpu), basic_(cpu.cpuid(0, 0).eax), extended_(cpu.cpuid(0x80000000, 0).eax) {}
 
   CpuidWords operator()(std::uint32_t leaf, std::uint32_t subleaf = 0) const {
     const std::uint32_t last = leaf >= 0x80000000 ? extended_ : basic_;

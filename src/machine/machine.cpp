@@ -23,9 +23,8 @@ constexpr std::uint64_t kAssumedL2 = 256 << 10;
 void assume(Cache& cache, const char* name, std::uint64_t bytes, Machine& out) {
   if (cache.bytes != 0) return;
   cache.bytes = bytes;
-  out.notes.push_back(
-      fmt::format("{}: neither CPUID nor sysfs gives its size; {} KiB is assumed", name,
-                  bytes >> 10));
+  out.notes.push_back(fmt::format("{}: neither CPUID nor sysfs gives its size; {} KiB is assumed",
+                                  name, bytes >> 10));
 }
 
 Machine detect() {
@@ -63,8 +62,8 @@ std::string cache_text(const Cache& cache) {
 std::string key_word(std::string_view text) {
   std::string word(text);
   for (char& c : word) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                       (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '.' || c == '-' || c == '_';
     if (!plain) c = '_';
   }
   return word.empty() ? "unknown" : word;
@@ -113,8 +112,8 @@ std::string to_text(const Machine& m) {
   const auto row = [&](const char* name, const std::string& value) {
     fmt::format_to(std::back_inserter(out), "{:<12}{}\n", name, value);
   };
-  row("cpu", fmt::format("{} (family {}, model {}, stepping {}){}", m.model_name, m.family,
-                         m.model, m.stepping, m.hypervisor ? ", virtual" : ""));
+  row("cpu", fmt::format("{} (family {}, model {}, stepping {}){}", m.model_name, m.family, m.model,
+                         m.stepping, m.hypervisor ? ", virtual" : ""));
   row("vendor", m.vendor);
   row("isa", fmt::format("{}", to_string(m.isa)));
   row("features", m.features.empty() ? "none" : fmt::format("{}", fmt::join(m.features, " ")));

@@ -14,8 +14,8 @@ namespace deepcpu {
 /// One level of data or unified cache, as the CPU or the kernel describes it. What one core gets
 /// of a shared level can be far less; that is measured, never read from here.
 struct Cache {
-  std::uint64_t bytes = 0;  ///< of one instance; 0 = there is none or it is unknown
-  std::uint32_t line = 64;  ///< bytes
+  std::uint64_t bytes = 0;      ///< of one instance; 0 = there is none or it is unknown
+  std::uint32_t line = 64;      ///< bytes
   std::uint32_t shared_by = 1;  ///< logical processors that share one instance
   bool operator==(const Cache&) const = default;
 };

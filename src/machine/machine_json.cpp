@@ -143,8 +143,7 @@ Json write(const T& value) {
 /// Takes fields out of one object. The first mistake is kept; the rest is skipped.
 class Reader {
  public:
-  Reader(const nlohmann::json& object, std::string path)
-      : object_(object), path_(std::move(path)) {
+  Reader(const nlohmann::json& object, std::string path) : object_(object), path_(std::move(path)) {
     if (!object_.is_object()) fail(path_, "must be an object");
   }
 
@@ -197,7 +196,7 @@ class Reader {
     out = *isa;
   }
   template <class T>
-    requires std::is_integral_v<T>
+  requires std::is_integral_v<T>
   void read(const std::string& at, const nlohmann::json& in, T& out) {
     constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<T>::max());
     if (!in.is_number_unsigned() || in.get<std::uint64_t>() > kMost) {
@@ -216,7 +215,7 @@ class Reader {
     }
   }
   template <class T>
-    requires std::is_class_v<T>
+  requires std::is_class_v<T>
   void read(const std::string& at, const nlohmann::json& in, T& out) {
     Reader inner(in, at);
     fields(inner, out);

@@ -35,14 +35,13 @@ double best_rate(double work, Effort effort, const std::function<void(std::uint6
 }  // namespace
 
 double steady_seconds() noexcept {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 Result<ProbeBuffer> ProbeBuffer::make(std::size_t bytes) {
-  void* pages = bytes == 0 ? MAP_FAILED
-                           : mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* pages =
+      bytes == 0 ? MAP_FAILED
+                 : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (pages == MAP_FAILED) {
     return Error(fmt::format("probe buffer bytes={}: the system gives no such memory", bytes));
   }
@@ -111,8 +110,8 @@ double Probe::clock_hz(Effort effort) const {
 
 double Probe::fma_flops(Effort effort) const {
   constexpr std::uint64_t kBlocks = 64;
-  const double flops = 2.0 * static_cast<double>(lanes(isa_)) *
-                       static_cast<double>(jit::kRateVectors * kBlocks);
+  const double flops =
+      2.0 * static_cast<double>(lanes(isa_)) * static_cast<double>(jit::kRateVectors * kBlocks);
   return best_rate(flops, effort, [&](std::uint64_t passes) {
     jit::RateArgs args{};
     args.groups = 1;
@@ -124,8 +123,8 @@ double Probe::fma_flops(Effort effort) const {
   });
 }
 
-double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes,
-                        Walk walk, Effort effort) const {
+double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes, Walk walk,
+                        Effort effort) const {
   jit::RateArgs args = stream(buffer, bytes, walk);
   const double pass = static_cast<double>(args.groups * args.blocks * jit::rate_block_bytes(isa_));
   return best_rate(pass, effort, [&](std::uint64_t passes) {

@@ -57,8 +57,8 @@ class Probe {
   double fma_flops(Effort effort = {}) const;
   /// Bytes per second when the first `bytes` of a buffer (rounded down to whole groups or blocks,
   /// at least one) are read over and over by `kind`, fma_memory or load.
-  double read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes,
-                   Walk walk = {}, Effort effort = {}) const;
+  double read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes, Walk walk = {},
+                   Effort effort = {}) const;
   /// The same for one thread of several: reads from `start` on (steady clock, seconds) for
   /// `seconds` and gives its own rate.
   double read_rate_between(const ProbeBuffer& buffer, std::size_t bytes, double start,

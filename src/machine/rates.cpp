@@ -9,8 +9,8 @@ namespace deepcpu {
 
 Result<Rates> measure_rates(const Machine& machine, Isa isa) {
   if (isa > machine.isa) {
-    return Error(fmt::format("isa={}: the machine has at most {}", to_string(isa),
-                             to_string(machine.isa)));
+    return Error(
+        fmt::format("isa={}: the machine has at most {}", to_string(isa), to_string(machine.isa)));
   }
   const Result<Probe> probe = Probe::make(isa);
   if (!probe.ok()) return probe.error();

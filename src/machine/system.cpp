@@ -136,8 +136,8 @@ std::vector<int> affinity() {
   // The kernel refuses a set that is smaller than its own, so the set grows until it fits.
   constexpr int kMost = 1 << 20;
   for (int cpus = 1024; cpus <= kMost; cpus *= 2) {
-    const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(
-        CPU_ALLOC(cpus), [](cpu_set_t* s) { CPU_FREE(s); });
+    const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(cpus),
+                                                               [](cpu_set_t* s) { CPU_FREE(s); });
     if (set == nullptr) break;
     const std::size_t bytes = CPU_ALLOC_SIZE(cpus);
     CPU_ZERO_S(bytes, set.get());

@@ -61,15 +61,15 @@ float element(std::span<const float> data, const Stack& s, std::int64_t row, std
 
 }  // namespace
 
-Status Weights::add_gates(std::string name, std::string_view gates,
-                          std::vector<std::int64_t> shape, std::span<const float> data,
-                          bool transposed) {
+Status Weights::add_gates(std::string name, std::string_view gates, std::vector<std::int64_t> shape,
+                          std::span<const float> data, bool transposed) {
   const std::string from = own_letters(gates);
   const std::string_view to = find_order(from);
   if (to.empty()) {
-    return Error(fmt::format("gates={}: must hold the letters of one of ifgo, rzn, ifo (c for g, "
-                             "h for n) once each",
-                             quote(gates)));
+    return Error(
+        fmt::format("gates={}: must hold the letters of one of ifgo, rzn, ifo (c for g, "
+                    "h for n) once each",
+                    quote(gates)));
   }
   const auto stack = measure(name, static_cast<std::int64_t>(to.size()), shape, transposed);
   if (!stack) return stack.error();

@@ -57,8 +57,8 @@ class KernelCache {
     bool done = false;    ///< compiled, well or not
     std::string message;  ///< of the error
     std::thread::id owner;
-    const jit::KernelPlan* key = nullptr;         ///< the map's own key, while `listed`
-    bool listed = false;                          ///< in the map
+    const jit::KernelPlan* key = nullptr;             ///< the map's own key, while `listed`
+    bool listed = false;                              ///< in the map
     std::list<const jit::KernelPlan*>::iterator use;  ///< place in uses_, once done and listed
   };
   struct Hash {
@@ -78,7 +78,7 @@ class KernelCache {
   std::condition_variable finished_;
   std::size_t capacity_;
   std::unordered_map<jit::KernelPlan, EntryPtr, Hash> entries_;
-  std::list<const jit::KernelPlan*> uses_;                        ///< most recently used first
+  std::list<const jit::KernelPlan*> uses_;                         ///< most recently used first
   std::unordered_map<std::thread::id, const Entry*> waiting_for_;  ///< threads inside wait()
   KernelCounters counters_;
 };

@@ -14,7 +14,8 @@ constexpr std::int64_t kPlainBlock = 64;
 
 std::int64_t block_of(const ModelSpec& spec, const Schedule& schedule) {
   std::int64_t block = 0;
-  for (const LayerSchedule& l : schedule.layers) block = std::max<std::int64_t>(block, l.hoist_block);
+  for (const LayerSchedule& l : schedule.layers)
+    block = std::max<std::int64_t>(block, l.hoist_block);
   if (block == 0 && spec.layers() > 1) block = kPlainBlock;
   return block;
 }
@@ -23,9 +24,12 @@ std::int64_t block_of(const ModelSpec& spec, const Schedule& schedule) {
 /// layers.
 int groups_of(const ModelSpec& spec, const Schedule& schedule) {
   switch (schedule.parallel) {
-    case Parallel::none: return 1;
-    case Parallel::directions: return std::min(spec.directions(), schedule.threads);
-    case Parallel::wavefront: return std::min(spec.layers(), schedule.threads);
+    case Parallel::none:
+      return 1;
+    case Parallel::directions:
+      return std::min(spec.directions(), schedule.threads);
+    case Parallel::wavefront:
+      return std::min(spec.layers(), schedule.threads);
   }
   return 1;
 }

@@ -21,8 +21,8 @@ void RowOrder::set(std::span<const std::int64_t> lengths, std::int64_t steps) {
 }
 
 std::int32_t RowOrder::live(std::int64_t step) const {
-  const auto end = std::find_if(length_.begin(), length_.end(),
-                                [step](std::int64_t n) { return n <= step; });
+  const auto end =
+      std::find_if(length_.begin(), length_.end(), [step](std::int64_t n) { return n <= step; });
   return static_cast<std::int32_t>(end - length_.begin());
 }
 

@@ -151,8 +151,8 @@ Runner::View Runner::view_of(const Part& part, lower::BufferRole role, const Run
     v.row = handover_row_[at(boundary)];
     v.step = v.row * batch_;
     v.absolute = program_->whole_sequence;
-    const auto slot =
-        static_cast<std::int64_t>(block.number % static_cast<std::uint64_t>(program_->handover_slots));
+    const auto slot = static_cast<std::int64_t>(
+        block.number % static_cast<std::uint64_t>(program_->handover_slots));
     v.base = handover_[at(boundary)].data() +
              (program_->whole_sequence ? 0 : slot * program_->block * v.step);
   }

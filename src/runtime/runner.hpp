@@ -126,8 +126,8 @@ class Runner {
   RowOrder order_;
   AlignedBytes spare_;  ///< rows of one state while they are permuted
   const RunInput* in_ = nullptr;
-  std::uint64_t parity_ = 0;        ///< time steps done so far, mod 2
-  std::uint64_t blocks_done_ = 0;   ///< blocks of all runs so far
+  std::uint64_t parity_ = 0;       ///< time steps done so far, mod 2
+  std::uint64_t blocks_done_ = 0;  ///< blocks of all runs so far
 };
 
 }  // namespace deepcpu

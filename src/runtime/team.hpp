@@ -30,7 +30,8 @@ class ThreadTeam {
 
   /// Whether all helpers could be started.
   bool complete() const noexcept { return complete_; }
-  /// Runs work(context, p) for p = 0 .. helpers: 0 on the calling thread. Returns when all are done.
+  /// Runs work(context, p) for p = 0 .. helpers: 0 on the calling thread. Returns when all are
+  /// done.
   void run(Work work, void* context) noexcept;
 
  private:

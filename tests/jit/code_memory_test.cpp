@@ -38,8 +38,8 @@ std::vector<std::byte> bytes(std::initializer_list<int> values) {
 
 /// push rbp; mov rbp, rsp; mov eax, 42; nop; jmp 0x9; pop rbp; ret; 8 bytes of constants.
 std::vector<std::byte> sample_code() {
-  return bytes({0x55, 0x48, 0x89, 0xe5, 0xb8, 42, 0, 0, 0, 0x90, 0xeb, 0xfd, 0x5d, 0xc3, 0xcc, 0xcc,
-                0x00, 0x00, 0x80, 0x3f, 0x78, 0x56, 0x34, 0x12});
+  return bytes({0x55, 0x48, 0x89, 0xe5, 0xb8, 42,   0,    0,    0,    0x90, 0xeb, 0xfd,
+                0x5d, 0xc3, 0xcc, 0xcc, 0x00, 0x00, 0x80, 0x3f, 0x78, 0x56, 0x34, 0x12});
 }
 
 CodeBlob sample_blob() {
@@ -115,8 +115,7 @@ TEST_CASE("code memory runs what was copied in and cannot be written") {
 
   const auto code = bytes({0xb8, 42, 0, 0, 0, 0xc3});  // mov eax, 42; ret
   const CodeMemory small = CodeMemory::make(code).value();
-  const auto call =
-      reinterpret_cast<int (*)()>(reinterpret_cast<std::uintptr_t>(small.data()));
+  const auto call = reinterpret_cast<int (*)()>(reinterpret_cast<std::uintptr_t>(small.data()));
   CHECK(call() == 42);
 }
 
@@ -253,8 +252,7 @@ TEST_CASE("the ELF image names the code's address range and its labels") {
   CHECK(header.e_machine == EM_X86_64);
   std::vector<Elf64_Shdr> sections(header.e_shnum);
   REQUIRE(header.e_shoff + header.e_shnum * sizeof(Elf64_Shdr) == image.size());
-  std::memcpy(sections.data(), image.data() + header.e_shoff,
-              sections.size() * sizeof(Elf64_Shdr));
+  std::memcpy(sections.data(), image.data() + header.e_shoff, sections.size() * sizeof(Elf64_Shdr));
   const auto text_at = [&](const Elf64_Shdr& table, Elf64_Word offset) {
     return std::string(reinterpret_cast<const char*>(image.data()) + table.sh_offset + offset);
   };
@@ -283,10 +281,19 @@ TEST_CASE("the listing merges instructions, labels and notes") {
   const std::string text = inspect::listing(*blob);
   INFO(text);
   const std::vector<std::string> in_order = {
-      "; deepcpu.sample.i2.h3.avx2.0123  isa=avx2  24 bytes\n", "entry:\n", "0:  push   rbp\n",
-      "1:  mov    rbp,rsp\n", "; the answer [4, 9)\n", "4:  mov    eax,0x2a\n", "timestep:\n",
-      "; c = f*c + i*g [9, a)\n", "9:  nop\n", "a:  jmp    0x9 <timestep>\n", "ret\n",
-      "constants:\n", "10:  .long 0x3f800000 0x12345678\n"};
+      "; deepcpu.sample.i2.h3.avx2.0123  isa=avx2  24 bytes\n",
+      "entry:\n",
+      "0:  push   rbp\n",
+      "1:  mov    rbp,rsp\n",
+      "; the answer [4, 9)\n",
+      "4:  mov    eax,0x2a\n",
+      "timestep:\n",
+      "; c = f*c + i*g [9, a)\n",
+      "9:  nop\n",
+      "a:  jmp    0x9 <timestep>\n",
+      "ret\n",
+      "constants:\n",
+      "10:  .long 0x3f800000 0x12345678\n"};
   std::size_t at = 0;
   for (const std::string& part : in_order) {
     INFO(part);

@@ -141,11 +141,10 @@ TEST_CASE("factors are used, and no work is no work") {
 }
 
 TEST_CASE("rate loops: same input, same bytes, one timed instruction per vector") {
-  const std::pair<RateKind, std::string> expected[] = {
-      {RateKind::fma_registers, "vfmadd231ps"},
-      {RateKind::fma_memory, "vfmadd231ps"},
-      {RateKind::load, "vmovaps"},
-      {RateKind::add_chain, "add    r11,"}};
+  const std::pair<RateKind, std::string> expected[] = {{RateKind::fma_registers, "vfmadd231ps"},
+                                                       {RateKind::fma_memory, "vfmadd231ps"},
+                                                       {RateKind::load, "vmovaps"},
+                                                       {RateKind::add_chain, "add    r11,"}};
   for (const Isa isa : {Isa::avx2, Isa::avx512}) {
     for (const auto& [kind, instruction] : expected) {
       const std::string text = inspect::listing(RateKernel::make(kind, isa).value().code());

@@ -51,25 +51,40 @@ double max_of(double a, double b) { return either_nan(a, b) ? std::nan("") : std
 /// Element-wise operations, from the formulas in cell.hpp.
 double apply(Op op, double a, double b, double p, double q, Rounding& round) {
   switch (op) {
-    case Op::add: return round.operation(a + b);
-    case Op::sub: return round.operation(a - b);
-    case Op::mul: return round.operation(a * b);
-    case Op::neg: return -a;
-    case Op::min: return min_of(a, b);
-    case Op::max: return max_of(a, b);
-    case Op::one_minus: return round.operation(1.0 - a);
-    case Op::sigmoid: return round.operation(1.0 / (1.0 + std::exp(-a)), 3.0);
-    case Op::tanh: return round.operation(std::tanh(a), 3.0);
-    case Op::relu: return max_of(a, 0.0);
-    case Op::leaky_relu: return a > 0.0 ? a : round.operation(p * a);
+    case Op::add:
+      return round.operation(a + b);
+    case Op::sub:
+      return round.operation(a - b);
+    case Op::mul:
+      return round.operation(a * b);
+    case Op::neg:
+      return -a;
+    case Op::min:
+      return min_of(a, b);
+    case Op::max:
+      return max_of(a, b);
+    case Op::one_minus:
+      return round.operation(1.0 - a);
+    case Op::sigmoid:
+      return round.operation(1.0 / (1.0 + std::exp(-a)), 3.0);
+    case Op::tanh:
+      return round.operation(std::tanh(a), 3.0);
+    case Op::relu:
+      return max_of(a, 0.0);
+    case Op::leaky_relu:
+      return a > 0.0 ? a : round.operation(p * a);
     case Op::hard_sigmoid: {
       const double line = round.operation(round.operation(p * a) + q);
       return min_of(1.0, max_of(0.0, line));
     }
-    case Op::softsign: return round.operation(a / round.operation(1.0 + std::abs(a)));
-    case Op::exp: return round.operation(std::exp(a), 1.5);
-    case Op::clip: return min_of(q, max_of(p, a));
-    default: fail("not an element-wise operation");
+    case Op::softsign:
+      return round.operation(a / round.operation(1.0 + std::abs(a)));
+    case Op::exp:
+      return round.operation(std::exp(a), 1.5);
+    case Op::clip:
+      return min_of(q, max_of(p, a));
+    default:
+      fail("not an element-wise operation");
   }
 }
 
@@ -91,8 +106,7 @@ Vec load_parameter(const ModelSpec& spec, const Parameter& parameter, const Weig
 /// One layer in one direction: the cell with its numbers.
 class Walker {
  public:
-  Walker(const ModelSpec& spec, const Weights& weights, int layer, int direction,
-         Rounding& round)
+  Walker(const ModelSpec& spec, const Weights& weights, int layer, int direction, Rounding& round)
       : spec_(spec), cell_(spec.cell), layer_(layer), round_(round) {
     for (const Parameter& p : cell_.parameters()) {
       parameters_.push_back(load_parameter(spec, p, weights, layer, direction));
@@ -124,11 +138,20 @@ class Walker {
     const Node& node = cell_.nodes()[id];
     switch (node.op) {
       case Op::input:
-      case Op::state: return;
-      case Op::parameter: values_[id] = parameters_[index(node.parameter)]; return;
-      case Op::constant: values_[id] = Vec(1, static_cast<double>(node.p)); return;
-      case Op::matmul: values_[id] = product(node); return;
-      default: values_[id] = elements(node); return;
+      case Op::state:
+        return;
+      case Op::parameter:
+        values_[id] = parameters_[index(node.parameter)];
+        return;
+      case Op::constant:
+        values_[id] = Vec(1, static_cast<double>(node.p));
+        return;
+      case Op::matmul:
+        values_[id] = product(node);
+        return;
+      default:
+        values_[id] = elements(node);
+        return;
     }
   }
 
@@ -255,8 +278,7 @@ class Run {
 
   std::int64_t state_offset(const State& state, const Place& place) const {
     const std::int64_t width = width_of(spec_, state.dim, place.layer);
-    return state_elements(state, place.layer) +
-           (place.direction * spec_.batch + place.row) * width;
+    return state_elements(state, place.layer) + (place.direction * spec_.batch + place.row) * width;
   }
 
   Vec state_row(const State& state, const Place& place) const {
@@ -291,10 +313,14 @@ class Run {
 
 std::int64_t width_of(const ModelSpec& spec, Dim dim, int layer) {
   switch (dim) {
-    case Dim::one: return 1;
-    case Dim::hidden: return spec.hidden[index(layer)];
-    case Dim::proj: return spec.projection;
-    case Dim::input: break;
+    case Dim::one:
+      return 1;
+    case Dim::hidden:
+      return spec.hidden[index(layer)];
+    case Dim::proj:
+      return spec.projection;
+    case Dim::input:
+      break;
   }
   if (layer == 0) return spec.input;
   const std::int64_t below = width_of(spec, spec.cell.output_dim(), layer - 1);

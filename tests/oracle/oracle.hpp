@@ -28,7 +28,7 @@ struct Input {
 };
 
 struct Output {
-  std::vector<double> y;                            ///< [T,B,output_width]
+  std::vector<double> y;                             ///< [T,B,output_width]
   std::map<std::string, std::vector<double>> final;  ///< shaped as Input::initial
 };
 

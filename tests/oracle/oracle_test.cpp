@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The graph walker against the textbook formulas, and the walker's handling of sequences.
+#include "tests/oracle/oracle.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -7,7 +9,6 @@
 
 #include "deepcpu/model.hpp"
 #include "tests/catch.hpp"
-#include "tests/oracle/oracle.hpp"
 #include "tests/oracle/textbook.hpp"
 #include "tests/support/random.hpp"
 
@@ -148,10 +149,8 @@ TEST_CASE("the built-in GRU is the textbook's") {
   for (const bool after : {true, false}) {
     const std::string option = after ? "" : ",reset=before";
     for (const std::string dims : {"i5h7b3", "i3h6l3b2"}) {
-      check_stack("gru:" + dims + option,
-                  [&](const auto& w, const Sequence& x, Vector& h, Vector&) {
-                    return textbook::gru(w, x, h, after);
-                  });
+      check_stack("gru:" + dims + option, [&](const auto& w, const Sequence& x, Vector& h,
+                                              Vector&) { return textbook::gru(w, x, h, after); });
     }
   }
 }

@@ -21,12 +21,12 @@ using Vector = std::vector<double>;
 
 /// Gates stacked by rows in PyTorch's order. `bias` is the input bias, `recurrent_bias` the other.
 struct LayerWeights {
-  Matrix input;            ///< [gates * H, I]
-  Matrix recurrent;        ///< [gates * H, width of h]
-  Vector bias;             ///< [gates * H], or empty
-  Vector recurrent_bias;   ///< [gates * H], or empty
-  Matrix projection;       ///< LSTM: [P, H], or empty
-  Vector peephole_i;       ///< LSTM: [H] each, or all empty
+  Matrix input;           ///< [gates * H, I]
+  Matrix recurrent;       ///< [gates * H, width of h]
+  Vector bias;            ///< [gates * H], or empty
+  Vector recurrent_bias;  ///< [gates * H], or empty
+  Matrix projection;      ///< LSTM: [P, H], or empty
+  Vector peephole_i;      ///< LSTM: [H] each, or all empty
   Vector peephole_f;
   Vector peephole_o;
 };

@@ -26,7 +26,7 @@ struct Problem {
   std::vector<std::vector<float>> extra;  ///< [T,B,width] each
   /// State name -> [layers * directions, B, width].
   std::map<std::string, std::vector<float>> initial;
-  std::vector<std::int64_t> lengths;      ///< [B], or empty: a quarter of the problems
+  std::vector<std::int64_t> lengths;  ///< [B], or empty: a quarter of the problems
 };
 
 /// Throws std::runtime_error if the string does not parse.

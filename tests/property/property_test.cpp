@@ -52,9 +52,8 @@ std::string oracle_failure(const Problem& p, const Outcome& outcome,
   const ErrorReport y = compare_with_bound(outcome.y, bounded.exact.y, bounded.y_bound);
   if (!y.failure.empty()) return "y: " + y.failure;
   for (const State& s : p.spec.cell.states()) {
-    const ErrorReport state = compare_with_bound(outcome.final.at(s.name),
-                                                 bounded.exact.final.at(s.name),
-                                                 bounded.final_bound.at(s.name));
+    const ErrorReport state = compare_with_bound(
+        outcome.final.at(s.name), bounded.exact.final.at(s.name), bounded.final_bound.at(s.name));
     if (!state.failure.empty()) return "state " + s.name + ": " + state.failure;
   }
   return {};
@@ -78,8 +77,7 @@ TEST_CASE("the interpreter is within the bound of the float64 oracle") {
   std::size_t all = 0;
   for_problems(150, 1000, [&](const Problem& p) {
     const Model model = compile(p, Isa::interpreter);
-    const oracle::Bounded bounded =
-        oracle::evaluate_with_bound(p.spec, p.weights, oracle_input(p));
+    const oracle::Bounded bounded = oracle::evaluate_with_bound(p.spec, p.weights, oracle_input(p));
     all += bounded.y_bound.size();
     sharp += static_cast<std::size_t>(std::count_if(bounded.y_bound.begin(), bounded.y_bound.end(),
                                                     [](double b) { return b < 1e-3; }));

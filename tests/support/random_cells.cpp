@@ -91,9 +91,11 @@ class Grower {
     std::size_t common = level == 0 ? x_ : pick_operand();
     for (int s = 0; s < sums && (stacked || products_ < kLevelProducts); ++s) {
       if (!stacked && level > 0 && random_.chance(0.5)) common = pick_operand();
-      const TensorBlock where = stacked ? TensorBlock{tensor, s, sums}
-                                        : TensorBlock{fresh("w"), 0, 1};
-      Item sum{b_.matmul(fresh("m"), take(common).value, where), Dim::hidden, kProductBound};
+      const TensorBlock where =
+          stacked ? TensorBlock{tensor, s, sums} : TensorBlock{fresh("w"), 0, 1};
+      // Now and then one number for the whole layer.
+      const Dim dim = !stacked && random_.chance(0.1) ? Dim::one : Dim::hidden;
+      Item sum{b_.matmul(fresh("m"), take(common).value, where, dim), dim, kProductBound};
       const int left = kLevelProducts - products_ - (stacked ? sums - s : 1);
       const int more = std::clamp(left, 0, random_.integer(0, 2));
       for (int i = 0; i < more; ++i) sum = join_product(sum);
@@ -110,17 +112,17 @@ class Grower {
   }
 
   Item join_product(const Item& sum) {
-    const Value product = b_.matmul(fresh("w"), take(pick_operand()).value);
+    const Value product = b_.matmul(fresh("w"), take(pick_operand()).value, sum.dim);
     const int kind = random_.integer(0, 9);
-    if (kind == 0) return {sum.value - product, Dim::hidden, sum.bound + kProductBound};
-    if (kind == 1) return {product + sum.value, Dim::hidden, sum.bound + kProductBound};
-    return {sum.value + product, Dim::hidden, sum.bound + kProductBound};
+    if (kind == 0) return {sum.value - product, sum.dim, sum.bound + kProductBound};
+    if (kind == 1) return {product + sum.value, sum.dim, sum.bound + kProductBound};
+    return {sum.value + product, sum.dim, sum.bound + kProductBound};
   }
 
   Item with_addends(Item sum) {
-    if (random_.chance(0.7)) sum.value = sum.value + b_.bias(fresh("bias"));
-    if (random_.chance(0.2)) sum.value = b_.bias(fresh("bias")) + sum.value;
-    if (random_.chance(0.2)) {  // a peephole
+    if (random_.chance(0.7)) sum.value = sum.value + b_.bias(fresh("bias"), sum.dim);
+    if (random_.chance(0.2)) sum.value = b_.bias(fresh("bias"), sum.dim) + sum.value;
+    if (sum.dim == Dim::hidden && random_.chance(0.2)) {  // a peephole
       const std::vector<std::size_t> wide = of_dim(Dim::hidden);
       const Item item = take(random_.pick(wide));
       sum.value = sum.value + b_.bias(fresh("peephole")) * item.value;
@@ -141,12 +143,17 @@ class Grower {
     const Value v = in.value;
     switch (random_.integer(0, 6)) {
       case 0:
-      case 1: return {b_.sigmoid(v), in.dim, 1.0};
+      case 1:
+        return {b_.sigmoid(v), in.dim, 1.0};
       case 2:
-      case 3: return {b_.tanh(v), in.dim, 1.0};
-      case 4: return {b_.softsign(v), in.dim, 1.0};
-      case 5: return {b_.clip(v, -0.75F, 1.0F), in.dim, 1.0};
-      default: return {b_.hard_sigmoid(v), in.dim, 1.0};
+      case 3:
+        return {b_.tanh(v), in.dim, 1.0};
+      case 4:
+        return {b_.softsign(v), in.dim, 1.0};
+      case 5:
+        return {b_.clip(v, -0.75F, 1.0F), in.dim, 1.0};
+      default:
+        return {b_.hard_sigmoid(v), in.dim, 1.0};
     }
   }
 
@@ -173,13 +180,19 @@ class Grower {
     const Item b = operand();
     const Dim dim = a.dim == Dim::one ? b.dim : a.dim;
     switch (random_.integer(0, 6)) {
-      case 0: return {a.value + b.value, dim, a.bound + b.bound};
-      case 1: return {a.value - b.value, dim, a.bound + b.bound};
+      case 0:
+        return {a.value + b.value, dim, a.bound + b.bound};
+      case 1:
+        return {a.value - b.value, dim, a.bound + b.bound};
       case 2:
-      case 3: return {a.value * b.value, dim, a.bound * b.bound};
-      case 4: return {b_.min(a.value, b.value), dim, std::max(a.bound, b.bound)};
-      case 5: return {b_.max(a.value, b.value), dim, std::max(a.bound, b.bound)};
-      default: return mixed(a, b);
+      case 3:
+        return {a.value * b.value, dim, a.bound * b.bound};
+      case 4:
+        return {b_.min(a.value, b.value), dim, std::max(a.bound, b.bound)};
+      case 5:
+        return {b_.max(a.value, b.value), dim, std::max(a.bound, b.bound)};
+      default:
+        return mixed(a, b);
     }
   }
 
@@ -194,13 +207,20 @@ class Grower {
   Item unary() {
     const Item a = operand();
     switch (random_.integer(0, 6)) {
-      case 0: return {-a.value, a.dim, a.bound};
-      case 1: return {b_.one_minus(a.value), a.dim, a.bound + 1.0};
-      case 2: return {b_.relu(a.value), a.dim, a.bound};
-      case 3: return {b_.leaky_relu(a.value, 0.125F), a.dim, a.bound};
-      case 4: return exponential(a);
-      case 5: return {b_.clip(a.value, -0.5F, 0.8125F), a.dim, 0.8125};
-      default: return squash(a);
+      case 0:
+        return {-a.value, a.dim, a.bound};
+      case 1:
+        return {b_.one_minus(a.value), a.dim, a.bound + 1.0};
+      case 2:
+        return {b_.relu(a.value), a.dim, a.bound};
+      case 3:
+        return {b_.leaky_relu(a.value, 0.125F), a.dim, a.bound};
+      case 4:
+        return exponential(a);
+      case 5:
+        return {b_.clip(a.value, -0.5F, 0.8125F), a.dim, 0.8125};
+      default:
+        return squash(a);
     }
   }
 

@@ -93,8 +93,7 @@ TEST_CASE("calibration: absurd rates are refused by name") {
         "levels[2].name=l3: memory must be the last level, and only it");
   CHECK(message([](Calibration& c) { c.levels.clear(); }) ==
         "levels=0 entries: must hold at least one cache and memory");
-  CHECK(message([](Calibration& c) { c.isas.clear(); }) ==
-        "isas=[]: must hold at least one ISA");
+  CHECK(message([](Calibration& c) { c.isas.clear(); }) == "isas=[]: must hold at least one ISA");
   CHECK(message([](Calibration& c) { c.isas[0].isa = Isa::avx512; }) ==
         "isas[0].isa=avx512: must be one that the machine has and code is emitted for");
   CHECK(message([](Calibration& c) { c.latency_ns = 0.0; }) ==

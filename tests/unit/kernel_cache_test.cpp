@@ -61,8 +61,7 @@ TEST_CASE("kernel cache: the least recently used kernel goes first and code in u
   KernelCache cache(2);
   CHECK(cache.capacity() == 2);
   const Kernel one = cache.get_or_compile(plan_of(1), compiled).value();
-  const std::weak_ptr<const jit::CodeBlob> two =
-      cache.get_or_compile(plan_of(2), compiled).value();
+  const std::weak_ptr<const jit::CodeBlob> two = cache.get_or_compile(plan_of(2), compiled).value();
   CHECK(!two.expired());
   CHECK(cache.get_or_compile(plan_of(1), compiled).value() == one);  // 2 is now the oldest
   const std::weak_ptr<const jit::CodeBlob> three =
@@ -120,9 +119,8 @@ TEST_CASE("kernel cache: one compile per plan under contention") {
   };
   std::vector<std::future<Kernel>> answers;
   for (int i = 0; i < kThreads; ++i) {
-    answers.push_back(std::async(std::launch::async, [&] {
-      return cache.get_or_compile(plan_of(1), slow).value();
-    }));
+    answers.push_back(std::async(std::launch::async,
+                                 [&] { return cache.get_or_compile(plan_of(1), slow).value(); }));
   }
   const Kernel first = answers[0].get();
   for (int i = 1; i < kThreads; ++i) CHECK(answers[static_cast<std::size_t>(i)].get() == first);
@@ -154,8 +152,8 @@ TEST_CASE("kernel cache: different plans compile at the same time") {
     wait_for_misses(cache, 2);  // never comes true if the other had to wait
     return compiled(plan);
   };
-  auto other = std::async(std::launch::async,
-                          [&] { return cache.get_or_compile(plan_of(2), meets).ok(); });
+  auto other =
+      std::async(std::launch::async, [&] { return cache.get_or_compile(plan_of(2), meets).ok(); });
   CHECK(cache.get_or_compile(plan_of(1), meets).ok());
   CHECK(other.get());
 }

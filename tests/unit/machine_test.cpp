@@ -56,8 +56,8 @@ FakeCpu intel() {
   auto& l = cpu.leaves;
   l[{0, 0}] = {0x16, four("Genu"), four("ntel"), four("ineI")};
   l[{1, 0}] = {0x000a06d1, 0, 12_bit | 27_bit | 28_bit | 29_bit, 0};
-  l[{4, 0}] = {1U | (1U << 5), (11U << 22) | 63U, 63, 0};                // data, 12 ways x 64 sets
-  l[{4, 1}] = {2U | (1U << 5), (15U << 22) | 63U, 63, 0};                // instructions
+  l[{4, 0}] = {1U | (1U << 5), (11U << 22) | 63U, 63, 0};                 // data, 12 ways x 64 sets
+  l[{4, 1}] = {2U | (1U << 5), (15U << 22) | 63U, 63, 0};                 // instructions
   l[{4, 2}] = {3U | (2U << 5) | (1U << 14), (15U << 22) | 63U, 2047, 0};  // 2 MiB for 2 threads
   l[{4, 3}] = {3U | (3U << 5) | (127U << 14), (15U << 22) | 63U, 0x3ffff, 0};
   l[{7, 0}] = {1, 5_bit | 16_bit | 17_bit | 30_bit | 31_bit, 11_bit, 22_bit | 24_bit};

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <random>
+#include <utility>
 
 #include "src/io/checked.hpp"
 
@@ -53,29 +55,35 @@ Shape state_shape(const ModelSpec& spec, const State& state) {
   return {static_cast<std::int64_t>(spec.layers()) * spec.directions(), spec.batch, first};
 }
 
-Result<NpyFloats> make_array(std::string_view name, Shape shape) {
-  const auto count = element_count(shape);
-  const auto bytes = count ? checked_mul(*count, sizeof(float)) : std::nullopt;
-  const std::uint64_t limit = memory_bytes();
-  if (!bytes || *bytes > limit) {
-    return Error(fmt::format("{}: shape {} takes {} bytes, this machine has {}", name,
-                             shape_text(shape), bytes ? std::to_string(*bytes) : "more than 2^64",
-                             limit));
+Status check_memory(const ModelSpec& spec) {
+  std::optional<std::uint64_t> floats = element_count(output_shape(spec));
+  for (std::size_t i = 0; floats && i < spec.cell.inputs().size(); ++i) {
+    const auto more = element_count(input_shape(spec, i));
+    floats = more ? checked_add(*floats, *more) : std::nullopt;
   }
-  return NpyFloats{std::move(shape), std::vector<float>(static_cast<std::size_t>(*count))};
+  const auto bytes = floats ? checked_mul(*floats, sizeof(float)) : std::nullopt;
+  const std::uint64_t limit = memory_bytes();
+  if (bytes && *bytes <= limit) return {};
+  return Error(fmt::format(
+      "steps={}, batch={}: inputs and output take {} bytes, this machine has {}", spec.steps,
+      spec.batch, bytes ? std::to_string(*bytes) : "more than 2^64", limit));
 }
 
-Result<NpyFloats> random_array(std::string_view name, Shape shape, std::uint64_t seed) {
-  auto array = make_array(name, std::move(shape));
-  if (!array) return array;
+NpyFloats make_array(Shape shape) {
+  const auto count = element_count(shape).value_or(0);
+  return NpyFloats{std::move(shape), std::vector<float>(static_cast<std::size_t>(count))};
+}
+
+NpyFloats random_array(std::string_view name, Shape shape, std::uint64_t seed) {
+  NpyFloats array = make_array(std::move(shape));
   // Both the seeding and the generator are fixed by the C++ standard; the distributions are not.
   std::seed_seq mixed(name.begin(), name.end());
   std::uint32_t words[2];
   mixed.generate(words, words + 2);
   std::mt19937_64 generator(seed ^ (std::uint64_t{words[0]} << 32U | words[1]));
-  for (float& value : array->data) {
-    value =
-        static_cast<float>(static_cast<std::int32_t>(generator() >> 40U) - (1 << 23)) * 0x1p-23F;
+  for (float& value : array.data) {
+    const auto bits = static_cast<std::int32_t>(generator() >> 40U);
+    value = static_cast<float>(bits - (1 << 23)) * 0x1p-23F;
   }
   return array;
 }
@@ -89,12 +97,10 @@ Result<NpyFloats> read_array(const std::string& path, std::string_view what, con
   return array;
 }
 
-Result<std::vector<NpyFloats>> random_inputs(const ModelSpec& spec, std::uint64_t seed) {
+std::vector<NpyFloats> random_inputs(const ModelSpec& spec, std::uint64_t seed) {
   std::vector<NpyFloats> inputs;
   for (std::size_t i = 0; i < spec.cell.inputs().size(); ++i) {
-    auto input = random_array(input_name(spec, i), input_shape(spec, i), seed);
-    if (!input) return input.error();
-    inputs.push_back(std::move(*input));
+    inputs.push_back(random_array(input_name(spec, i), input_shape(spec, i), seed));
   }
   return inputs;
 }

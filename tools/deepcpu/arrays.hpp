@@ -26,15 +26,18 @@ Shape output_shape(const ModelSpec& spec);
 /// [layers * directions, batch, width]; [sum of all numbers] where the width differs per layer.
 Shape state_shape(const ModelSpec& spec, const State& state);
 
-/// Zeros. An error names `name` when the array is larger than this machine's memory.
-Result<NpyFloats> make_array(std::string_view name, Shape shape);
+/// That the inputs and the output of a run fit into this machine's memory.
+Status check_memory(const ModelSpec& spec);
+
+/// Zeros. The shape must be one that check_memory or ModelSpec::validate bounds.
+NpyFloats make_array(Shape shape);
 /// Uniform in [-1, 1), a function of `name`, shape and `seed`, the same on every machine.
-Result<NpyFloats> random_array(std::string_view name, Shape shape, std::uint64_t seed);
+NpyFloats random_array(std::string_view name, Shape shape, std::uint64_t seed);
 /// A float32 file that must have this shape; `what` says in the error what the array is.
 Result<NpyFloats> read_array(const std::string& path, std::string_view what, const Shape& shape);
 
 /// Random arrays for all inputs of the cell, x first.
-Result<std::vector<NpyFloats>> random_inputs(const ModelSpec& spec, std::uint64_t seed);
+std::vector<NpyFloats> random_inputs(const ModelSpec& spec, std::uint64_t seed);
 
 /// Whether the problem string states its batch. `problem` must be one that ModelSpec::parse takes.
 bool names_batch(std::string_view problem) noexcept;

@@ -75,18 +75,17 @@ Result<double> median_compile(const ModelSpec& spec, const CompileOptions& optio
 
 /// Times the first run and then the warm ones. The state carries on from run to run.
 Status time_runs(const Model& model, double seconds, Row& row) {
+  if (auto status = check_memory(row.spec); !status) return status;
   const auto inputs = random_inputs(row.spec, kSeed);
-  if (!inputs) return inputs.error();
-  auto y = make_array("y", output_shape(row.spec));
-  if (!y) return y.error();
+  NpyFloats y = make_array(output_shape(row.spec));
   auto session = model.session(Layout::time_major, row.spec.steps);
   if (!session) return session.error();
   for (std::string& note : session->notes()) row.notes.push_back(std::move(note));
   std::vector<std::span<const float>> extra;
-  for (std::size_t i = 1; i < inputs->size(); ++i) extra.emplace_back((*inputs)[i].data);
+  for (std::size_t i = 1; i < inputs.size(); ++i) extra.emplace_back(inputs[i].data);
   Status status;
   const auto run = [&] {
-    auto done = session->run(inputs->front().data, y->data, extra);
+    auto done = session->run(inputs.front().data, y.data, extra);
     if (!done) status = done;
   };
   row.first_call_us = time_once(run);

@@ -82,6 +82,7 @@ Status read_inputs(const RunFlags& flags, RunData& data) {
   if (!x) return x.error();
   auto status = adopt_shape(data.spec, names_batch(flags.problem), paths->front(), x->shape);
   if (!status) return status;
+  if (status = check_memory(data.spec); !status) return status;
   data.inputs.push_back(std::move(*x));
   for (std::size_t i = 1; i < paths->size(); ++i) {
     const std::string what = fmt::format("input {}", input_name(data.spec, i));
@@ -94,9 +95,8 @@ Status read_inputs(const RunFlags& flags, RunData& data) {
 
 Status load_inputs(const RunFlags& flags, RunData& data) {
   if (!flags.inputs.empty()) return read_inputs(flags, data);
-  auto inputs = random_inputs(data.spec, flags.seed);
-  if (!inputs) return inputs.error();
-  data.inputs = std::move(*inputs);
+  if (auto status = check_memory(data.spec); !status) return status;
+  data.inputs = random_inputs(data.spec, flags.seed);
   return {};
 }
 
@@ -158,11 +158,10 @@ Result<NpyFloats> run_session(const RunFlags& flags, const RunData& data, Sessio
     auto status = session.set_state(flags.initial[i].name, data.states[i].data);
     if (!status) return status.error();
   }
-  auto y = make_array("y", output_shape(data.spec));
-  if (!y) return y;
+  NpyFloats y = make_array(output_shape(data.spec));
   std::vector<std::span<const float>> extra;
   for (std::size_t i = 1; i < data.inputs.size(); ++i) extra.emplace_back(data.inputs[i].data);
-  auto status = session.run(data.inputs.front().data, y->data, extra, data.lengths);
+  auto status = session.run(data.inputs.front().data, y.data, extra, data.lengths);
   if (!status) return status.error();
   return y;
 }
@@ -176,10 +175,9 @@ Status write_results(const RunFlags& flags, const RunData& data, const NpyFloats
   for (const NamedFile& file : flags.final) {
     const auto state = find_state(data.spec, file.name);
     if (!state) return state.error();
-    auto array = make_array(file.name, state_shape(data.spec, *state));
-    if (!array) return array.error();
-    if (auto status = session.get_state(file.name, array->data); !status) return status;
-    if (auto status = files.stage(file.path, array->shape, array->data); !status) return status;
+    NpyFloats array = make_array(state_shape(data.spec, *state));
+    if (auto status = session.get_state(file.name, array.data); !status) return status;
+    if (auto status = files.stage(file.path, array.shape, array.data); !status) return status;
   }
   return files.commit();
 }

@@ -168,7 +168,7 @@ std::uint64_t hash(const KernelPlan& plan) noexcept;
 /// The plan as text, one line per loop, buffer and instruction (`deepcpu dump --stage plan`).
 std::string to_text(const KernelPlan& plan);
 
-inline constexpr std::size_t kMaxBuffers = 24;
+inline constexpr std::size_t kMaxBuffers = 64;
 inline constexpr std::size_t kMaxStages = 32;
 inline constexpr std::size_t kMaxEpilogue = 512;  ///< instructions of one stage
 

@@ -90,6 +90,10 @@ void emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
   }
 }
 
+bool has_code(const LayerCode& layer) {
+  return layer.step.code && (!layer.hoist || layer.hoist->code);
+}
+
 std::string layer_name(const ModelSpec& spec, int layer) {
   const auto at = static_cast<std::size_t>(layer);
   return fmt::format("{}.i{}.h{}", spec.cell.name(), spec.width(Dim::input, layer),
@@ -118,6 +122,29 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   out.shared_panels = layer_panels(out, schedule, c.program.group);
   out.serial_panels = layer_panels(out, schedule, 1);
   return out;
+}
+
+/// Makes the register tiles of a layer lower; false if they are as low as they can be.
+bool lower_tiles(LayerSchedule& layer) {
+  int& rows = layer.tile_rows > 1 ? layer.tile_rows : layer.hoist_rows;
+  if (rows == 1) return false;
+  rows /= 2;
+  return true;
+}
+
+/// Compiles a layer by the schedule of our own choice. A cell with much element-wise work can
+/// exceed the code size with high tiles: then lower ones are tried before the interpreter serves.
+Result<LayerCode> compile_fitting(Compilation& c, int layer) {
+  LayerSchedule& schedule = c.schedule.layers[static_cast<std::size_t>(layer)];
+  for (;;) {
+    std::vector<std::string> notes;
+    auto code = compile_layer(c, layer, notes);
+    const bool done = !code || c.schedule.isa == Isa::interpreter || has_code(*code);
+    if (done || !lower_tiles(schedule)) {
+      for (std::string& note : notes) add_note(c.notes, std::move(note));
+      return code;
+    }
+  }
 }
 
 /// The schedule by itself, and against this machine and the caller's caps.
@@ -224,7 +251,7 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   serial.threads = 1;
   c.serial_program = Program::build(spec, serial);
   for (int layer = 0; layer < spec.layers(); ++layer) {
-    auto code = compile_layer(c, layer, c.notes);
+    auto code = options.schedule ? compile_layer(c, layer, c.notes) : compile_fitting(c, layer);
     if (!code) return code.error();
     c.layers.push_back(std::move(*code));
   }

@@ -18,6 +18,10 @@ constexpr std::size_t kMaxGates = 8;
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 std::uint64_t align_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
+/// Accumulators that one row of a register tile may take: half of AVX2's registers, so that the
+/// epilogue has some left; of AVX-512's so many that a tile of two rows still fits.
+std::uint32_t max_accumulators(std::uint32_t lanes) { return lanes == 8 ? 8 : 12; }
+
 /// The largest number of gates of a stage that share an operand.
 std::uint32_t widest_class(const StepGraph& graph, const std::vector<int>& sums) {
   std::uint32_t most = 1;
@@ -50,9 +54,9 @@ std::vector<FusedStage> fuse(const StepGraph& graph, const Widths& widths, std::
   for (FusedStage& f : stages) {
     const std::uint32_t units = (f.width + lanes - 1) / lanes;
     const std::uint32_t gates = widest_class(graph, f.sums);
-    const bool crowded = f.sums.size() > kPanelVectors;
-    const std::uint32_t wanted = crowded ? 1 : (kPanelVectors + gates - 1) / gates;
-    f.units_per_panel = std::min(wanted, units);
+    const std::uint32_t wanted = (kPanelVectors + gates - 1) / gates;
+    const std::uint32_t fit = max_accumulators(lanes) / static_cast<std::uint32_t>(f.sums.size());
+    f.units_per_panel = std::min({wanted, units, fit});
   }
   std::stable_sort(stages.begin(), stages.end(), [](const FusedStage& a, const FusedStage& b) {
     return a.level != b.level ? a.level < b.level : a.width > b.width;

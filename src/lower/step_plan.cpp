@@ -188,6 +188,7 @@ class StepPlan {
         if (p.operand == id) return true;
       }
     }
+    if (expr(id).level == 0) return false;
     for (int user = id + 1; user < static_cast<int>(ctx_.graph.exprs.size()); ++user) {
       const Expr& u = expr(user);
       if (map_.home[at(user)] > stage_ && (u.a == id || u.b == id || u.c == id)) return true;
@@ -236,8 +237,9 @@ class StepPlan {
       case Kind::fma:
         break;
     }
+    // A value of level 0 needs no product: it is computed again wherever it is used.
     const int home = map_.home[at(id)];
-    if (home >= 0 && home != stage_) return emit_load(e, scratch(id));
+    if (e.level > 0 && home != stage_) return emit_load(e, scratch(id));
     if (e.kind == Kind::sum) return emit_sum(e);
     i.action = e.kind == Kind::fma ? Action::fma : Action::element;
     i.op = e.op;

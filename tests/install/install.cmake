@@ -23,7 +23,7 @@ run(${WORK_DIR}/build/consumer_noexcept)
 find_program(PKG_CONFIG pkg-config)
 if(PKG_CONFIG)
   set(ENV{PKG_CONFIG_PATH} ${PREFIX}/${LIBDIR}/pkgconfig)
-  execute_process(COMMAND ${PKG_CONFIG} --define-prefix --static --cflags --libs deepcpu
+  execute_process(COMMAND ${PKG_CONFIG} --static --cflags --libs deepcpu
     OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   separate_arguments(flags UNIX_COMMAND "${flags}")
   run(${CXX} -std=c++20 ${CMAKE_CURRENT_LIST_DIR}/consumer/main.cpp -o ${WORK_DIR}/consumer_pc

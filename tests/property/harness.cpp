@@ -226,6 +226,7 @@ Model compile(const Problem& p, Isa isa, const std::optional<Schedule>& schedule
   CompileOptions options;
   options.isa = isa;
   options.schedule = schedule;
+  if (schedule) options.threads = schedule->threads;
   Result<Model> model = Model::compile(p.spec, p.weights, options);
   if (!model.ok()) fail("compile: " + model.error().message());
   for (const std::string& note : model->notes()) {

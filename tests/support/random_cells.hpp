@@ -34,6 +34,9 @@ std::string random_problem(std::uint64_t seed);
 /// Random decisions for a spec on an ISA. Those that only fit some cells (weights in registers)
 /// may be refused by Model::compile with an error; they are rare.
 Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa);
+/// Draws how many threads the schedule uses and what each of them does: every combination is
+/// legal, also those that a spec has no use for (a wavefront over one layer).
+void random_threads(Random& random, Schedule& schedule);
 
 /// A hash of the text (FNV-1a), the seed of all random numbers of one problem.
 std::uint64_t hash_of(std::string_view text);

@@ -153,4 +153,11 @@ Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
   return schedule;
 }
 
+void random_threads(Random& random, Schedule& schedule) {
+  schedule.threads = random.pick(std::vector<int>{1, 2, 2, 2, 3, 8});
+  schedule.parallel = random.pick(
+      std::vector<Parallel>{Parallel::none, Parallel::directions, Parallel::wavefront});
+  schedule.exchange = Exchange::flag;
+}
+
 }  // namespace deepcpu::test

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Threads change no bit: random cells, sizes, lengths and schedules with 1 to 8 threads, also more
+/// than there are processors, against the interpreter on one thread.
+#include <algorithm>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "tests/catch.hpp"
+#include "tests/property/harness.hpp"
+#include "tests/support/random_cells.hpp"
+
+namespace {
+
+using namespace deepcpu;
+using namespace deepcpu::test;
+
+/// Threads that wait for each other share processors when there are too few of them: then every
+/// exchange takes a turn of the scheduler, and long sequences take long.
+constexpr std::int64_t kMostSteps = 20;
+
+/// A random schedule with threads. One that does not fit into registers is streamed instead; a
+/// kernel that is too large for the code size is refused, and its exception ends the problem.
+Model compile_threaded(const Problem& p, Random& random, Isa isa, int threads = 0) {
+  Schedule schedule = random_schedule(random, p.spec, isa);
+  random_threads(random, schedule);
+  if (threads > 0) schedule.threads = threads;
+  CompileOptions options;
+  options.isa = isa;
+  options.threads = schedule.threads;
+  options.schedule = schedule;
+  const auto tried = Model::compile(p.spec, p.weights, options);
+  if (!tried.ok() && tried.error().message().find("weights=registers") != std::string::npos) {
+    for (LayerSchedule& layer : schedule.layers) layer.weights = Residency::streamed;
+  }
+  return compile(p, isa, schedule);
+}
+
+/// Runs `check` on random problems of at most kMostSteps steps and reports every failure.
+template <class Check>
+void for_short_problems(int count, std::uint64_t first_seed, const Check& check) {
+  int checked = 0;
+  const std::vector<std::string> all = problems(count, first_seed);
+  for (const std::string& text : all) {
+    std::string failure;
+    try {
+      const Problem p = make_problem(text);
+      if (p.steps > kMostSteps) continue;
+      failure = check(p);
+      ++checked;
+    } catch (const CodeTooLarge&) {
+    } catch (const std::exception& e) {
+      failure = e.what();
+    }
+    INFO("repeat with DEEPCPU_PROBLEM='" << text << "'\n" << failure);
+    CHECK(failure.empty());
+  }
+  if (all.size() > 10) CHECK(checked * 2 > static_cast<int>(all.size()));
+}
+
+std::string with_schedule(const std::string& failure, const Model& model) {
+  return failure.empty() ? failure : failure + "\nschedule " + model.schedule().to_json();
+}
+
+TEST_CASE("no number of threads changes a bit") {
+  for_short_problems(120, 9000, [](const Problem& p) -> std::string {
+    Random random(hash_of(p.text) + 6);
+    const Outcome expected = run(p, compile(p, Isa::interpreter));
+    for (const Isa isa : host_isas()) {
+      for (int i = 0; i < 2; ++i) {
+        const Model model = compile_threaded(p, random, isa);
+        const std::string failure = difference(run(p, model), expected);
+        if (!failure.empty()) return with_schedule(failure, model);
+      }
+    }
+    return {};
+  });
+}
+
+/// Every row of the batch ends at a step of its own.
+Problem ragged(const Problem& from, Random& random) {
+  Problem p = from;
+  p.lengths.clear();
+  for (std::int64_t b = 0; b < p.spec.batch; ++b) p.lengths.push_back(random.range(0, p.steps));
+  return p;
+}
+
+TEST_CASE("ragged lengths with threads give the bits of one thread") {
+  for_short_problems(80, 9500, [](const Problem& drawn) -> std::string {
+    Random random(hash_of(drawn.text) + 7);
+    const Problem p = ragged(drawn, random);
+    const Outcome expected = run(p, compile(p, Isa::interpreter));
+    for (const Isa isa : host_isas()) {
+      const Model model = compile_threaded(p, random, isa, random.integer(2, 3));
+      RunOptions options;
+      options.layout = random.chance(0.5) ? Layout::time_major : Layout::batch_major;
+      const std::string failure = difference(run(p, model, options), expected);
+      if (!failure.empty()) return with_schedule(failure, model);
+    }
+    return {};
+  });
+}
+
+/// The problem with its direction replaced; its numbers follow from the new string.
+Problem turned(const std::string& text, const std::string& direction) {
+  ModelSpec spec = parse_problem(text).value();
+  spec.direction = direction == "bi" ? Direction::bidirectional : Direction::reverse;
+  return make_problem(problem_of(spec));
+}
+
+TEST_CASE("reverse and bidirectional models with threads give the bits of one thread") {
+  for_short_problems(60, 9800, [](const Problem& drawn) -> std::string {
+    Random random(hash_of(drawn.text) + 8);
+    const Problem p = turned(drawn.text, random.chance(0.7) ? "bi" : "rev");
+    const Outcome expected = run(p, compile(p, Isa::interpreter));
+    for (const Isa isa : host_isas()) {
+      const Model model = compile_threaded(p, random, isa, random.integer(2, 4));
+      const std::string failure = difference(run(p, model), expected);
+      if (!failure.empty()) return p.text + ": " + with_schedule(failure, model);
+    }
+    return {};
+  });
+}
+
+/// Calls of one step are where counters, slots and blocks carry on from run to run.
+TEST_CASE("a sequence in parts with threads gives the bits of the whole on one thread") {
+  for_short_problems(60, 9900, [](const Problem& drawn) -> std::string {
+    if (drawn.spec.direction != Direction::forward) return {};  // the others start anew
+    Problem p = drawn;
+    p.lengths.clear();
+    Random random(hash_of(p.text) + 9);
+    const Outcome expected = run(p, compile(p, Isa::interpreter));
+    for (const Isa isa : host_isas()) {
+      const Model model = compile_threaded(p, random, isa, random.integer(2, 3));
+      RunOptions options;
+      for (std::int64_t left = p.steps; left > 0; left -= options.parts.back()) {
+        options.parts.push_back(random.chance(0.5) ? 1 : random.range(1, left));
+      }
+      options.parts.push_back(0);
+      const std::string failure = difference(run(p, model, options), expected);
+      if (!failure.empty()) return with_schedule(failure, model);
+    }
+    return {};
+  });
+}
+
+}  // namespace

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What compile_program derives from a schedule, and which schedules it refuses.
+#include "src/compile.hpp"
+
+#include <numeric>
+
+#include "tests/catch.hpp"
+
+namespace deepcpu {
+namespace {
+
+Schedule schedule_of(const std::string& problem) {
+  const ModelSpec spec = ModelSpec::parse(problem).value();
+  CompileOptions options;
+  options.isa = Isa::interpreter;
+  return compile_program(spec, options).value().schedule;
+}
+
+Result<Compilation> compile_with(const std::string& problem, const Schedule& schedule,
+                                 int threads = 1) {
+  CompileOptions options;
+  options.threads = threads;
+  options.schedule = schedule;
+  return compile_program(ModelSpec::parse(problem).value(), options);
+}
+
+std::vector<std::uint32_t> order(const Compilation& c, int participant, int direction) {
+  const jit::PanelRange& range = *c.layers[0].shared_panels.step->of(participant);
+  return {range.order[direction], range.order[direction] + range.count};
+}
+
+TEST_CASE("an alternating sweep turns round by groups, a forward one does not") {
+  Schedule s = schedule_of("lstm:i8h112");  // 7 panels of 16 units
+  s.layers[0].group = 3;
+  const Compilation alternating = compile_with("lstm:i8h112", s).value();
+  CHECK(order(alternating, 0, 0) == std::vector<std::uint32_t>{0, 1, 2, 3, 4, 5, 6});
+  CHECK(order(alternating, 0, 1) == std::vector<std::uint32_t>{6, 3, 4, 5, 0, 1, 2});
+  s.layers[0].sweep = Sweep::forward;
+  const Compilation forward = compile_with("lstm:i8h112", s).value();
+  CHECK(order(forward, 0, 1) == std::vector<std::uint32_t>{0, 1, 2, 3, 4, 5, 6});
+}
+
+TEST_CASE("participants divide the panels without gap or overlap") {
+  Schedule s = schedule_of("lstm:i8h112");
+  s.threads = 3;
+  const Compilation c = compile_with("lstm:i8h112", s, 3).value();
+  std::vector<std::uint32_t> all;
+  for (int p = 0; p < 3; ++p) {
+    for (const std::uint32_t panel : order(c, p, 0)) all.push_back(panel);
+  }
+  std::vector<std::uint32_t> expected(7);
+  std::iota(expected.begin(), expected.end(), 0U);
+  CHECK(all == expected);
+}
+
+TEST_CASE("only what other participants read is exchanged") {
+  auto exchanges = [](const std::string& problem) {
+    const Compilation c = compile_with(problem, schedule_of(problem)).value();
+    std::vector<bool> out;
+    for (const jit::Stage& stage : c.layers[0].step.bound.plan.stages)
+      out.push_back(stage.exchange);
+    return out;
+  };
+  CHECK(exchanges("lstm:i8h32") == std::vector<bool>{true});
+  CHECK(exchanges("gru:i8h32,reset=after") == std::vector<bool>{true});
+  CHECK(exchanges("gru:i8h32,reset=before") == std::vector<bool>{true, true});
+}
+
+TEST_CASE("hoisting, fusion and tiles of the schedule stand in the plans") {
+  Schedule s = schedule_of("gru:i8h64b4");
+  s.layers[0].hoist_block = 0;
+  s.layers[0].tile_rows = 3;
+  const Compilation plain = compile_with("gru:i8h64b4", s).value();
+  CHECK(plain.layers[0].hoist == nullptr);
+  const auto& stages = plain.layers[0].step.bound.plan.stages;
+  REQUIRE(stages.size() == 1);
+  CHECK(stages[0].products.size() == 2);
+  CHECK(stages[0].tile_rows == 3);
+  s.layers[0].hoist_block = 5;
+  s.layers[0].fuse_gates = false;
+  const Compilation split = compile_with("gru:i8h64b4", s).value();
+  CHECK(split.program.block == 5);
+  REQUIRE(split.layers[0].hoist != nullptr);
+  CHECK(split.layers[0].step.bound.plan.stages.size() == 4);
+}
+
+TEST_CASE("schedules that cannot be honoured are refused by name") {
+  const std::string problem = "lstm:i64h64";
+  auto error = [&](auto change, int threads = 1) {
+    Schedule s = schedule_of(problem);
+    change(s);
+    return compile_with(problem, s, threads).error().message();
+  };
+  CHECK(error([](Schedule& s) { s.threads = 2; }) == "schedule.threads=2: must be between 1 and 1");
+  CHECK(error([](Schedule& s) { s.layers[0].tile_rows = 7; }) ==
+        "schedule.layers[0].tile_rows=7: must be between 1 and 6");
+  CHECK(error([](Schedule& s) { s.layers.clear(); }) ==
+        "schedule.layers: has 0 entries: must have between 1 and 1024");
+  CHECK(error([](Schedule& s) { s.exchange = Exchange::data; }) ==
+        "schedule.exchange=data: is not emitted yet");
+  CHECK(error([](Schedule& s) { s.order = Order::free; }) ==
+        "schedule.order=free: is not emitted yet");
+  CHECK(error([](Schedule& s) {
+          s.layers[0].weights = Residency::registers;
+        }).find("layers[0].weights=registers: needs batch 1, one panel") == 0);
+}
+
+TEST_CASE("a session's kernels are shared by equal layers and dumps come in order") {
+  std::vector<std::string> stages;
+  const ModelSpec spec = ModelSpec::parse("lstm:i64h64l2").value();
+  const Compilation c =
+      compile_program(spec, {}, [&](std::string_view stage, const std::string& text) {
+        stages.emplace_back(stage);
+        CHECK_FALSE(text.empty());
+      }).value();
+  CHECK(stages == std::vector<std::string>{"cell", "dag", "phases", "schedule", "plan", "asm"});
+  CHECK(c.layers[0].step.code == c.layers[1].step.code);
+}
+
+}  // namespace
+}  // namespace deepcpu

@@ -92,13 +92,15 @@ void TimestepEmitter<Vmm>::start_call() {
     } else if (b.space == Space::slots && b.slots == 2) {
       // current = base + parity * slot_stride, next = the other slot.
       code_.mov(reg::k, ctx_.arg(offsetof(KernelArgs, parity)));
-      code_.imul(reg::k, reg::k, static_cast<int>(b.slot_stride));
+      code_.mov(tmp, b.slot_stride);
+      code_.imul(reg::k, tmp);
       code_.mov(tmp, ctx_.buffer_arg(id));
       code_.add(tmp, reg::k);
       code_.mov(ctx_.buffer_slot("current", id), tmp);
-      code_.add(tmp, static_cast<std::uint32_t>(b.slot_stride));
       code_.sub(tmp, reg::k);
       code_.sub(tmp, reg::k);
+      code_.mov(reg::k, b.slot_stride);
+      code_.add(tmp, reg::k);
       code_.mov(ctx_.buffer_slot("next", id), tmp);
     }
   }

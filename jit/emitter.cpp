@@ -32,8 +32,8 @@ Result<CodeBlob> emit_for(const KernelPlan& plan) {
   ctx.pool.place(code);
   if (code.hasUndefinedLabel()) return Error("emission: a label was left undefined");
   if (code.getSize() > kMaxCodeBytes) {
-    return Error(fmt::format("kernel {}: {} bytes of code, at most {} are allowed", plan.name,
-                             code.getSize(), kMaxCodeBytes));
+    return Error(fmt::format("kernel {}: {} {} {} are allowed", plan.name, code.getSize(),
+                             kTooLarge, kMaxCodeBytes));
   }
   auto memory = CodeMemory::make(std::as_bytes(std::span(code.getCode(), code.getSize())));
   if (!memory) return memory.error();

@@ -18,4 +18,7 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan);
 /// A kernel has to share the instruction cache with nothing else to be fast.
 inline constexpr std::size_t kMaxCodeBytes = 32 * 1024;
 
+/// Part of the sentence of the error for larger code.
+inline constexpr const char* kTooLarge = "bytes of code, at most";
+
 }  // namespace deepcpu::jit

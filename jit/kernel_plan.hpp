@@ -16,6 +16,7 @@
 ///       swap the two slots of every double-buffered buffer
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -81,8 +82,10 @@ struct Instr {
   Ref ref;
   std::string note;  ///< name for listings; not part of the key
   bool operator==(const Instr& o) const {
-    return action == o.action && op == o.op && a == o.a && b == o.b && c == o.c && p == o.p &&
-           q == o.q && gate == o.gate && ref == o.ref;
+    return action == o.action && op == o.op && a == o.a && b == o.b && c == o.c &&
+           std::bit_cast<std::uint32_t>(p) == std::bit_cast<std::uint32_t>(o.p) &&
+           std::bit_cast<std::uint32_t>(q) == std::bit_cast<std::uint32_t>(o.q) && gate == o.gate &&
+           ref == o.ref;
   }
 };
 

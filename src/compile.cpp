@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <numeric>
 
@@ -71,6 +72,11 @@ LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule, 
   return out;
 }
 
+double microseconds_since(std::chrono::steady_clock::time_point start) {
+  const std::chrono::duration<double, std::micro> passed = std::chrono::steady_clock::now() - start;
+  return passed.count();
+}
+
 /// Code for a plan, or none where the interpreter has to serve: then a note says why.
 Result<std::shared_ptr<const jit::CodeBlob>> code_for(const jit::KernelPlan& plan) {
   if (plan.isa == Isa::interpreter) return std::shared_ptr<const jit::CodeBlob>();
@@ -82,16 +88,14 @@ void add_note(std::vector<std::string>& notes, std::string note) {
 }
 
 void emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
+  const auto start = std::chrono::steady_clock::now();
   auto code = code_for(kernel.bound.plan);
+  kernel.microseconds = microseconds_since(start);
   if (code) {
     kernel.code = *code;
   } else {
     add_note(notes, code.error().message() + "; the interpreter serves instead");
   }
-}
-
-bool has_code(const LayerCode& layer) {
-  return layer.step.code && (!layer.hoist || layer.hoist->code);
 }
 
 std::string layer_name(const ModelSpec& spec, int layer) {
@@ -139,7 +143,10 @@ Result<LayerCode> compile_fitting(Compilation& c, int layer) {
   for (;;) {
     std::vector<std::string> notes;
     auto code = compile_layer(c, layer, notes);
-    const bool done = !code || c.schedule.isa == Isa::interpreter || has_code(*code);
+    const bool too_large = std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
+      return note.find(jit::kTooLarge) != std::string::npos;
+    });
+    const bool done = !code || !too_large;
     if (done || !lower_tiles(schedule)) {
       for (std::string& note : notes) add_note(c.notes, std::move(note));
       return code;
@@ -151,6 +158,12 @@ Result<LayerCode> compile_fitting(Compilation& c, int layer) {
 Status check_legal(const ModelSpec& spec, const Schedule& s, const CompileOptions& options) {
   auto st = check_schedule(s, spec.hidden.size());
   if (!st) return Error("schedule." + st.error().message());
+  for (std::size_t l = 0; l < s.layers.size(); ++l) {
+    // The slow path of an exchange is a call, which keeps no vector register.
+    if (s.layers[l].weights == Residency::registers && s.threads > 1) {
+      return Error(fmt::format("schedule.layers[{}].weights=registers: needs threads=1", l));
+    }
+  }
   if (s.isa > host_isa()) {
     return Error(fmt::format("schedule.isa={}: this machine offers {} at most", to_string(s.isa),
                              to_string(host_isa())));
@@ -219,8 +232,10 @@ void report(const Compilation& c) {
   for (const LayerCode& l : c.layers) {
     for (const Kernel* k : std::initializer_list<const Kernel*>{l.hoist.get(), &l.step}) {
       if (k == nullptr) continue;
-      fmt::print(stderr, "deepcpu,compile,{},{},{},{:.1f}\n", c.spec.str(),
-                 to_string(c.schedule.isa), k->code ? k->code->size() : 0, c.microseconds);
+      const std::string line =
+          fmt::format("deepcpu,compile,{},{},{},{:.1f}\n", c.spec.str(), to_string(c.schedule.isa),
+                      k->code ? k->code->size() : 0, k->microseconds);
+      std::fputs(line.c_str(), stderr);
     }
   }
 }
@@ -242,9 +257,9 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   const Isa isa = pick_isa(options, c.notes);
   c.schedule = options.schedule
                    ? *options.schedule
-                   : default_schedule(spec, isa, usable_threads(options.threads, c.notes));
+                   : default_schedule(spec, isa, usable_threads(options.threads, c.notes),
+                                      machine().l2.bytes);
   if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
-  if (dump) dump("schedule", c.schedule.to_json() + "\n");
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);
   Schedule serial = c.schedule;
@@ -255,8 +270,8 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     if (!code) return code.error();
     c.layers.push_back(std::move(*code));
   }
-  c.microseconds =
-      std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+  c.microseconds = microseconds_since(start);
+  if (dump) dump("schedule", c.schedule.to_json() + "\n");
   if (dump) dump("plan", plan_text(c));
   if (dump) dump("asm", asm_text(c));
   report(c);

@@ -22,6 +22,7 @@ namespace deepcpu {
 struct Kernel {
   lower::BoundPlan bound;
   std::shared_ptr<const jit::CodeBlob> code;
+  double microseconds = 0.0;  ///< to emit it, or to find it in the cache
 
   void operator()(const jit::KernelArgs& args) const noexcept {
     if (code) {

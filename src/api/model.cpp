@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
+#include <exception>
+#include <new>
 #include <string_view>
 
 #include "src/compile.hpp"
@@ -48,7 +51,7 @@ Status pack_weights(CompiledModel& model, const Weights& weights) {
 }  // namespace
 
 Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
-                             const CompileOptions& options) {
+                             const CompileOptions& options) try {
   if (auto st = spec.validate(); !st) return st.error();
   if (auto st = check_weights(spec, weights); !st) return st.error();
   auto compiled = compile_program(spec, options);
@@ -57,6 +60,8 @@ Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
   impl->compiled = std::move(*compiled);
   if (auto st = pack_weights(*impl, weights); !st) return st.error();
   return Model(std::move(impl));
+} catch (const std::bad_alloc&) {
+  return Error("model: memory to compile it could not be had");
 }
 
 const ModelSpec& Model::spec() const noexcept { return impl_->compiled.spec; }
@@ -105,9 +110,12 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
+Result<Session> Model::session(Layout layout, std::int64_t max_steps) const try {
   const ModelSpec& spec = impl_->compiled.spec;
-  if (max_steps < 0) return Error(fmt::format("max_steps={}: must be at least 0", max_steps));
+  constexpr std::int64_t kMostSteps = 2147483647;
+  if (max_steps < 0 || max_steps > kMostSteps) {
+    return Error(fmt::format("max_steps={}: must be between 0 and {}", max_steps, kMostSteps));
+  }
   auto runner = std::make_unique<Runner>(impl_, layout, max_steps);
   if (!runner->ready()) return Error("session: memory for states and scratch could not be had");
   const char* verbose = std::getenv("DEEPCPU_VERBOSE");
@@ -116,6 +124,8 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
   session->carries_state = spec.direction == Direction::forward;
   session->verbose = verbose != nullptr && std::string_view(verbose) == "1";
   return Session(std::move(session));
+} catch (const std::bad_alloc&) {
+  return Error("session: memory for states and scratch could not be had");
 }
 
 namespace {
@@ -176,18 +186,20 @@ constexpr const char* kNoThreads =
 
 void report_run(const Runner& runner, std::int64_t steps) {
   const Compilation& c = runner.model().compiled;
-  fmt::print(stderr, "deepcpu,run,{},{},{},{}\n", c.spec.str(), to_string(c.schedule.isa),
-             c.schedule.threads, steps);
+  const std::string line = fmt::format("deepcpu,run,{},{},{},{}\n", c.spec.str(),
+                                       to_string(c.schedule.isa), c.schedule.threads, steps);
+  std::fputs(line.c_str(), stderr);  // an aid: whether it could be written does not matter
 }
 
 }  // namespace
 
-Status Session::run(std::span<const float> x, std::span<float> y,
-                    std::span<const std::span<const float>> extra,
-                    std::span<const std::int64_t> lengths) noexcept {
-  const InUse guard(impl_->in_use);
+namespace {
+Status checked_run(Session::Impl& session, std::span<const float> x, std::span<float> y,
+                   std::span<const std::span<const float>> extra,
+                   std::span<const std::int64_t> lengths) {
+  const InUse guard(session.in_use);
   if (!guard.taken()) return Error("run: the session is in use by another thread");
-  Runner& runner = *impl_->runner;
+  Runner& runner = *session.runner;
   const ModelSpec& spec = runner.model().compiled.spec;
   RunInput in;
   in.x = x.data();
@@ -196,11 +208,23 @@ Status Session::run(std::span<const float> x, std::span<float> y,
   in.lengths = lengths;
   in.steps = static_cast<std::int64_t>(x.size()) / (spec.batch * spec.input);
   if (auto st = check_run(runner, x, y, in); !st) return st;
-  if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
+  if (!session.carries_state && !session.state_is_set) runner.reset();
   runner.run(in);
-  impl_->state_is_set = false;
-  if (impl_->verbose) report_run(runner, in.steps);
+  session.state_is_set = false;
+  if (session.verbose) report_run(runner, in.steps);
   return {};
+}
+}  // namespace
+
+Status Session::run(std::span<const float> x, std::span<float> y,
+                    std::span<const std::span<const float>> extra,
+                    std::span<const std::int64_t> lengths) noexcept {
+  try {
+    return checked_run(*impl_, x, y, extra, lengths);
+  } catch (const std::exception&) {
+    // Only sentences of errors allocate here; an empty one does not.
+    return Error(std::string());
+  }
 }
 
 std::vector<std::string> Session::notes() const {
@@ -247,10 +271,10 @@ Status for_state(const Runner& runner, std::string_view name, std::size_t size, 
 
 Status Session::set_state(std::string_view name, std::span<const float> values) {
   Runner& runner = *impl_->runner;
-  // Of a model that starts anew at every call, the states not set begin at zero.
-  if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
-  impl_->state_is_set = true;
   return for_state(runner, name, values.size(), [&](std::size_t step, int state, std::size_t at) {
+    // Of a model that starts anew at every call, the states not set begin at zero.
+    if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
+    impl_->state_is_set = true;
     runner.store_state(step, state, values.data() + at);
   });
 }

@@ -41,6 +41,14 @@ Status check_limits(const KernelPlan& plan) {
     return Error(fmt::format("cell: {} stages in a step, at most {} can be run", plan.stages.size(),
                              jit::kMaxStages));
   }
+  // Row strides and offsets inside a row are 32-bit displacements of emitted code.
+  constexpr std::uint64_t kMostRowBytes = std::uint64_t{1} << 30;
+  for (const jit::Buffer& b : plan.buffers) {
+    if (b.row_stride > kMostRowBytes || b.width * sizeof(float) > kMostRowBytes) {
+      return Error(fmt::format("cell: {} bytes in a row of {}, at most {} can be addressed",
+                               b.width * sizeof(float), b.name, kMostRowBytes));
+    }
+  }
   for (const Stage& s : plan.stages) {
     if (s.epilogue.size() > jit::kMaxEpilogue) {
       return Error(fmt::format("cell: {} element-wise operations in a stage, at most {}",

@@ -176,8 +176,8 @@ std::string PackLayout::to_text(const Cell& cell) const {
   }
   for (const PackedMatrix& m : matrices) {
     out += fmt::format("  @{:<8} [panel][k={}][unit block={}][gate={}][{}] panel {} bytes: {}\n",
-                       m.offset, m.k, m.units_per_panel, m.parameters.size(), lanes,
-                       m.panel_stride, names(m.parameters));
+                       m.offset, m.k, m.units_per_panel, m.parameters.size(), lanes, m.panel_stride,
+                       names(m.parameters));
   }
   return out;
 }
@@ -198,13 +198,14 @@ void pack_vector(const PackedVector& v, const Cell& cell, const Widths& widths,
   float* dst = reinterpret_cast<float*>(out + v.offset);
   for (const int parameter : v.parameters) {
     const float* src = source(cell, parameter, widths, weights, suffix);
-    for (std::uint32_t i = 0; i < v.width; ++i) dst[i] += src[i];
+    const bool first = parameter == v.parameters.front();
+    // The first is copied, not added to zero: that would turn -0 into 0.
+    for (std::uint32_t i = 0; i < v.width; ++i) dst[i] = first ? src[i] : dst[i] + src[i];
   }
 }
 
-void pack_matrix(const PackedMatrix& m, std::uint32_t lanes, const Cell& cell,
-                 const Widths& widths, const Weights& weights, const std::string& suffix,
-                 std::byte* out) {
+void pack_matrix(const PackedMatrix& m, std::uint32_t lanes, const Cell& cell, const Widths& widths,
+                 const Weights& weights, const std::string& suffix, std::byte* out) {
   const std::uint32_t gates = static_cast<std::uint32_t>(m.parameters.size());
   for (std::uint32_t g = 0; g < gates; ++g) {
     const float* src = source(cell, m.parameters[g], widths, weights, suffix);
@@ -224,8 +225,8 @@ void pack_matrix(const PackedMatrix& m, std::uint32_t lanes, const Cell& cell,
 
 }  // namespace
 
-void pack(const Cell& cell, const PackLayout& layout, const Widths& widths,
-          const Weights& weights, const std::string& tensor_suffix, std::byte* out) {
+void pack(const Cell& cell, const PackLayout& layout, const Widths& widths, const Weights& weights,
+          const std::string& tensor_suffix, std::byte* out) {
   std::memset(out, 0, layout.bytes);
   for (const PackedVector& v : layout.sum_bias) {
     pack_vector(v, cell, widths, weights, tensor_suffix, out);

@@ -23,10 +23,14 @@ struct Widths {
   std::uint32_t proj = 0;
   std::uint32_t of(Dim dim) const {
     switch (dim) {
-      case Dim::one: return 1;
-      case Dim::input: return input;
-      case Dim::hidden: return hidden;
-      case Dim::proj: return proj;
+      case Dim::one:
+        return 1;
+      case Dim::input:
+        return input;
+      case Dim::hidden:
+        return hidden;
+      case Dim::proj:
+        return proj;
     }
     return 0;
   }
@@ -76,7 +80,7 @@ struct PackLayout {
 
 /// Copies the weights of one layer and direction into `out` (layout.bytes long, zeroed here).
 /// The tensors have been checked against the spec.
-void pack(const Cell& cell, const PackLayout& layout, const Widths& widths,
-          const Weights& weights, const std::string& tensor_suffix, std::byte* out);
+void pack(const Cell& cell, const PackLayout& layout, const Widths& widths, const Weights& weights,
+          const std::string& tensor_suffix, std::byte* out);
 
 }  // namespace deepcpu::lower

@@ -49,9 +49,8 @@ class Mapper {
   }
 
   bool exists(int level, std::uint32_t w) const {
-    return std::any_of(map_.stages.begin(), map_.stages.end(), [&](const StageDef& s) {
-      return s.level == level && s.width == w;
-    });
+    return std::any_of(map_.stages.begin(), map_.stages.end(),
+                       [&](const StageDef& s) { return s.level == level && s.width == w; });
   }
 
   void ensure(int level, std::uint32_t w) {

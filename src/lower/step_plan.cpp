@@ -283,20 +283,37 @@ class StepPlan {
     });
   }
 
-  /// A stage is followed by an exchange if another participant may read what it stores: a product
-  /// reads whole rows, and stages with other panels divide the units differently.
-  void finish_exchange() {
-    for (Stage& stage : bound_.plan.stages) {
-      for (const Instr& store : stage.epilogue) {
-        if (store.action != Action::store) continue;
-        each_read([&](int reader, const Ref& ref, bool whole_row) {
-          const Stage& r = bound_.plan.stages[at(reader)];
-          const bool same_units =
-              r.width == stage.width && r.units_per_panel == stage.units_per_panel;
-          if (ref.buffer == store.ref.buffer && (whole_row || !same_units)) stage.exchange = true;
-        });
+  /// Whether a read reaches units that another participant computes: a product reads whole rows,
+  /// and stages with other panels divide the units differently.
+  bool reads_of_others(int reader, const Ref& ref, bool whole_row) const {
+    for (int w = 0; w < static_cast<int>(bound_.plan.stages.size()); ++w) {
+      const Stage& writer = bound_.plan.stages[at(w)];
+      const Stage& r = bound_.plan.stages[at(reader)];
+      const bool same_units =
+          r.width == writer.width && r.units_per_panel == writer.units_per_panel;
+      if (!whole_row && same_units) continue;
+      for (const Instr& store : writer.epilogue) {
+        if (store.action == Action::store && store.ref.buffer == ref.buffer) return true;
       }
     }
+    return false;
+  }
+
+  /// An exchange stands after every stage that stores what others read, so that they find it
+  /// complete, and after every stage that reads what others store, so that nobody overwrites it
+  /// while it is still being read.
+  void finish_exchange() {
+    each_read([&](int reader, const Ref& ref, bool whole_row) {
+      if (!reads_of_others(reader, ref, whole_row)) return;
+      bound_.plan.stages[at(reader)].exchange = true;
+      for (Stage& writer : bound_.plan.stages) {
+        for (const Instr& store : writer.epilogue) {
+          if (store.action == Action::store && store.ref.buffer == ref.buffer) {
+            writer.exchange = true;
+          }
+        }
+      }
+    });
   }
 
   const Context& ctx_;

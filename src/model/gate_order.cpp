@@ -73,10 +73,12 @@ Status Weights::add_gates(std::string name, std::string_view gates, std::vector<
   }
   const auto stack = measure(name, static_cast<std::int64_t>(to.size()), shape, transposed);
   if (!stack) return stack.error();
-  const std::int64_t total = stack->gates * stack->rows * stack->cols;
-  if (stack->cols <= 0 || static_cast<std::int64_t>(data.size()) != total) {
+  std::int64_t total = 0;
+  const bool overflow = __builtin_mul_overflow(stack->gates * stack->rows, stack->cols, &total);
+  if (overflow || stack->cols <= 0 || static_cast<std::int64_t>(data.size()) != total) {
     return Error(fmt::format("tensor {}: {} numbers given, the shape holds {}", quote(name),
-                             data.size(), total));
+                             data.size(),
+                             overflow ? "more than can be counted" : std::to_string(total)));
   }
   std::vector<float> own;
   own.reserve(data.size());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +9,10 @@
 #include <new>
 
 namespace deepcpu {
+
+/// For tests: while it is set, new memory is full of NaN instead of zero, so that whoever reads
+/// what nobody wrote is found out.
+inline std::atomic<bool> poison_new_memory{false};
 
 /// Zeroed bytes at a multiple of 4096. Empty if `bytes` is 0 or there is no memory.
 class AlignedBytes {
@@ -18,7 +23,7 @@ class AlignedBytes {
     const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));
     if (data_) {
-      std::memset(data_.get(), 0, rounded);
+      std::memset(data_.get(), poison_new_memory.load() ? 0xFF : 0, rounded);
       size_ = bytes;
     }
   }

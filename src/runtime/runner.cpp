@@ -10,9 +10,6 @@ namespace {
 
 using lower::Role;
 
-/// Steps between two looks at the rows' lengths where no schedule asks for blocks.
-constexpr std::int64_t kRaggedBlock = 256;
-
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
@@ -40,20 +37,23 @@ void Runner::work(void* self, int participant) noexcept {
   static_cast<Runner*>(self)->run_participant(participant);
 }
 
+/// Time steps per block of this run.
+std::int64_t Runner::block_steps() const {
+  if (program_->block > 0) return program_->block;
+  const bool look_at_lengths = order_.ragged() || program_->whole_sequence;
+  return look_at_lengths ? kRaggedBlock : std::max<std::int64_t>(1, order_.longest());
+}
+
 std::int64_t Runner::blocks_per_run() const {
   if (program_->whole_sequence) return 1;
-  const std::int64_t longest = order_.longest();
-  const std::int64_t block =
-      program_->block > 0 ? program_->block : (order_.ragged() ? kRaggedBlock : longest);
-  return block == 0 ? 0 : (longest + block - 1) / block;
+  return (order_.longest() + block_steps() - 1) / block_steps();
 }
 
 void Runner::run_participant(int participant) noexcept {
   const FlushDenormals guard;
   const std::int64_t blocks = blocks_per_run();
   const std::int64_t longest = order_.longest();
-  const std::int64_t size =
-      program_->block > 0 ? program_->block : (order_.ragged() ? kRaggedBlock : longest);
+  const std::int64_t size = block_steps();
   for (std::int64_t b = 0; b < blocks; ++b) {
     const std::uint64_t number = blocks_done_ + static_cast<std::uint64_t>(b);
     for (Part& part : parts_) {
@@ -70,7 +70,7 @@ void Runner::run_participant(int participant) noexcept {
 
 /// A layer that takes the whole sequence: block by block all the same, for the hoisted products.
 void Runner::run_sequence(Part& part, Seat& seat, int participant, std::uint64_t number) {
-  const std::int64_t size = program_->block > 0 ? program_->block : kRaggedBlock;
+  const std::int64_t size = block_steps();
   wait_for_neighbours(part, {0, 0, number});
   for (std::int64_t s = 0; s < order_.longest(); s += size) {
     run_kernels(part, seat, {s, std::min(size, order_.longest() - s), number});

@@ -80,6 +80,9 @@ class Runner {
     std::vector<std::uint64_t*> published_at;
     std::vector<std::unique_ptr<Counter>> blocks;  ///< blocks done, per participant
   };
+  /// Steps between two looks at the rows' lengths where no schedule asks for blocks.
+  static constexpr std::int64_t kRaggedBlock = 256;
+
   struct Block {
     std::int64_t first = 0;
     std::int64_t steps = 0;
@@ -103,6 +106,7 @@ class Runner {
   void hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int64_t from_stride,
                   std::int64_t to, std::int64_t to_stride, std::int64_t count);
   void wait_for_neighbours(const Part& part, Block block) const;
+  std::int64_t block_steps() const;
   std::int64_t blocks_per_run() const;
   void zero_past_end(const RunInput& in) const;
   void permute_states(bool back) noexcept;

@@ -12,8 +12,6 @@ using jit::Space;
 using lower::BufferRole;
 using lower::Role;
 
-constexpr std::int64_t kRaggedBlock = 256;
-
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 /// Off multiples of 4 KiB, so that rows do not fall into one cache set.
@@ -58,6 +56,7 @@ bool Runner::allocate() {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     if (!make_part(parts_[i], i)) return false;
   }
+  reset();
   return true;
 }
 
@@ -69,6 +68,8 @@ bool Runner::make_handover() {
                                    ? std::max<std::int64_t>(1, max_steps_)
                                    : program_->block * program_->handover_slots;
     handover_row_.push_back(row_stride(width));
+    constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;
+    if (steps > kMostBytes / (batch_ * handover_row_.back())) return false;
     handover_.emplace_back(at(steps * batch_ * handover_row_.back()));
     if (handover_.back().size() == 0) return false;
   }

@@ -10,7 +10,7 @@
 
 #include <chrono>
 #include <climits>
-#include <system_error>
+#include <exception>
 
 namespace deepcpu {
 namespace {
@@ -52,7 +52,7 @@ ThreadTeam::ThreadTeam(int helpers, TeamOptions options) : options_(options) {
   for (int i = 0; i < helpers; ++i) {
     try {
       helpers_[static_cast<std::size_t>(i)]->thread = std::thread([this, i] { loop(i); });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       complete_ = false;
       return;
     }

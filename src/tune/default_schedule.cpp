@@ -7,8 +7,10 @@ namespace deepcpu {
 namespace {
 
 /// Rows that a hoisted product should have: W is read once per block, so the more rows the fewer
-/// bytes per row; beyond a few register tiles nothing is gained and the block only takes cache.
+/// bytes per row; beyond a few register tiles little is gained.
 constexpr std::int64_t kHoistRows = 32;
+/// Share of the L2 cache that hoisted sums may take from recurrent weights that fit there.
+constexpr std::int64_t kHoistShare = 8;
 /// Rows of the largest register tile.
 constexpr std::int64_t kTileRows = 6;
 /// Bytes of recurrent weights a step must read before two threads pay: below, a step is over in
@@ -53,15 +55,36 @@ void choose_threads(const ModelSpec& spec, int cap, Schedule& s) {
   }
 }
 
+/// Numbers per row that hoisting stores: one per unit and product of the layer's input.
+std::int64_t hoisted_width(const ModelSpec& spec, int layer) {
+  std::int64_t width = 0;
+  for (const Node& n : spec.cell.nodes()) {
+    if (n.op == Op::matmul && n.a == spec.cell.inputs().front()) width += spec.width(n.dim, layer);
+  }
+  return width;
+}
+
+/// Time steps per block of hoisted products. While the recurrent weights of a thread fit its L2
+/// cache, the block must not drive them out; when they do not fit anyway, larger blocks save reads
+/// of W.
+int hoist_block(const ModelSpec& spec, int layer, int threads, std::uint64_t l2_bytes) {
+  const auto l2 = static_cast<std::int64_t>(l2_bytes);
+  const std::int64_t wanted = std::max<std::int64_t>(4, kHoistRows / spec.batch);
+  const std::int64_t step = std::max<std::int64_t>(1, hoisted_width(spec, layer)) * spec.batch * 4;
+  const bool resident = l2 > 0 && recurrent_bytes(spec, layer) <= l2 * threads;
+  const std::int64_t fit = resident ? l2 * threads / kHoistShare / step : wanted;
+  return static_cast<int>(std::clamp<std::int64_t>(fit, std::min<std::int64_t>(4, wanted), wanted));
+}
+
 }  // namespace
 
-Schedule default_schedule(const ModelSpec& spec, Isa isa, int threads) {
+Schedule default_schedule(const ModelSpec& spec, Isa isa, int threads, std::uint64_t l2_bytes) {
   Schedule s;
   s.isa = isa;
   choose_threads(spec, threads, s);
   for (int layer = 0; layer < spec.layers(); ++layer) {
     LayerSchedule l;
-    l.hoist_block = static_cast<int>(std::max<std::int64_t>(4, kHoistRows / spec.batch));
+    l.hoist_block = hoist_block(spec, layer, s.threads, l2_bytes);
     if (s.parallel == Parallel::wavefront) l.hoist_block = std::min(l.hoist_block, kWavefrontBlock);
     l.tile_rows = even_tile(spec.batch);
     l.hoist_rows = static_cast<int>(kTileRows);

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "src/runtime/memory.hpp"
 #include "tests/support/call_shim.hpp"
 #include "tests/support/compare.hpp"
 #include "tests/support/guarded_buffer.hpp"
@@ -223,6 +224,7 @@ std::string difference(const Outcome& actual, const Outcome& expected) {
 }
 
 Model compile(const Problem& p, Isa isa, const std::optional<Schedule>& schedule) {
+  poison_new_memory.store(true);
   CompileOptions options;
   options.isa = isa;
   options.schedule = schedule;

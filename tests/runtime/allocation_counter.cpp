@@ -5,14 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define DEEPCPU_SANITIZER_ALLOCATES
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define DEEPCPU_SANITIZER_ALLOCATES
-#endif
+#include "tests/support/sanitizers.hpp"
 
 namespace {
 
@@ -25,7 +18,7 @@ void note_allocation() noexcept {
 
 }  // namespace
 
-#ifdef DEEPCPU_SANITIZER_ALLOCATES
+#if DEEPCPU_SANITIZER
 
 // The sanitizers bring an allocator of their own, with a hook for this purpose.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(

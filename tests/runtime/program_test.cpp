@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Which participants run which layer and direction, and that no division changes a bit.
+#include "src/runtime/program.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "src/runtime/row_order.hpp"
+#include "tests/catch.hpp"
+#include "tests/support/compare.hpp"
+#include "tests/support/forked.hpp"
+#include "tests/support/sample.hpp"
+
+namespace {
+
+using namespace deepcpu;
+using namespace deepcpu::test;
+
+Program build(const std::string& problem, int threads, Parallel parallel) {
+  const ModelSpec spec = ModelSpec::parse(problem).value();
+  return Program::build(spec, schedule_for(spec, Isa::interpreter, threads, parallel));
+}
+
+TEST_CASE("all participants share every step of a plain program") {
+  const Program p = build("lstm:i4h8l3", 2, Parallel::none);
+  CHECK(p.participants == 2);
+  CHECK(p.group == 2);
+  CHECK(p.handover_slots == 1);
+  REQUIRE(p.steps.size() == 3);
+  for (const ProgramStep& s : p.steps) {
+    CHECK(p.runs_on(s, 0));
+    CHECK(p.runs_on(s, 1));
+    CHECK(!p.runs_on(s, 2));
+  }
+  CHECK(p.steps[0].producers.empty());
+  CHECK(p.steps[1].producers == std::vector<int>{0});
+  CHECK(p.steps[1].consumers == std::vector<int>{2});
+  CHECK(p.steps[2].consumers.empty());
+}
+
+TEST_CASE("each direction has a participant of its own, one more has nothing to do") {
+  const Program p = build("lstm:i4h8l2bi", 3, Parallel::directions);
+  CHECK(p.participants == 2);
+  CHECK(p.group == 1);
+  CHECK(p.whole_sequence);
+  REQUIRE(p.steps.size() == 4);
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(p.steps[i].first == static_cast<int>(i % 2));
+    CHECK(p.steps[i].reversed == (i % 2 == 1));
+  }
+  CHECK(p.steps[2].producers == std::vector<int>{0, 1});
+  CHECK(p.steps[1].consumers == std::vector<int>{2, 3});
+}
+
+TEST_CASE("a wavefront gives ranges of layers to groups of participants, two blocks in between") {
+  const Program p = build("lstm:i4h8l4", 2, Parallel::wavefront);
+  CHECK(p.participants == 2);
+  CHECK(p.handover_slots == 2);
+  REQUIRE(p.steps.size() == 4);
+  CHECK(p.steps[0].first == 0);
+  CHECK(p.steps[1].first == 0);
+  CHECK(p.steps[2].first == 1);
+  CHECK(p.steps[3].first == 1);
+  const Program wide = build("lstm:i4h8l3", 8, Parallel::wavefront);
+  CHECK(wide.group == 2);
+  CHECK(wide.participants == 6);
+  CHECK(wide.steps[2].first == 4);
+  // A spec without a second layer or direction has no use for groups.
+  CHECK(build("lstm:i4h8", 3, Parallel::wavefront).group == 3);
+  CHECK(build("lstm:i4h8", 3, Parallel::directions).group == 3);
+}
+
+TEST_CASE("rows are sorted by length, longest first, equal ones in their order") {
+  RowOrder order(5);
+  const std::vector<std::int64_t> lengths = {2, 7, 0, 7, 3};
+  order.set(lengths, 9);
+  CHECK(order.ragged());
+  CHECK(order.longest() == 7);
+  const std::vector<std::int64_t> rows = {1, 3, 4, 0, 2};
+  for (std::int64_t i = 0; i < 5; ++i) {
+    CHECK(order.row(i) == rows[static_cast<std::size_t>(i)]);
+    CHECK(order.length(i) == lengths[static_cast<std::size_t>(rows[static_cast<std::size_t>(i)])]);
+  }
+  CHECK(order.live(0) == 4);
+  CHECK(order.live(2) == 3);
+  CHECK(order.live(6) == 2);
+  CHECK(order.live(7) == 0);
+  order.set({}, 9);
+  CHECK(!order.ragged());
+  CHECK(order.longest() == 9);
+  CHECK(order.row(4) == 4);
+  CHECK(order.live(8) == 5);
+}
+
+struct Case {
+  const char* problem;
+  int threads;
+  Parallel parallel;
+};
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> table = {
+      {"lstm:i5h40b2t19", 2, Parallel::none},
+      {"gru:i5h40l2t19,reset=before", 3, Parallel::none},
+      {"lstm:i5h18bib2t13", 2, Parallel::directions},
+      {"gru:i5h18l2bib2t13", 2, Parallel::directions},
+      {"rnn:i5h18l3b2t29", 2, Parallel::wavefront},
+      {"lstm:i5h33l2t29", 4, Parallel::wavefront},
+  };
+  return table;
+}
+
+/// First difference of a number of runs with threads from the same runs on one.
+std::string compare(const Case& c, Isa isa, int runs) {
+  const Sample s = Sample::make(c.problem);
+  const Model alone = compile_for(s, isa, 1);
+  const Model shared = compile_for(s, isa, c.threads, c.parallel);
+  Session a = alone.session(Layout::time_major, s.spec.steps).value();
+  Session b = shared.session(Layout::time_major, s.spec.steps).value();
+  if (!b.notes().empty()) return b.notes().front();
+  for (int i = 0; i < runs; ++i) {
+    std::vector<float> expected(s.y_size());
+    std::vector<float> actual(s.y_size());
+    a.run(s.x, expected).value();
+    b.run(s.x, actual).value();
+    const std::string difference = bit_difference(actual, expected);
+    if (!difference.empty()) return "run " + std::to_string(i) + ": " + difference;
+  }
+  return {};
+}
+
+TEST_CASE("every division of a program gives the bits of one thread, run after run") {
+  for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
+    if (isa > host_isa()) continue;
+    for (const Case& c : cases()) {
+      INFO(c.problem << " " << to_string(isa) << " threads " << c.threads);
+      CHECK(compare(c, isa, isa == Isa::interpreter ? 3 : 20).empty());
+    }
+  }
+}
+
+TEST_CASE("sessions of one model on several threads at once do not disturb each other") {
+  const Sample s = Sample::make("lstm:i5h40l2b2t12");
+  const Model model = compile_for(s, host_isa(), 2);
+  const std::vector<float> expected = run_once(model, s);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> users;
+  for (int u = 0; u < 3; ++u) {
+    users.emplace_back([&] {
+      for (int i = 0; i < 5; ++i) {
+        if (!bit_difference(run_once(model, s), expected).empty()) ++wrong;
+      }
+    });
+  }
+  for (std::thread& u : users) u.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("two processes with two threads each on the same processors make progress") {
+  const auto body = [] {
+    return compare({"lstm:i5h40l2b2t200", 2, Parallel::none}, host_isa(), 5).empty() ? 0 : 1;
+  };
+  const pid_t first = start_child(body);
+  const pid_t second = start_child(body);
+  CHECK(wait_for(first).status == 0);
+  CHECK(wait_for(second).status == 0);
+}
+
+TEST_CASE("threads that are interrupted all the time give the bits of one") {
+  std::atomic<bool> over{false};
+  std::vector<std::thread> hogs;
+  for (int i = 0; i < 2; ++i) {
+    hogs.emplace_back([&] {
+      while (!over.load(std::memory_order_relaxed)) {
+      }
+    });
+  }
+  std::string failure;
+  for (const Case& c : cases()) {
+    if (failure.empty()) failure = compare(c, host_isa(), 1);
+  }
+  over = true;
+  for (std::thread& hog : hogs) hog.join();
+  CHECK(failure.empty());
+}
+
+}  // namespace

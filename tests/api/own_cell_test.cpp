@@ -84,8 +84,9 @@ TEST_CASE("a cell of one's own, with one's own tensors, follows its formula") {
     session.run(x, y).value();
     std::vector<double> h(kHidden, 0.0);
     for (std::size_t s = 0; s < kSteps; ++s) {
-      h = step(t, {x.begin() + static_cast<std::ptrdiff_t>(s * kInput),
-                   x.begin() + static_cast<std::ptrdiff_t>((s + 1) * kInput)},
+      h = step(t,
+               {x.begin() + static_cast<std::ptrdiff_t>(s * kInput),
+                x.begin() + static_cast<std::ptrdiff_t>((s + 1) * kInput)},
                h);
       for (std::size_t u = 0; u < kHidden; ++u) {
         CHECK(static_cast<double>(y[s * kHidden + u]) == Approx(h[u]).margin(1e-5));

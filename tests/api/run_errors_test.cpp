@@ -107,7 +107,8 @@ TEST_CASE("a stack of bidirectional layers runs at most max_steps steps") {
     CHECK(session.run({}, {}).ok());
   }
   CHECK(model.session(Layout::time_major, 5).value().run(s.x, y).ok());
-  CHECK(message(model.session(Layout::time_major, -1)) == "max_steps=-1: must be between 0 and 2147483647");
+  CHECK(message(model.session(Layout::time_major, -1)) ==
+        "max_steps=-1: must be between 0 and 2147483647");
 
   // Others keep no whole sequence and ignore it.
   const Sample one = Sample::make("lstm:i3h4bib2t5");

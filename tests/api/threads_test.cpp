@@ -75,8 +75,7 @@ TEST_CASE("a process bound to one processor uses one thread") {
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);
     if (sched_setaffinity(0, sizeof one, &one) != 0) return 100;
-    execl("/proc/self/exe", "api_tests", "[bound]", "-w", "NoTests", "-o", "/dev/null",
-          nullptr);
+    execl("/proc/self/exe", "api_tests", "[bound]", "-w", "NoTests", "-o", "/dev/null", nullptr);
     return 101;
   });
   CHECK(ending.signal == 0);

@@ -21,9 +21,9 @@ void note_allocation() noexcept {
 #if DEEPCPU_SANITIZER
 
 // The sanitizers bring an allocator of their own, with a hook for this purpose.
-extern "C" int __sanitizer_install_malloc_and_free_hooks(
-    void (*malloc_hook)(const volatile void*, std::size_t),
-    void (*free_hook)(const volatile void*));
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*,
+                                                                             std::size_t),
+                                                         void (*free_hook)(const volatile void*));
 
 namespace {
 const int hooked = __sanitizer_install_malloc_and_free_hooks(

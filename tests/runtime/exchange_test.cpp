@@ -192,10 +192,7 @@ std::string stress(const Stress& c, Isa isa, std::int64_t steps, Wait wait = &wa
 /// with more participants than processors.
 const std::vector<Stress>& stresses() {
   static const std::vector<Stress> table = {
-      {"lstm:i5h70", 2},
-      {"gru:i3h40b2,reset=before", 2},
-      {"lstm:i4h33p17", 2},
-      {"rnn:i2h9", 2},
+      {"lstm:i5h70", 2}, {"gru:i3h40b2,reset=before", 2}, {"lstm:i4h33p17", 2}, {"rnn:i2h9", 2},
       {"lstm:i5h70", 3},
   };
   return table;

@@ -49,8 +49,7 @@ std::vector<std::int64_t> lengths_of(const Case& c, const ModelSpec& spec) {
 }
 
 /// Three calls, the state carried, one of them of no step. Returns whether all were accepted.
-bool three_runs(Session& session, const Sample& s,
-                const std::vector<std::span<const float>>& extra,
+bool three_runs(Session& session, const Sample& s, const std::vector<std::span<const float>>& extra,
                 const std::vector<std::span<const float>>& none,
                 const std::vector<std::int64_t>& lengths, const std::vector<std::int64_t>& zeros,
                 std::vector<float>& y) {

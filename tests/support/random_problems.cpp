@@ -155,8 +155,8 @@ Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
 
 void random_threads(Random& random, Schedule& schedule) {
   schedule.threads = random.pick(std::vector<int>{1, 2, 2, 2, 3, 8});
-  schedule.parallel = random.pick(
-      std::vector<Parallel>{Parallel::none, Parallel::directions, Parallel::wavefront});
+  schedule.parallel =
+      random.pick(std::vector<Parallel>{Parallel::none, Parallel::directions, Parallel::wavefront});
   schedule.exchange = Exchange::flag;
 }
 

@@ -227,7 +227,7 @@ void pack_matrix(const PackedMatrix& m, std::uint32_t lanes, const Cell& cell, c
 
 void pack(const Cell& cell, const PackLayout& layout, const Widths& widths, const Weights& weights,
           const std::string& tensor_suffix, std::byte* out) {
-  std::memset(out, 0, layout.bytes);
+  if (layout.bytes > 0) std::memset(out, 0, layout.bytes);
   for (const PackedVector& v : layout.sum_bias) {
     pack_vector(v, cell, widths, weights, tensor_suffix, out);
   }

@@ -51,7 +51,7 @@ class GuardedBuffer {
   }
   /// Copies the numbers in; the counts must agree.
   void fill(std::span<const float> values) const {
-    std::memcpy(data_, values.data(), values.size_bytes());
+    if (!values.empty()) std::memcpy(data_, values.data(), values.size_bytes());
   }
   /// No byte between the data and the guard pages has been written.
   bool intact() const noexcept;

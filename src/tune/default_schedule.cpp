@@ -13,8 +13,9 @@ constexpr std::int64_t kHoistRows = 32;
 constexpr std::int64_t kHoistShare = 8;
 /// Rows of the largest register tile.
 constexpr std::int64_t kTileRows = 6;
-/// Bytes of recurrent weights a step must read before two threads pay: below, a step is over in
-/// about the time that two exchanges of h between cores take.
+/// Work of a step, in bytes of recurrent weights read, from which two threads pay: below, a step is
+/// over in about the time that two exchanges of h between cores take. A byte of W counts half: it
+/// is multiplied from registers, at about twice the rate at which U comes from the L2 cache.
 constexpr std::int64_t kSharedStepBytes = 160 * 1024;
 /// Time steps per block when layers run on different threads: a layer starts a block late, so the
 /// blocks are short.
@@ -38,12 +39,24 @@ std::int64_t recurrent_bytes(const ModelSpec& spec, int layer) {
   return bytes;
 }
 
+/// Numbers per row that hoisting stores: one per unit and product of the layer's input.
+std::int64_t hoisted_width(const ModelSpec& spec, int layer) {
+  std::int64_t width = 0;
+  for (const Node& n : spec.cell.nodes()) {
+    if (n.op == Op::matmul && n.a == spec.cell.inputs().front()) width += spec.width(n.dim, layer);
+  }
+  return width;
+}
+
 /// How the threads are used: one direction each needs no exchange inside the time loop; one product
 /// shared by all needs one per dependent level; layers on different threads suit small steps.
 void choose_threads(const ModelSpec& spec, int cap, Schedule& s) {
   if (cap < 2) return;
   std::int64_t step = 0;
-  for (int l = 0; l < spec.layers(); ++l) step = std::max(step, recurrent_bytes(spec, l));
+  for (int l = 0; l < spec.layers(); ++l) {
+    const std::int64_t input = hoisted_width(spec, l) * spec.width(Dim::input, l) * 4;
+    step = std::max(step, recurrent_bytes(spec, l) + input / 2);
+  }
   if (spec.directions() == 2) {
     s.threads = 2;
     s.parallel = Parallel::directions;
@@ -53,15 +66,6 @@ void choose_threads(const ModelSpec& spec, int cap, Schedule& s) {
     s.threads = std::min(cap, spec.layers());
     s.parallel = Parallel::wavefront;
   }
-}
-
-/// Numbers per row that hoisting stores: one per unit and product of the layer's input.
-std::int64_t hoisted_width(const ModelSpec& spec, int layer) {
-  std::int64_t width = 0;
-  for (const Node& n : spec.cell.nodes()) {
-    if (n.op == Op::matmul && n.a == spec.cell.inputs().front()) width += spec.width(n.dim, layer);
-  }
-  return width;
 }
 
 /// Time steps per block of hoisted products. While the recurrent weights of a thread fit its L2

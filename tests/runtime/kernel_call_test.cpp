@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Emitted kernels called by themselves: through the shim that fills every vector register with NaN
+/// and checks the calling convention, with every buffer of the plan between guard pages, beside the
+/// interpreter on buffers of its own.
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "src/compile.hpp"
+#include "src/runtime/flush_denormals.hpp"
+#include "tests/catch.hpp"
+#include "tests/support/call_shim.hpp"
+#include "tests/support/compare.hpp"
+#include "tests/support/guarded_buffer.hpp"
+
+namespace deepcpu {
+namespace {
+
+using jit::Space;
+using lower::Role;
+using test::GuardedBuffer;
+
+constexpr std::int64_t kSteps = 5;
+
+/// The memory of one plan, every piece of exactly the bytes that the plan may touch.
+class Bench {
+ public:
+  Bench(const Compilation& c, const GuardedBuffer& weights, std::span<const float> x)
+      : code_(c.layers.front()), batch_(c.spec.batch) {
+    const auto& plan = code_.step.bound.plan;
+    args_.weights = weights.data();
+    args_.steps = kSteps;
+    args_.rows = static_cast<std::uint64_t>(batch_);
+    args_.participants = 1;
+    args_.ranges = code_.serial_panels.step->of(0);
+    rows_.resize(plan.buffers.size());
+    for (std::size_t b = 0; b < plan.buffers.size(); ++b) {
+      const bool is_x = code_.step.bound.roles[b].role == Role::input;
+      const bool is_state = code_.step.bound.roles[b].role == Role::state;
+      memory_.emplace_back(bytes_of(plan.buffers[b]), test::Against::end,
+                           alignment_of(plan.buffers[b]));
+      GuardedBuffer& memory = memory_.back();
+      if (is_x) memory.fill(x);
+      if (is_state) std::memset(memory.data(), 0, memory.bytes());
+      args_.buffer[b] = memory.data();
+      if (plan.buffers[b].space == Space::external) point_rows(b, plan.buffers[b].width);
+    }
+  }
+
+  /// The hoisted products, then the time loop. Empty if both kept the calling convention.
+  std::string run(bool by_code) {
+    std::string broken;
+    if (code_.hoist) {
+      jit::KernelArgs hoist = hoist_args();
+      broken += call(*code_.hoist, hoist, by_code);
+    }
+    return broken + call(code_.step, args_, by_code);
+  }
+
+  bool intact() const {
+    return std::all_of(memory_.begin(), memory_.end(),
+                       [](const GuardedBuffer& m) { return m.intact(); });
+  }
+
+  std::span<const float> y() const {
+    for (std::size_t b = 0; b < memory_.size(); ++b) {
+      if (code_.step.bound.roles[b].role == Role::output) return memory_[b].floats();
+    }
+    return {};
+  }
+
+ private:
+  std::size_t bytes_of(const jit::Buffer& b) const {
+    switch (b.space) {
+      case Space::external:
+        return static_cast<std::size_t>(kSteps * batch_) * b.width * sizeof(float);
+      case Space::slots:
+        return b.slot_stride * b.slots;
+      case Space::block:
+        return static_cast<std::size_t>(kSteps) * b.step_stride;
+      case Space::strided:
+      case Space::params:
+        break;
+    }
+    return 64;
+  }
+
+  static std::size_t alignment_of(const jit::Buffer& b) {
+    return b.space == Space::external ? 4 : 64;
+  }
+
+  void point_rows(std::size_t b, std::uint32_t width) {
+    const auto row = static_cast<std::int64_t>(width * sizeof(float));
+    args_.stride[b] = row * batch_;
+    for (std::int64_t r = 0; r < batch_; ++r) rows_[b].push_back(memory_[b].data() + r * row);
+    args_.buffer[b] = rows_[b].data();
+  }
+
+  jit::KernelArgs hoist_args() const {
+    jit::KernelArgs hoist{};
+    hoist.weights = args_.weights;
+    hoist.steps = 1;
+    hoist.participants = 1;
+    hoist.rows = static_cast<std::uint64_t>(kSteps * batch_);
+    hoist.ranges = code_.serial_panels.hoist->of(0);
+    const auto& roles = code_.hoist->bound.roles;
+    for (std::size_t b = 0; b < roles.size(); ++b) {
+      for (std::size_t s = 0; s < memory_.size(); ++s) {
+        if (code_.step.bound.roles[s].role != roles[b].role) continue;
+        hoist.buffer[b] = memory_[s].data();
+        hoist.stride[b] = roles[b].role == Role::input
+                              ? args_.stride[s] / batch_
+                              : static_cast<std::int64_t>(code_.hoisted_row);
+      }
+    }
+    return hoist;
+  }
+
+  static std::string call(const Kernel& kernel, const jit::KernelArgs& args, bool by_code) {
+    if (by_code) return test::checked_call(kernel.code->entry(), &args);
+    const FlushDenormals guard;
+    jit::interpret(kernel.bound.plan, args);
+    return {};
+  }
+
+  const LayerCode& code_;
+  std::int64_t batch_;
+  jit::KernelArgs args_{};
+  std::vector<GuardedBuffer> memory_;
+  std::vector<std::vector<unsigned char*>> rows_;
+};
+
+void check_kernels(const std::string& problem, Isa isa, int hoist_block) {
+  const ModelSpec spec = ModelSpec::parse(problem).value();
+  CompileOptions options;
+  options.isa = isa;
+  options.schedule = compile_program(spec, options).value().schedule;
+  options.schedule->layers[0].hoist_block = hoist_block;
+  const Compilation c = compile_program(spec, options).value();
+  INFO(problem << " " << to_string(isa) << " hoist_block=" << hoist_block);
+  REQUIRE(c.layers[0].step.code != nullptr);
+  const Weights weights = Weights::random(spec, 1).value();
+  const GuardedBuffer packed(c.layers[0].layout.bytes, test::Against::end, 64);
+  lower::pack(spec.cell, c.layers[0].layout, c.layers[0].widths, weights, "_l0",
+              reinterpret_cast<std::byte*>(packed.data()));
+  packed.make_read_only();
+  std::mt19937 generator(3);
+  std::uniform_real_distribution<float> uniform(-1.0F, 1.0F);
+  std::vector<float> x(static_cast<std::size_t>(kSteps * spec.batch * spec.input));
+  for (float& v : x) v = uniform(generator);
+  Bench code(c, packed, x);
+  Bench interpreter(c, packed, x);
+  CHECK(code.run(true).empty());
+  CHECK(interpreter.run(false).empty());
+  CHECK(test::bit_difference(code.y(), interpreter.y()).empty());
+  CHECK(code.intact());
+  CHECK(interpreter.intact());
+}
+
+TEST_CASE("emitted kernels keep the calling convention and stay inside their buffers") {
+  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+    if (isa > host_isa()) continue;
+    for (const int hoist_block : {0, static_cast<int>(kSteps)}) {
+      for (const char* problem :
+           {"lstm:i5h19", "lstm:i33h64b7,peephole=1", "lstm:i16h40p24b3", "gru:i9h35b4",
+            "gru:i3h50b2,reset=before", "rnn:i7h70b5", "rnn:i1h1", "lstm:i64h128b13"}) {
+        check_kernels(problem, isa, hoist_block);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace deepcpu

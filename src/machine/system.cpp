@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/machine/system.hpp"
 
+#include <fmt/format.h>
 #include <sched.h>
 
 #include <charconv>
@@ -167,7 +168,8 @@ double cgroup_cpu_quota(const std::string& root) {
       least = smaller_limit(least, along_path(base + "/unified", path, limit_v2));
     } else if (has_cpu_controller(controllers)) {
       least = smaller_limit(least, along_path(base + "/cpu", path, limit_v1));
-      least = smaller_limit(least, along_path(base + "/" + controllers, path, limit_v1));
+      least =
+          smaller_limit(least, along_path(fmt::format("{}/{}", base, controllers), path, limit_v1));
     }
   }
   return least;

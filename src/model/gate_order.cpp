@@ -90,9 +90,10 @@ Status Weights::add_gates(std::string name, std::string_view gates, std::vector<
       }
     }
   }
-  std::vector<std::int64_t> own_shape = {stack->gates * stack->rows};
-  if (shape.size() == 2) own_shape.push_back(stack->cols);
-  return add_owned(std::move(name), std::move(own_shape), std::move(own));
+  const bool matrix = shape.size() == 2;
+  shape.assign(1, stack->gates * stack->rows);
+  if (matrix) shape.push_back(stack->cols);
+  return add_owned(std::move(name), std::move(shape), std::move(own));
 }
 
 }  // namespace deepcpu

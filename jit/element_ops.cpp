@@ -132,21 +132,34 @@ struct Row {
   Emitter<Xbyak::Zmm> avx512;
 };
 
-#define DEEPCPU_ELEMENT(op, arity, numbers, temps)                                              \
-  Row {                                                                                         \
-    {Op::op, #op, arity, numbers, temps}, eval_##op, Emit<Xbyak::Ymm>::op, Emit<Xbyak::Zmm>::op \
+/// `depth`: arithmetic instructions on the longest path from an operand to the result.
+constexpr int latency_of(int depth, int divisions) noexcept {
+  return depth * kStepLatency + divisions * kDivisionLatency;
+}
+
+#define DEEPCPU_ELEMENT(op, arity, numbers, temps, vectors, divisions, depth)               \
+  Row {                                                                                     \
+    {Op::op, #op, arity, numbers, temps, vectors, divisions, latency_of(depth, divisions)}, \
+        eval_##op, Emit<Xbyak::Ymm>::op, Emit<Xbyak::Zmm>::op                               \
   }
 
-// op, arity, numbers, temporary registers
+// op, arity, numbers, temporary registers, vector instructions, divisions, depth without them
 constexpr std::array kRows = {
-    DEEPCPU_ELEMENT(add, 2, 0, 0),           DEEPCPU_ELEMENT(sub, 2, 0, 0),
-    DEEPCPU_ELEMENT(mul, 2, 0, 0),           DEEPCPU_ELEMENT(neg, 1, 0, 0),
-    DEEPCPU_ELEMENT(min, 2, 0, 1),           DEEPCPU_ELEMENT(max, 2, 0, 1),
-    DEEPCPU_ELEMENT(one_minus, 1, 0, 1),     DEEPCPU_ELEMENT(sigmoid, 1, 0, kMathTemps),
-    DEEPCPU_ELEMENT(tanh, 1, 0, kMathTemps), DEEPCPU_ELEMENT(relu, 1, 0, 1),
-    DEEPCPU_ELEMENT(leaky_relu, 1, 1, 2),    DEEPCPU_ELEMENT(hard_sigmoid, 1, 2, 1),
-    DEEPCPU_ELEMENT(softsign, 1, 0, 1),      DEEPCPU_ELEMENT(exp, 1, 0, kMathTemps),
-    DEEPCPU_ELEMENT(clip, 1, 2, 1),
+    DEEPCPU_ELEMENT(add, 2, 0, 0, 1, 0, 1),
+    DEEPCPU_ELEMENT(sub, 2, 0, 0, 1, 0, 1),
+    DEEPCPU_ELEMENT(mul, 2, 0, 0, 1, 0, 1),
+    DEEPCPU_ELEMENT(neg, 1, 0, 0, 1, 0, 1),
+    DEEPCPU_ELEMENT(min, 2, 0, 1, 3, 0, 2),
+    DEEPCPU_ELEMENT(max, 2, 0, 1, 3, 0, 2),
+    DEEPCPU_ELEMENT(one_minus, 1, 0, 1, 1, 0, 1),
+    DEEPCPU_ELEMENT(sigmoid, 1, 0, kMathTemps, 13, 1, 12),
+    DEEPCPU_ELEMENT(tanh, 1, 0, kMathTemps, 15, 1, 13),
+    DEEPCPU_ELEMENT(relu, 1, 0, 1, 1, 0, 1),
+    DEEPCPU_ELEMENT(leaky_relu, 1, 1, 2, 3, 0, 3),
+    DEEPCPU_ELEMENT(hard_sigmoid, 1, 2, 1, 3, 0, 3),
+    DEEPCPU_ELEMENT(softsign, 1, 0, 1, 2, 1, 2),
+    DEEPCPU_ELEMENT(exp, 1, 0, kMathTemps, 16, 0, 15),
+    DEEPCPU_ELEMENT(clip, 1, 2, 1, 2, 0, 2),
 };
 
 #undef DEEPCPU_ELEMENT

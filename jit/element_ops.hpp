@@ -24,7 +24,16 @@ struct ElementOp {
   int arity;    ///< 1: a; 2: a and b
   int numbers;  ///< 0; 1: p; 2: p and q
   int temps;    ///< temporary vector registers that emit_element() needs
+  int vectors;  ///< arithmetic vector instructions, a division counted apart
+  int divisions;
+  int latency;  ///< cycles from operand to result, at kStepLatency each and kDivisionLatency
 };
+
+/// Cycles of an addition, multiplication or FMA, and of a division of a whole vector, on the cores
+/// of the last ten years (Skylake to Granite Rapids 4 and 14 to 17; Zen 2 to Zen 4 3 to 4 and 10
+/// to 13). Only the cost model reads them.
+inline constexpr int kStepLatency = 4;
+inline constexpr int kDivisionLatency = 14;
 
 /// All element-wise operations, in the order of Op.
 std::span<const ElementOp> element_ops() noexcept;

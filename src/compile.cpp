@@ -14,9 +14,10 @@
 #include "src/dag/matmul_dag.hpp"
 #include "src/dag/phases.hpp"
 #include "src/machine/machine.hpp"
+#include "src/machine/machine_model.hpp"
 #include "src/runtime/kernel_cache.hpp"
 #include "src/schedule/check.hpp"
-#include "src/tune/default_schedule.hpp"
+#include "src/tune/estimate.hpp"
 
 namespace deepcpu {
 namespace {
@@ -255,10 +256,14 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   if (dump) dump("dag", MatmulDag::build(spec.cell).to_text(spec));
   if (dump) dump("phases", phases_text(MatmulDag::build(spec.cell), spec));
   const Isa isa = pick_isa(options, c.notes);
-  c.schedule = options.schedule
-                   ? *options.schedule
-                   : default_schedule(spec, isa, usable_threads(options.threads, c.notes),
-                                      machine().l2.bytes);
+  if (options.schedule) {
+    c.schedule = *options.schedule;
+  } else {
+    auto estimated =
+        estimate_schedule(spec, isa, usable_threads(options.threads, c.notes), machine_model());
+    if (!estimated) return estimated.error();
+    c.schedule = std::move(*estimated);
+  }
   if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);

@@ -41,6 +41,7 @@ enum class Parallel : std::uint8_t {
   none,        ///< all participants share every product
   directions,  ///< one direction per group of participants
   wavefront,   ///< one range of layers per group of participants, each lagging by one block
+  gates,       ///< different gates of one unit on different participants
 };
 
 /// How participants hand h over to each other inside the time loop.
@@ -52,6 +53,18 @@ enum class Exchange : std::uint8_t {
 /// Whether a schedule may change the order of summation, hence the last bits of the result.
 enum class Order : std::uint8_t { exact, free };
 
+/// Which products of a step make a phase.
+enum class Phases : std::uint8_t {
+  levels,    ///< all products that become ready together; those of x join the sums they add to
+  separate,  ///< products of x that stay in the step have a phase of their own before the others
+};
+
+/// Where a participant's sum over k begins (order=free only).
+enum class Start : std::uint8_t {
+  zero,  ///< at k = 0
+  own,   ///< at the part of the operand that it computed itself
+};
+
 /// Decisions for one layer (all its directions).
 struct LayerSchedule {
   bool fuse_gates = true;  ///< gates with a common operand in one product, or one product each
@@ -61,6 +74,7 @@ struct LayerSchedule {
   Sweep sweep = Sweep::alternating;
   int group = 1;  ///< panels that an alternating sweep keeps in forward order
   Residency weights = Residency::streamed;
+  Phases phases = Phases::levels;
   bool operator==(const LayerSchedule&) const = default;
 };
 
@@ -70,6 +84,11 @@ struct Schedule {
   Parallel parallel = Parallel::none;
   Exchange exchange = Exchange::flag;
   Order order = Order::exact;
+  Start start = Start::zero;
+  /// How the participants of a group divide a product of batch rows x units x k: into split_rows
+  /// parts by batch row and split_k parts by k; the units are divided over what is left of them.
+  int split_rows = 1;
+  int split_k = 1;
   std::vector<LayerSchedule> layers;  ///< one per layer
   bool operator==(const Schedule&) const = default;
 

@@ -11,44 +11,12 @@
 #include <string_view>
 
 #include "src/compile.hpp"
-#include "src/lower/pack_layout.hpp"
 #include "src/model/weights.hpp"
 #include "src/runtime/runner.hpp"
 
 namespace deepcpu {
 
 struct Model::Impl : CompiledModel {};
-
-namespace {
-
-/// Offsets of all packed weights in one block; a page apart so that no two share a cache line.
-std::uint64_t place_weights(CompiledModel& model) {
-  std::uint64_t bytes = 0;
-  for (const ProgramStep& step : model.compiled.program.steps) {
-    model.weights_at.push_back(bytes);
-    const auto& layout = model.compiled.layers[static_cast<std::size_t>(step.layer)].layout;
-    bytes += (layout.bytes + 4095) / 4096 * 4096;
-  }
-  return bytes;
-}
-
-Status pack_weights(CompiledModel& model, const Weights& weights) {
-  const std::uint64_t bytes = place_weights(model);
-  model.packed = AlignedBytes(bytes);
-  if (bytes > 0 && model.packed.size() == 0) {
-    return Error(fmt::format("weights: {} bytes of memory could not be had", bytes));
-  }
-  const auto& steps = model.compiled.program.steps;
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    const LayerCode& layer = model.compiled.layers[static_cast<std::size_t>(steps[i].layer)];
-    lower::pack(model.compiled.spec.cell, layer.layout, layer.widths, weights,
-                tensor_name("", steps[i].layer, steps[i].direction),
-                model.packed.data() + model.weights_at[i]);
-  }
-  return {};
-}
-
-}  // namespace
 
 Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
                              const CompileOptions& options) try {
@@ -58,7 +26,9 @@ Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
   if (!compiled) return compiled.error();
   auto impl = std::make_shared<Impl>();
   impl->compiled = std::move(*compiled);
-  if (auto st = pack_weights(*impl, weights); !st) return st.error();
+  auto packed = pack_weights(impl->compiled, weights);
+  if (!packed) return packed.error();
+  impl->packed = std::move(*packed);
   return Model(std::move(impl));
 } catch (const std::bad_alloc&) {
   return Error("model: memory to compile it could not be had");
@@ -67,7 +37,7 @@ Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
 const ModelSpec& Model::spec() const noexcept { return impl_->compiled.spec; }
 const Schedule& Model::schedule() const noexcept { return impl_->compiled.schedule; }
 const std::vector<std::string>& Model::notes() const noexcept { return impl_->compiled.notes; }
-std::size_t Model::packed_bytes() const noexcept { return impl_->packed.size(); }
+std::size_t Model::packed_bytes() const noexcept { return impl_->packed->bytes.size(); }
 double Model::compile_microseconds() const noexcept { return impl_->compiled.microseconds; }
 
 std::size_t Model::code_bytes() const noexcept {

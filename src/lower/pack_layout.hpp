@@ -21,6 +21,7 @@ struct Widths {
   std::uint32_t input = 0;
   std::uint32_t hidden = 0;
   std::uint32_t proj = 0;
+  bool operator==(const Widths&) const = default;
   std::uint32_t of(Dim dim) const {
     switch (dim) {
       case Dim::one:

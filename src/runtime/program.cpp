@@ -25,6 +25,7 @@ std::int64_t block_of(const ModelSpec& spec, const Schedule& schedule) {
 int groups_of(const ModelSpec& spec, const Schedule& schedule) {
   switch (schedule.parallel) {
     case Parallel::none:
+    case Parallel::gates:
       return 1;
     case Parallel::directions:
       return std::min(spec.directions(), schedule.threads);

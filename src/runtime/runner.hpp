@@ -12,6 +12,7 @@
 #include "jit/kernel_plan.hpp"
 #include "src/compile.hpp"
 #include "src/runtime/memory.hpp"
+#include "src/runtime/packed_weights.hpp"
 #include "src/runtime/row_order.hpp"
 #include "src/runtime/team.hpp"
 #include "src/runtime/wait.hpp"
@@ -21,8 +22,7 @@ namespace deepcpu {
 /// What a Model owns: code and packed weights, immutable.
 struct CompiledModel {
   Compilation compiled;
-  AlignedBytes packed;
-  std::vector<std::uint64_t> weights_at;  ///< per program step: offset of its packed weights
+  std::shared_ptr<const PackedWeights> packed;
 };
 
 /// Arguments of one run.

@@ -80,7 +80,7 @@ bool Runner::make_part(Part& part, std::size_t index) {
   part.step = &program_->steps[index];
   part.code = &model_->compiled.layers[at(part.step->layer)];
   part.weights =
-      reinterpret_cast<const unsigned char*>(model_->packed.data()) + model_->weights_at[index];
+      reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) + model_->packed->at[index];
   if (!make_buffers(part)) return false;
   for (int i = 0; i < program_->group; ++i) {
     part.published.push_back(std::make_unique<Counter>());

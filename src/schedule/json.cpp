@@ -32,9 +32,15 @@ template <class S, class T>
 Field(const char*, T S::*) -> Field<S, T>;
 
 constexpr std::tuple kScheduleFields{
-    Field{"isa", &Schedule::isa},           Field{"threads", &Schedule::threads},
-    Field{"parallel", &Schedule::parallel}, Field{"exchange", &Schedule::exchange},
-    Field{"order", &Schedule::order},       Field{"layers", &Schedule::layers},
+    Field{"isa", &Schedule::isa},
+    Field{"threads", &Schedule::threads},
+    Field{"parallel", &Schedule::parallel},
+    Field{"exchange", &Schedule::exchange},
+    Field{"order", &Schedule::order},
+    Field{"start", &Schedule::start},
+    Field{"split_rows", &Schedule::split_rows},
+    Field{"split_k", &Schedule::split_k},
+    Field{"layers", &Schedule::layers},
 };
 constexpr std::tuple kLayerFields{
     Field{"fuse_gates", &LayerSchedule::fuse_gates},
@@ -44,6 +50,7 @@ constexpr std::tuple kLayerFields{
     Field{"sweep", &LayerSchedule::sweep},
     Field{"group", &LayerSchedule::group},
     Field{"weights", &LayerSchedule::weights},
+    Field{"phases", &LayerSchedule::phases},
 };
 
 template <class S, class Fields>

@@ -39,6 +39,7 @@ inline constexpr std::array kWords<Parallel> = {
     Word<Parallel>{Parallel::none, "none"},
     Word<Parallel>{Parallel::directions, "directions"},
     Word<Parallel>{Parallel::wavefront, "wavefront"},
+    Word<Parallel>{Parallel::gates, "gates"},
 };
 template <>
 inline constexpr std::array kWords<Exchange> = {
@@ -49,6 +50,16 @@ template <>
 inline constexpr std::array kWords<Order> = {
     Word<Order>{Order::exact, "exact"},
     Word<Order>{Order::free, "free"},
+};
+template <>
+inline constexpr std::array kWords<Start> = {
+    Word<Start>{Start::zero, "zero"},
+    Word<Start>{Start::own, "own"},
+};
+template <>
+inline constexpr std::array kWords<Phases> = {
+    Word<Phases>{Phases::levels, "levels"},
+    Word<Phases>{Phases::separate, "separate"},
 };
 
 /// The word of a value; "?" for a value that the enumeration does not have.

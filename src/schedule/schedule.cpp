@@ -4,7 +4,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <string>
+#include <utility>
 
 #include "src/io/quote.hpp"
 #include "src/schedule/check.hpp"
@@ -28,9 +31,26 @@ std::string if_equal(const Schedule& schedule) {
   return schedule.*member == value ? std::string(word(value)) : std::string();
 }
 
+template <auto member>
+std::string if_divided(const Schedule& schedule) {
+  return schedule.*member > 1 ? std::to_string(schedule.*member) : std::string();
+}
+
+template <auto member, auto value>
+std::string if_any_layer(const Schedule& schedule) {
+  const bool any = std::any_of(schedule.layers.begin(), schedule.layers.end(),
+                               [](const LayerSchedule& l) { return l.*member == value; });
+  return any ? std::string(word(value)) : std::string();
+}
+
 constexpr std::array kNotEmitted = {
     NotEmitted{"exchange", if_equal<&Schedule::exchange, Exchange::data>},
     NotEmitted{"order", if_equal<&Schedule::order, Order::free>},
+    NotEmitted{"parallel", if_equal<&Schedule::parallel, Parallel::gates>},
+    NotEmitted{"start", if_equal<&Schedule::start, Start::own>},
+    NotEmitted{"split_rows", if_divided<&Schedule::split_rows>},
+    NotEmitted{"split_k", if_divided<&Schedule::split_k>},
+    NotEmitted{"phases", if_any_layer<&LayerSchedule::phases, Phases::separate>},
 };
 
 /// Whole numbers of a layer and their ranges. A register tile keeps one pointer per row in a
@@ -67,7 +87,8 @@ Status check_layer(const LayerSchedule& layer, std::size_t index) {
     if (!status) return status;
   }
   if (auto status = check_word(prefix + "sweep", layer.sweep); !status) return status;
-  return check_word(prefix + "weights", layer.weights);
+  if (auto status = check_word(prefix + "weights", layer.weights); !status) return status;
+  return check_word(prefix + "phases", layer.phases);
 }
 
 }  // namespace
@@ -89,6 +110,11 @@ Status check_schedule(const Schedule& schedule) {
   if (auto status = check_word("parallel", schedule.parallel); !status) return status;
   if (auto status = check_word("exchange", schedule.exchange); !status) return status;
   if (auto status = check_word("order", schedule.order); !status) return status;
+  if (auto status = check_word("start", schedule.start); !status) return status;
+  for (const auto& [field, parts] :
+       {std::pair{"split_rows", schedule.split_rows}, std::pair{"split_k", schedule.split_k}}) {
+    if (auto status = check_range(field, parts, 1, schedule.threads); !status) return status;
+  }
   if (schedule.layers.empty() || schedule.layers.size() > kMostLayers) {
     return Error(fmt::format("layers: has {} entries: must have between 1 and {}",
                              schedule.layers.size(), kMostLayers));

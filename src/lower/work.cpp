@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/lower/work.hpp"
+
+#include <algorithm>
+
+#include "jit/element_ops.hpp"
+#include "src/lower/lower.hpp"
+
+namespace deepcpu {
+namespace {
+
+using jit::Action;
+using jit::Instr;
+
+/// Higher than any register tile, so that lowering says how high it may be.
+constexpr int kHighestTile = 6;
+/// Vector operations of sigmoid and tanh in the definition of the limit; exp is taken alike.
+constexpr double kLimitSigmoid = 12.0;
+constexpr double kLimitTanh = 13.0;
+
+double limit_vectors(const Instr& i) {
+  if (i.action == Action::fma) return 1.0;
+  if (i.action != Action::element) return 0.0;
+  if (i.op == Op::sigmoid) return kLimitSigmoid;
+  if (i.op == Op::tanh || i.op == Op::exp) return kLimitTanh;
+  return 1.0;
+}
+
+/// Cycles of an epilogue's longest path from a sum.
+double latency_of(const std::vector<Instr>& epilogue) {
+  std::vector<double> ready(epilogue.size(), 0.0);
+  double longest = 0.0;
+  for (std::size_t n = 0; n < epilogue.size(); ++n) {
+    const Instr& i = epilogue[n];
+    for (const std::int32_t arg : {i.a, i.b, i.c}) {
+      if (arg >= 0) ready[n] = std::max(ready[n], ready[static_cast<std::size_t>(arg)]);
+    }
+    if (i.action == Action::fma) ready[n] += jit::kStepLatency;
+    if (i.action == Action::element) ready[n] += jit::find_element_op(i.op)->latency;
+    longest = std::max(longest, ready[n]);
+  }
+  return longest;
+}
+
+void add_epilogue(StageWork& work, const std::vector<Instr>& epilogue, std::uint32_t lanes) {
+  const double vector_bytes = 4.0 * lanes;
+  for (const Instr& i : epilogue) {
+    work.activations += limit_vectors(i);
+    if (i.action == Action::fma) work.vectors += 1.0;
+    if (i.action == Action::element) {
+      const jit::ElementOp& op = *jit::find_element_op(i.op);
+      work.vectors += op.vectors;
+      work.divisions += op.divisions;
+    }
+    if (i.action == Action::load || i.action == Action::store) work.row_bytes += vector_bytes;
+  }
+  work.latency_cycles = latency_of(epilogue);
+}
+
+StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
+                     const std::vector<lower::BufferRole>& roles) {
+  StageWork work;
+  work.panels = plan.panels(stage);
+  work.units = stage.units_per_panel;
+  work.unit_blocks = (stage.width + plan.lanes - 1) / plan.lanes;
+  work.gates = static_cast<std::uint32_t>(stage.sums.size());
+  work.most_tile_rows = stage.tile_rows;
+  for (const jit::Product& p : stage.products) {
+    const lower::BufferRole role = roles[p.operand.buffer];
+    work.products.push_back({p.k, static_cast<std::uint32_t>(p.gate.size()), p.chains,
+                             role.role == lower::Role::input && role.index == 0});
+  }
+  for (const jit::Sum& sum : stage.sums) {
+    if (sum.init == jit::Sum::Init::load) work.row_bytes += 4.0 * plan.lanes;
+  }
+  add_epilogue(work, stage.epilogue, plan.lanes);
+  work.exchange = stage.exchange;
+  return work;
+}
+
+KernelWork kernel_work(const lower::BoundPlan& bound) {
+  KernelWork work;
+  for (const jit::Stage& stage : bound.plan.stages) {
+    work.stages.push_back(stage_work(bound.plan, stage, bound.roles));
+    const StageWork& last = work.stages.back();
+    work.weight_bytes += last.weight_bytes(bound.plan.lanes) * last.unit_blocks;
+  }
+  return work;
+}
+
+/// Lowers one layer in all its forms.
+class LayerWorker {
+ public:
+  LayerWorker(const ModelSpec& spec, int layer, Isa isa, const lower::StepGraph& graph)
+      : spec_(spec),
+        isa_(isa),
+        graph_(graph),
+        widths_(lower::widths_of(spec, layer)),
+        layout_(lower::PackLayout::build(spec.cell, graph, widths_,
+                                         static_cast<std::uint32_t>(lanes(isa)))) {}
+
+  Result<LayerWork> work() {
+    LayerWork out;
+    for (const bool hoisted : {false, true}) {
+      for (const bool fused : {false, true}) {
+        auto plans = lower(hoisted, fused, Residency::streamed);
+        if (!plans) return plans.error();
+        out.step[hoisted][fused] = kernel_work(plans->step);
+        if (!plans->hoist || !fused) continue;
+        out.hoist = kernel_work(*plans->hoist);
+        out.hoisted_row_bytes = static_cast<double>(plans->hoisted_row);
+      }
+    }
+    const auto& stages = out.step[1][1].stages;
+    for (const StageWork& s : stages) out.panels = std::max(out.panels, s.panels);
+    out.one_gate_stages = out.step[1][0].stages.size() == stages.size();
+    out.fits_registers = lower(true, true, Residency::registers).ok();
+    return out;
+  }
+
+ private:
+  Result<lower::LayerPlans> lower(bool hoisted, bool fused, Residency weights) const {
+    LayerSchedule s;
+    s.hoist_block = hoisted ? 1 : 0;
+    s.fuse_gates = fused;
+    s.tile_rows = kHighestTile;
+    s.hoist_rows = kHighestTile;
+    s.weights = weights;
+    return lower::lower_layer(spec_.cell, graph_, widths_, layout_, s, isa_,
+                              static_cast<std::uint32_t>(spec_.batch), {});
+  }
+
+  const ModelSpec& spec_;
+  Isa isa_;
+  const lower::StepGraph& graph_;
+  lower::Widths widths_;
+  lower::PackLayout layout_;
+};
+
+}  // namespace
+
+double StageWork::weight_bytes(std::uint32_t lanes) const {
+  double bytes = 0.0;
+  for (const ProductWork& p : products) bytes += 4.0 * lanes * p.k * p.gates;
+  return bytes;
+}
+
+Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa) {
+  ModelWork out;
+  out.spec = spec;
+  out.isa = isa;
+  out.lanes = static_cast<std::uint32_t>(deepcpu::lanes(isa));
+  const lower::StepGraph graph = lower::StepGraph::build(spec.cell);
+  std::vector<lower::Widths> seen;
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    const lower::Widths w = lower::widths_of(spec, layer);
+    const auto same =
+        static_cast<std::size_t>(std::find(seen.begin(), seen.end(), w) - seen.begin());
+    seen.push_back(w);
+    if (same < out.layers.size()) {
+      out.layers.push_back(LayerWork(out.layers[same]));
+      continue;
+    }
+    auto work = LayerWorker(spec, layer, isa, graph).work();
+    if (!work) return work.error();
+    out.layers.push_back(std::move(*work));
+  }
+  return out;
+}
+
+}  // namespace deepcpu

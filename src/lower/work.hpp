@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Work: what the kernels of a model do per time step, as the numbers that the cost model and the
+/// limit are computed from. Read off the lowered plans, so that it cannot differ from what runs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "deepcpu/model.hpp"
+#include "jit/kernel_plan.hpp"
+
+namespace deepcpu {
+
+/// One product of a stage, for one row.
+struct ProductWork {
+  std::uint32_t k = 0;
+  std::uint32_t gates = 0;   ///< gates that it adds to
+  std::uint32_t chains = 1;  ///< partial sums per accumulator
+  bool of_input = false;     ///< multiplies the layer's input
+};
+
+/// One stage of a kernel.
+struct StageWork {
+  std::uint32_t panels = 0;
+  std::uint32_t units = 0;           ///< unit blocks of a full panel
+  std::uint32_t unit_blocks = 0;     ///< of all panels
+  std::uint32_t gates = 0;           ///< accumulators per unit block and row
+  std::uint32_t most_tile_rows = 1;  ///< of the register tile
+  std::vector<ProductWork> products;
+  double vectors = 0.0;         ///< arithmetic vector instructions per unit block and row
+  double divisions = 0.0;       ///< vector divisions alike
+  double activations = 0.0;     ///< of these, vector instructions by the count of the limit
+  double latency_cycles = 0.0;  ///< from the last sum to the last store
+  double row_bytes = 0.0;       ///< loaded and stored per unit block and row, without weights
+  bool exchange = false;
+
+  /// Bytes of packed weights of one unit block.
+  double weight_bytes(std::uint32_t lanes) const;
+};
+
+struct KernelWork {
+  std::vector<StageWork> stages;
+  double weight_bytes = 0.0;  ///< of all stages
+};
+
+/// One layer in one direction, for every choice that changes its plans.
+struct LayerWork {
+  KernelWork step[2][2];  ///< [x·W hoisted][gates fused]
+  KernelWork hoist;       ///< no stages if nothing can be hoisted
+  double hoisted_row_bytes = 0.0;
+  std::uint32_t panels = 1;     ///< of the stage with the most
+  bool fits_registers = false;  ///< weights=registers is legal when x·W is hoisted
+  bool one_gate_stages = true;  ///< fusing gates changes nothing
+};
+
+struct ModelWork {
+  ModelSpec spec;
+  Isa isa = Isa::interpreter;
+  std::uint32_t lanes = 16;
+  std::vector<LayerWork> layers;
+
+  /// Lowers every layer in its four forms. The spec must be valid. Errors are those of lowering.
+  static Result<ModelWork> of(const ModelSpec& spec, Isa isa);
+};
+
+}  // namespace deepcpu

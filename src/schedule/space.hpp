@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/// ScheduleSpace: every schedule that a problem has on so many threads, as a table of decisions;
+/// which of them are valid, which are emitted, and which rules leave out candidates before anything
+/// is timed.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "deepcpu/schedule.hpp"
+#include "src/dag/count.hpp"
+#include "src/lower/work.hpp"
+#include "src/machine/machine_model.hpp"
+
+namespace deepcpu {
+
+/// One decision of the method.
+struct SpaceRow {
+  std::string name;        ///< as the schedule's JSON spells it
+  bool per_layer = false;  ///< taken for every layer
+  std::string values;      ///< its legal values for this problem
+  Count raw = 1;           ///< how many there are
+  std::uint64_t emitted = 1;
+  std::string reason;       ///< what it is for
+  std::string not_emitted;  ///< values that no code is emitted for; empty if there are none
+};
+
+/// The candidates that are left when a rule has been applied after all rules before it.
+struct PrunedSize {
+  std::string rule;
+  std::string may_lose;  ///< what a better schedule would look like that the rule leaves out
+  Count size;
+};
+
+/// How large a space is.
+struct SpaceSizes {
+  std::vector<SpaceRow> rows;
+  Count raw;    ///< all combinations of all rows
+  Count valid;  ///< those that contradict neither themselves nor the problem, and are emitted
+  std::vector<PrunedSize> pruned;  ///< after each pruning rule, in the order in which they apply
+};
+
+class ScheduleSpace {
+ public:
+  /// `threads` is the cap. `work` and `machine` must outlive the space.
+  ScheduleSpace(const ModelWork& work, const MachineModel& machine, int threads);
+
+  SpaceSizes sizes() const;
+
+  /// Visits the schedules that all pruning rules leave; stops when `visit` returns false.
+  bool for_each(const std::function<bool(const Schedule&)>& visit) const;
+  /// Visits all valid ones. Their number grows with a power of the number of layers.
+  bool for_each_valid(const std::function<bool(const Schedule&)>& visit) const;
+  /// The valid schedule with this number, below the number of valid ones; all are equally likely
+  /// when `next(n)` draws evenly from 0..n-1.
+  Schedule sample(const std::function<std::uint64_t(std::uint64_t)>& next) const;
+
+ private:
+  using Layer = LayerSchedule;
+  /// Decisions for the whole model.
+  struct Global {
+    int threads;
+    Parallel parallel;
+    Exchange exchange;
+    int sharers;  ///< participants that share a product
+  };
+  enum Rule : int { kAlike, kFused, kHoistTile, kTile, kBlock, kSweep, kThreads, kRules };
+
+  std::vector<SpaceRow> rows() const;
+  std::vector<Global> globals(int rules) const;
+  std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;
+  void add_sweeps(std::vector<Layer>& out, Layer base, std::size_t layer, int sharers,
+                  int rules) const;
+  std::vector<int> tile_heights(std::size_t layer, int rules) const;
+  std::vector<int> hoist_blocks(std::size_t layer, int rules) const;
+  Count size(int rules) const;
+  bool visit_layers(Schedule& s, std::size_t layer, const Global& g, int rules,
+                    const std::function<bool(const Schedule&)>& visit) const;
+  bool visit_alike(Schedule& s, const Global& g, int rules,
+                   const std::function<bool(const Schedule&)>& visit) const;
+  Schedule start(const Global& g) const;
+
+  const ModelWork* work_;
+  const MachineModel* machine_;
+  int cap_;
+};
+
+/// The table and the sizes as text for people.
+std::string to_text(const SpaceSizes& sizes, int layers);
+
+}  // namespace deepcpu

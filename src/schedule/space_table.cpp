@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The table of a ScheduleSpace: its rows, its sizes, its text.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "src/dag/matmul_dag.hpp"
+#include "src/dag/phases.hpp"
+#include "src/schedule/space.hpp"
+
+namespace deepcpu {
+namespace {
+
+/// What each pruning rule leaves out, in the order of ScheduleSpace::Rule.
+struct RuleText {
+  std::string_view rule;
+  std::string_view may_lose;
+};
+constexpr RuleText kRuleTexts[] = {
+    {"all layers decide alike",
+     "a stack whose layers differ much in size and would each want blocks or tiles of their own"},
+    {"gates are fused", "nothing known: unfused gates read the same bytes in more loops"},
+    {"register tiles of hoisted products have 4 rows or more",
+     "a block with few rows that lower tiles divide evenly"},
+    {"of the tile heights that make equally many tiles the lowest, and no more than two tiles "
+     "beyond the least",
+     "a low tile that leaves more registers to a large epilogue"},
+    {"hoisted blocks have 8 to 256 rows (steps x batch)",
+     "a block of so few rows that hoisted sums stay in the L1 cache beside U"},
+    {"sweeps alternate, by single panels or by groups of a quarter of L1 or L2",
+     "a group size between"},
+    {"thread counts are powers of two, or all",
+     "a count between, where the panels divide evenly by it"},
+};
+
+/// Ways to write n as a product of three factors in order.
+std::uint64_t factorings(int n) {
+  std::uint64_t ways = 0;
+  for (int a = 1; a <= n; ++a) {
+    for (int b = 1; n % a == 0 && b <= n / a; ++b) ways += n / a % b == 0 ? 1U : 0U;
+  }
+  return ways;
+}
+
+}  // namespace
+
+std::vector<SpaceRow> ScheduleSpace::rows() const {
+  const LayerWork& first = work_->layers.front();
+  const bool hoists = !first.hoist.stages.empty();
+  const auto phases = count_schedules(MatmulDag::build(work_->spec.cell));
+  const auto tiles = static_cast<std::uint64_t>(tile_heights(0, 0).size());
+  const auto blocks = static_cast<std::uint64_t>(hoist_blocks(0, 0).size());
+  std::uint64_t groups = 0;
+  for (std::uint32_t n = 1; n <= first.panels; n *= 2) ++groups;
+  std::uint64_t cuts = 0;
+  for (int n = 1; n <= cap_; ++n) cuts += factorings(n);
+  const auto cap = static_cast<std::uint64_t>(cap_);
+  const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
+  const std::uint64_t many = cap_ > 1 ? 2 : 1;
+  const std::uint64_t ways = cap_ > 1 ? 4 : 1;
+  const Count any_phases = phases && !phases->is_zero() ? *phases : Count(1);
+  return {
+      {"threads", false, fmt::format("1..{}", cap_), cap, cap,
+       "more caches, but an exchange per step", ""},
+      {"parallel", false, "none directions wavefront gates", ways, ways > 1 ? ways - 1 : 1,
+       "which parts run side by side", "gates"},
+      {"split_rows x units x split_k", false, fmt::format("{} partitions Xi*Xj*Xk", cuts), cuts,
+       cap, "which part of a product a participant computes", "split_rows > 1, split_k > 1"},
+      {"exchange", false, "flag data", many, many, "how h travels between cores", ""},
+      {"start", false, "zero own", many, 1, "what to compute while h travels (order=free)", "own"},
+      {"phases", true, "valid phased schedules of the MM-DAG", any_phases, hoists ? 2U : 1U,
+       "which products are computed together and when",
+       "hoisting whole sequences or single classes; products of x in a phase of their own"},
+      {"fuse_gates", true, gates > 1 ? "true false" : "true", gates, gates,
+       "one product for all gates of an operand", ""},
+      {"hoist_block", true, hoists ? "0 and 1..1024 in powers of two" : "0", blocks, blocks,
+       "W is read once per block instead of once per step", ""},
+      {"tile_rows", true, fmt::format("1..{}", tiles), tiles, tiles,
+       "weights are read once per register tile of batch rows", ""},
+      {"hoist_rows", true, hoists ? "1..6" : "1", hoists ? 6U : 1U, hoists ? 6U : 1U,
+       "the same for hoisted products", ""},
+      {"sweep", true, "forward alternating", 2, 2, "what the cache still holds is read first", ""},
+      {"group", true, "panels in powers of two", groups, groups,
+       "which cache level the sweep turns at", ""},
+      {"weights", true, "streamed registers", 2, first.fits_registers ? 2U : 1U,
+       "tiny cells keep their weights in registers",
+       first.fits_registers ? "" : "registers: too many weights or more than one row"},
+  };
+}
+
+SpaceSizes ScheduleSpace::sizes() const {
+  SpaceSizes out;
+  out.rows = rows();
+  Count layer(1);
+  out.raw = Count(1);
+  for (const SpaceRow& row : out.rows) {
+    Count& product = row.per_layer ? layer : out.raw;
+    product = product * row.raw;
+  }
+  for (std::size_t l = 0; l < work_->layers.size(); ++l) out.raw = out.raw * layer;
+  out.valid = size(0);
+  for (int rule = 0; rule < kRules; ++rule) {
+    const RuleText& text = kRuleTexts[rule];
+    out.pruned.push_back({std::string(text.rule), std::string(text.may_lose), size(rule + 1)});
+  }
+  return out;
+}
+
+std::string to_text(const SpaceSizes& sizes, int layers) {
+  std::string out = fmt::format("{:<30} {:>8} {:>8}  {}\n", "decision", "values", "emitted", "why");
+  for (const SpaceRow& row : sizes.rows) {
+    out += fmt::format("{:<30} {:>8} {:>8}  {}\n", row.name + (row.per_layer ? " *" : ""),
+                       row.raw.str(), row.emitted, row.reason);
+    if (!row.not_emitted.empty())
+      out += fmt::format("{:<49} not emitted: {}\n", "", row.not_emitted);
+  }
+  const auto line = [&](std::string_view what, const Count& size) {
+    const std::string digits = size.str();
+    out += digits.size() <= 12
+               ? fmt::format("{:>14}  {}\n", digits, what)
+               : fmt::format("{:>14}  {}\n", fmt::format("10^{:.1f}", size.log10()), what);
+  };
+  out += fmt::format("* for each of {} layers\n", layers);
+  line("schedules, all combinations", sizes.raw);
+  line("valid and emitted", sizes.valid);
+  for (const PrunedSize& p : sizes.pruned) {
+    line(p.rule, p.size);
+    out += fmt::format("{:>14}  may lose: {}\n", "", p.may_lose);
+  }
+  return out;
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/tune/cost_model.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "jit/element_ops.hpp"
+#include "src/runtime/program.hpp"
+#include "src/tune/stream_cost.hpp"
+
+namespace deepcpu {
+namespace {
+
+// Constants of our own code, not of a machine. Each is the value that bench/cost_model fits to
+// measured times (DESIGN.md, "The cost model", has the figures).
+
+/// Cycles around the products of one register tile: pointers, loop control, starting the sums.
+constexpr double kTileCycles = 24.0;
+/// Cycles around one row of an epilogue that goes through memory.
+constexpr double kRowCycles = 12.0;
+/// Cycles of a stage and step: panel order, slots, pointers.
+constexpr double kStageCycles = 30.0;
+/// Part of an epilogue's latency that the products of the next panel do not hide.
+constexpr double kExposedLatency = 0.25;
+/// Cycles of the division of one 512-bit vector.
+constexpr double kDivisionCycles = 10.0;
+/// Transfers of a cache line per exchange: the flag, then the data.
+constexpr double kLinesPerExchange = 2.0;
+/// Microseconds to bind and call the kernels of one block, and of one run.
+constexpr double kBlockMicroseconds = 0.08;
+constexpr double kCallMicroseconds = 0.15;
+/// Microseconds until helpers that still spin have seen a run, and the caller their end.
+constexpr double kTeamMicroseconds = 0.8;
+
+/// Heights of the tiles that `rows` rows are divided into, as the emitter does: full ones, then
+/// halves, quarters ... of what is left. Calls visit(height, count).
+template <class Visit>
+void each_tile(double rows, std::uint32_t height, Visit visit) {
+  auto left = static_cast<std::uint64_t>(rows);
+  for (std::uint64_t h = std::max<std::uint32_t>(height, 1); h > 0 && left > 0; h /= 2) {
+    if (left >= h) visit(static_cast<double>(h), static_cast<double>(left / h));
+    left %= h;
+  }
+}
+
+/// What one participant spends in one call of a kernel on `rows` rows.
+struct KernelCost {
+  double products = 0.0;  ///< seconds
+  double gates = 0.0;
+  int exchanges = 0;
+  double flops = 0.0;
+};
+
+class KernelCosts {
+ public:
+  KernelCosts(const StreamCost& streams, const ModelWork& work, int sharers)
+      : streams_(streams), lanes_(work.lanes), sharers_(static_cast<std::uint32_t>(sharers)) {}
+
+  /// Bytes of weights that the busiest participant reads.
+  double slice(const KernelWork& kernel) const {
+    double bytes = 0.0;
+    for (const StageWork& s : kernel.stages) bytes += blocks_of(s) * s.weight_bytes(lanes_);
+    return bytes;
+  }
+
+  /// `stream_seconds`: time to read the slice once from where it lies. `resident`: weights are in
+  /// registers.
+  KernelCost cost(const KernelWork& kernel, double rows, int tile_rows, double stream_seconds,
+                  bool resident) const {
+    KernelCost out;
+    const double all = slice(kernel);
+    for (const StageWork& s : kernel.stages) {
+      const double bytes = blocks_of(s) * s.weight_bytes(lanes_);
+      const double first = all > 0 ? stream_seconds * bytes / all : 0.0;
+      add_products(out, s, rows, tile_rows, first, resident);
+      add_gates(out, s, rows);
+      if (s.exchange) ++out.exchanges;
+    }
+    return out;
+  }
+
+ private:
+  double panels_of(const StageWork& s) const {
+    return std::ceil(static_cast<double>(s.panels) / sharers_);
+  }
+  double blocks_of(const StageWork& s) const {
+    return std::min(panels_of(s) * s.units, static_cast<double>(s.unit_blocks));
+  }
+
+  /// Seconds of the multiply-adds of one tile and panel, when its weights are in the L1 cache.
+  double tile_seconds(const StageWork& s, double height, bool resident) const {
+    double seconds = 0.0;
+    for (const ProductWork& p : s.products) {
+      const double vectors = static_cast<double>(p.gates) * s.units;
+      const double fma = height * vectors * p.k * streams_.vector_seconds();
+      const double loads = resident ? 0.0 : vectors * p.k * streams_.load_seconds();
+      const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
+      seconds += std::max({fma, loads, chain});
+    }
+    return seconds + streams_.cycles(kTileCycles);
+  }
+
+  void add_products(KernelCost& out, const StageWork& s, double rows, int tile_rows, double first,
+                    bool resident) const {
+    if (s.products.empty()) return;
+    const double panels = blocks_of(s) / s.units;
+    const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
+    const double panel_bytes = s.units * s.weight_bytes(lanes_);
+    const double again = resident ? 0.0 : panels * streams_.reread_seconds(panel_bytes);
+    bool started = resident;
+    each_tile(rows, height, [&](double h, double count) {
+      const double compute = panels * tile_seconds(s, h, resident);
+      if (!started) out.products += std::max(compute, first);
+      out.products += (count - (started ? 0 : 1)) * std::max(compute, again);
+      started = true;
+    });
+    for (const ProductWork& p : s.products) {
+      out.flops += 2.0 * rows * blocks_of(s) * lanes_ * p.k * p.gates;
+    }
+  }
+
+  void add_gates(KernelCost& out, const StageWork& s, double rows) const {
+    const double division = streams_.cycles(kDivisionCycles * lanes_ / 16.0);
+    const double one = std::max(s.vectors * streams_.vector_seconds(), s.divisions * division) +
+                       s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
+    const double blocks = blocks_of(s);
+    out.gates += rows * blocks * one;
+    if (rows > 1) out.gates += rows * blocks / s.units * streams_.cycles(kRowCycles);
+    // One row: the last panel's results are waited for, those of the others in part.
+    const double panels = panels_of(s);
+    const double waits = rows > 1 ? 1.0 : 1.0 + kExposedLatency * (panels - 1.0);
+    out.gates += streams_.cycles(waits * s.latency_cycles + kStageCycles);
+  }
+
+  const StreamCost& streams_;
+  std::uint32_t lanes_;
+  std::uint32_t sharers_;
+};
+
+/// One layer and direction on one group of participants.
+struct PartPlan {
+  const LayerWork* work;
+  const LayerSchedule* schedule;
+  double block;  ///< steps
+};
+
+/// Adds up what one group of participants does in a run.
+class GroupCost {
+ public:
+  GroupCost(const StreamCost& streams, const ModelWork& work, int sharers, double steps)
+      : streams_(streams),
+        work_(work),
+        kernels_(streams, work, sharers),
+        sharers_(sharers),
+        steps_(steps),
+        rows_(static_cast<double>(work.spec.batch)) {}
+
+  Prediction of(const std::vector<PartPlan>& parts, double exchange_seconds) {
+    total_bytes_ = 0.0;
+    for (const PartPlan& p : parts) total_bytes_ += working_set(p);
+    out_.level_bytes.assign(streams_.levels(), 0.0);
+    for (const PartPlan& p : parts) add(p, exchange_seconds);
+    return std::move(out_);
+  }
+
+ private:
+  const KernelWork& step_of(const PartPlan& p) const {
+    return p.work->step[p.schedule->hoist_block > 0][p.schedule->fuse_gates];
+  }
+  bool hoists(const PartPlan& p) const {
+    return p.schedule->hoist_block > 0 && !p.work->hoist.stages.empty();
+  }
+  /// Bytes of hoisted sums of a block that one participant writes and reads.
+  double hoisted_bytes(const PartPlan& p) const {
+    if (!hoists(p)) return 0.0;
+    return std::min(p.block, steps_) * rows_ * p.work->hoisted_row_bytes / sharers_;
+  }
+  double working_set(const PartPlan& p) const {
+    double bytes = kernels_.slice(step_of(p)) + hoisted_bytes(p);
+    if (hoists(p)) bytes += kernels_.slice(p.work->hoist);
+    return bytes;
+  }
+
+  void add(const PartPlan& p, double exchange_seconds) {
+    const double blocks = std::ceil(steps_ / p.block);
+    add_step(p, blocks, exchange_seconds);
+    if (hoists(p)) add_hoist(p, blocks);
+    out_.parts.calls += blocks * kBlockMicroseconds * (hoists(p) ? 2.0 : 1.0);
+  }
+
+  void add_step(const PartPlan& p, double blocks, double exchange_seconds) {
+    const KernelWork& kernel = step_of(p);
+    const bool resident = p.schedule->weights == Residency::registers;
+    Stream stream;
+    stream.bytes = resident ? 0.0 : kernels_.slice(kernel);
+    stream.alternating = p.schedule->sweep == Sweep::alternating;
+    stream.group_bytes = p.schedule->group * kernel.weight_bytes / std::max(1U, p.work->panels);
+    stream.beside = hoisted_bytes(p) / 2;
+    const StreamTime pass = streams_.pass(stream);
+    const KernelCost cost =
+        kernels_.cost(kernel, rows_, p.schedule->tile_rows, pass.seconds, resident);
+    const double refill = blocks * streams_.refill_seconds(stream, total_bytes_);
+    out_.parts.products += 1e6 * (steps_ * cost.products + refill);
+    out_.parts.gates += 1e6 * steps_ * cost.gates;
+    out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;
+    out_.flops += steps_ * cost.flops * sharers_;
+    for (std::size_t l = 0; l < pass.level_bytes.size(); ++l) {
+      out_.level_bytes[l] += steps_ * pass.level_bytes[l];
+    }
+  }
+
+  void add_hoist(const PartPlan& p, double blocks) {
+    const KernelWork& kernel = p.work->hoist;
+    Stream stream;
+    stream.bytes = kernels_.slice(kernel);
+    stream.beside = total_bytes_ - stream.bytes;
+    const StreamTime pass = streams_.pass(stream);
+    double seconds = 0.0;
+    const auto add_block = [&](double steps, double count) {
+      if (count <= 0 || steps <= 0) return;
+      const KernelCost cost =
+          kernels_.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass.seconds, false);
+      seconds += count * (cost.products + cost.gates);
+      out_.flops += count * cost.flops * sharers_;
+    };
+    const double whole = std::floor(steps_ / p.block);
+    add_block(p.block, whole);
+    add_block(steps_ - whole * p.block, 1.0);
+    out_.parts.hoist += 1e6 * seconds;
+    for (std::size_t l = 0; l < pass.level_bytes.size(); ++l) {
+      out_.level_bytes[l] += blocks * pass.level_bytes[l];
+    }
+  }
+
+  const StreamCost& streams_;
+  const ModelWork& work_;
+  KernelCosts kernels_;
+  double sharers_;
+  double steps_;
+  double rows_;
+  double total_bytes_ = 0.0;
+  Prediction out_;
+};
+
+}  // namespace
+
+CostModel::CostModel(const MachineModel& machine, Isa isa) : machine_(&machine), isa_(isa) {}
+
+Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, double steps) const {
+  const Program program = Program::build(work.spec, schedule);
+  const int active = std::min(program.participants, machine_->cores);
+  const StreamCost streams(*machine_, isa_, active);
+  const double block = program.block > 0 ? static_cast<double>(program.block) : steps;
+  const double exchange =
+      program.group > 1 ? kLinesPerExchange * machine_->exchange_ns * 1e-9 : 0.0;
+  Prediction worst;
+  for (int first = 0; first < program.participants; first += program.group) {
+    std::vector<PartPlan> parts;
+    for (const ProgramStep& s : program.steps) {
+      if (s.first != first) continue;
+      const auto layer = static_cast<std::size_t>(s.layer);
+      parts.push_back({&work.layers[layer], &schedule.layers[layer], block});
+    }
+    const Prediction one = GroupCost(streams, work, program.group, steps).of(parts, exchange);
+    worst.flops += one.flops;
+    if (one.parts.total() > worst.parts.total()) {
+      worst.parts = one.parts;
+      worst.level_bytes = one.level_bytes;
+    }
+  }
+  // A layer on another group starts a block after the one that it reads.
+  const double lag = schedule.parallel == Parallel::wavefront
+                         ? block * (program.participants / program.group - 1) / steps
+                         : 0.0;
+  worst.parts.exchange += worst.parts.total() * lag;
+  // More participants than cores take turns.
+  const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);
+  worst.parts.calls += worst.parts.total() * (turns - 1.0) + kCallMicroseconds;
+  if (program.participants > 1) worst.parts.calls += kTeamMicroseconds;
+  worst.us = worst.parts.total();
+  return worst;
+}
+
+}  // namespace deepcpu

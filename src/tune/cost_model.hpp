@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/// CostModel: how long a run takes under a schedule, from the machine model alone: bytes per cache
+/// level, FLOPs, exchange latency and gate work. Nothing is run.
+#pragma once
+
+#include <vector>
+
+#include "deepcpu/schedule.hpp"
+#include "src/lower/work.hpp"
+#include "src/machine/machine_model.hpp"
+
+namespace deepcpu {
+
+/// Where the time of a run goes, in microseconds of the busiest participant.
+struct CostParts {
+  double hoist = 0.0;     ///< x·W ahead of the time loop
+  double products = 0.0;  ///< products inside the time loop
+  double gates = 0.0;     ///< element-wise work, and what follows a product and waits for it
+  double exchange = 0.0;  ///< waiting for other participants
+  double calls = 0.0;     ///< blocks, calls of kernels, waking helpers
+  double total() const { return hoist + products + gates + exchange + calls; }
+};
+
+struct Prediction {
+  double us = 0.0;
+  CostParts parts;
+  /// Bytes of weights per level of the machine model, nearest first, of the busiest participant.
+  std::vector<double> level_bytes;
+  double flops = 0.0;  ///< of the products of all participants
+};
+
+/// Immutable; predict() may be called by several threads at once.
+class CostModel {
+ public:
+  CostModel(const MachineModel& machine, Isa isa);
+
+  /// `schedule` must be legal for the work's spec. Time of one run over `steps` steps.
+  Prediction predict(const ModelWork& work, const Schedule& schedule, double steps) const;
+
+  const MachineModel& machine() const noexcept { return *machine_; }
+
+ private:
+  const MachineModel* machine_;
+  Isa isa_;
+};
+
+}  // namespace deepcpu

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Choosing a schedule by the cost model alone.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "src/schedule/space.hpp"
+#include "src/tune/cost_model.hpp"
+
+namespace deepcpu {
+
+/// A Schedule is chosen without T: estimates are for runs of this many steps.
+inline constexpr double kNominalSteps = 100.0;
+
+struct Ranked {
+  Schedule schedule;
+  Prediction predicted;
+};
+
+/// The `most` schedules of the pruned space with the least predicted time, best first.
+std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& work,
+                                   const CostModel& model, double steps, std::size_t most);
+
+/// The schedule that is used when none is given. `threads` is a cap. Runs nothing; about 0.1 to
+/// 1 ms. Errors are those of lowering: a cell that no kernel can be made for.
+Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,
+                                   const MachineModel& machine);
+
+}  // namespace deepcpu

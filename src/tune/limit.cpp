@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/tune/limit.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "jit/element_ops.hpp"
+#include "src/tune/stream_cost.hpp"
+
+namespace deepcpu {
+namespace {
+
+/// Cycles from a broadcast load to its value.
+constexpr double kLoadLatency = 5.0;
+
+/// What one step of one layer and direction needs at least, of all participants together.
+struct StepNeeds {
+  double flops = 0.0;
+  double bytes = 0.0;
+  double chain_cycles = 0.0;
+  double levels = 0.0;  ///< dependent levels: stages after which something must be handed over
+  double hoist_flops = 0.0;
+  double hoist_bytes = 0.0;
+};
+
+double flops_of(const StageWork& s, double rows, std::uint32_t lanes, bool input) {
+  double flops = 0.0;
+  for (const ProductWork& p : s.products) {
+    if (p.of_input == input) flops += 2.0 * rows * s.unit_blocks * lanes * p.k * p.gates;
+  }
+  return flops;
+}
+
+/// Products of the input are hoisted, gates fused: no other form needs less.
+StepNeeds needs_of(const LayerWork& layer, double rows, std::uint32_t lanes) {
+  StepNeeds needs;
+  const KernelWork& step = layer.step[1][1];
+  needs.bytes = step.weight_bytes;
+  for (const StageWork& s : step.stages) {
+    // An element-wise vector operation takes the place of an FMA, which counts two per lane.
+    needs.flops += flops_of(s, rows, lanes, false);
+    needs.flops += rows * s.unit_blocks * s.activations * 2.0 * lanes;
+    double terms = 0.0;
+    for (const ProductWork& p : s.products) terms += static_cast<double>(p.k) / p.chains;
+    needs.chain_cycles += kLoadLatency + terms * jit::kStepLatency + s.latency_cycles;
+    if (s.exchange) needs.levels += 1.0;
+  }
+  needs.hoist_bytes = layer.hoist.weight_bytes;
+  for (const StageWork& s : layer.hoist.stages) needs.hoist_flops += flops_of(s, rows, lanes, true);
+  return needs;
+}
+
+/// The limit when `sharers` cores of `active` share each product of `layers`.
+Limit shared(const std::vector<StepNeeds>& layers, const MachineModel& machine, Isa isa,
+             double steps, int sharers, int active) {
+  const StreamCost streams(machine, isa, active);
+  const double per_flop = 1e-9 / machine.fma_gflops(isa, active) / sharers;
+  const auto read = [&](double bytes) {
+    Stream s;
+    s.bytes = bytes / sharers;
+    s.alternating = true;
+    return streams.pass(s).seconds;
+  };
+  Limit out;
+  for (const StepNeeds& n : layers) {
+    out.hoist_us += 1e6 * std::max(steps * n.hoist_flops * per_flop, read(n.hoist_bytes));
+    const double flops = n.flops * per_flop;
+    const double bytes = read(n.bytes);
+    const double chain = streams.cycles(n.chain_cycles);
+    out.flops_us += 1e6 * steps * flops;
+    out.bytes_us += 1e6 * steps * bytes;
+    out.chain_us += 1e6 * steps * chain;
+    out.us += 1e6 * steps * std::max({flops, bytes, chain});
+    if (sharers > 1) out.exchange_us += 1e-3 * steps * n.levels * machine.exchange_ns;
+  }
+  out.us += out.hoist_us + out.exchange_us;
+  out.threads = active;
+  return out;
+}
+
+/// The least that the busiest of `groups` ranges of layers can take.
+Limit wavefront(const std::vector<StepNeeds>& layers, const MachineModel& machine, Isa isa,
+                double steps, int groups) {
+  // best[g][l]: layers 0..l-1 on g groups.
+  const std::size_t n = layers.size();
+  const auto range = [&](std::size_t from, std::size_t to) {
+    const auto at = [&](std::size_t i) { return layers.begin() + static_cast<std::ptrdiff_t>(i); };
+    return shared({at(from), at(to)}, machine, isa, steps, 1, groups);
+  };
+  std::vector<Limit> best(n + 1);
+  for (std::size_t l = 1; l <= n; ++l) best[l] = range(0, l);
+  for (int g = 1; g < groups; ++g) {
+    for (std::size_t l = n; l > 0; --l) {
+      for (std::size_t cut = 1; cut < l; ++cut) {
+        const Limit tail = range(cut, l);
+        const Limit& worse = tail.us > best[cut].us ? tail : best[cut];
+        if (worse.us < best[l].us) best[l] = worse;
+      }
+    }
+  }
+  return best[n];
+}
+
+}  // namespace
+
+Limit limit_of(const ModelWork& work, const MachineModel& machine, double steps, int threads) {
+  std::vector<StepNeeds> once;
+  for (const LayerWork& layer : work.layers) {
+    once.push_back(needs_of(layer, static_cast<double>(work.spec.batch), work.lanes));
+  }
+  const int directions = work.spec.directions();
+  std::vector<StepNeeds> all;
+  for (int d = 0; d < directions; ++d) all.insert(all.end(), once.begin(), once.end());
+  Limit best = shared(all, machine, work.isa, steps, 1, 1);
+  const auto offer = [&](const Limit& other) {
+    if (other.us < best.us) best = other;
+  };
+  for (int n = 2; n <= std::min(threads, machine.cores); ++n) {
+    offer(shared(all, machine, work.isa, steps, n, n));
+    if (directions == 2 && n % 2 == 0) {
+      offer(shared(once, machine, work.isa, steps, n / 2, n));
+    }
+    if (directions == 1 && n <= static_cast<int>(once.size())) {
+      offer(wavefront(once, machine, work.isa, steps, n));
+    }
+  }
+  return best;
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/tune/stream_cost.hpp"
+
+#include <algorithm>
+
+namespace deepcpu {
+namespace {
+
+/// A stream that is always walked forward still hits a little beyond the capacity of a level, and
+/// nothing from this multiple of it on (machine-facts: 2 MiB L2, 2.5 MiB stream at L3 rate).
+constexpr double kForwardFades = 1.5;
+
+}  // namespace
+
+StreamCost::StreamCost(const MachineModel& machine, Isa isa, int active) {
+  const IsaModel& model = machine.of(isa);
+  const double width = 4.0 * deepcpu::lanes(isa);
+  for (std::size_t l = 0; l < model.levels.size(); ++l) {
+    const auto usable = [&](bool alternating) {
+      return static_cast<double>(machine.usable_bytes(isa, l, alternating, active));
+    };
+    levels_.push_back({1e-9 / machine.gbytes_per_s(isa, l, active), usable(false), usable(true)});
+  }
+  vector_seconds_ = 2e-9 * deepcpu::lanes(isa) / machine.fma_gflops(isa, active);
+  load_seconds_ = width * levels_.front().seconds_per_byte;
+  cycle_seconds_ = 1e-9 / machine.clock_ghz;
+}
+
+double StreamCost::served(const Level& level, const Stream& stream) const {
+  const double forward = std::max(0.0, level.forward - stream.beside);
+  if (stream.bytes <= forward) return stream.bytes;
+  const double end = forward * kForwardFades;
+  const double by_forward =
+      stream.bytes < end ? stream.bytes * (end - stream.bytes) / (end - forward) : 0.0;
+  if (!stream.alternating) return by_forward;
+  const double turned = level.alternating - stream.beside - stream.group_bytes;
+  return std::clamp(turned, by_forward, stream.bytes);
+}
+
+StreamTime StreamCost::pass(const Stream& stream) const {
+  StreamTime out;
+  double done = 0.0;
+  for (std::size_t l = 0; l < levels_.size(); ++l) {
+    const bool last = l + 1 == levels_.size();
+    const double upto = last ? stream.bytes : std::max(done, served(levels_[l], stream));
+    out.level_bytes.push_back(upto - done);
+    out.seconds += (upto - done) * levels_[l].seconds_per_byte;
+    done = upto;
+  }
+  return out;
+}
+
+double StreamCost::reread_seconds(double bytes) const {
+  for (const Level& level : levels_) {
+    if (bytes <= level.forward) return bytes * level.seconds_per_byte;
+  }
+  return bytes * levels_.back().seconds_per_byte;
+}
+
+double StreamCost::refill_seconds(const Stream& stream, double all) const {
+  Stream between = stream;
+  between.bytes = all;
+  const double warm = pass(stream).seconds;
+  const double cold = all > 0 ? pass(between).seconds * stream.bytes / all : warm;
+  return std::max(0.0, cold - warm);
+}
+
+}  // namespace deepcpu

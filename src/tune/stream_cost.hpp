@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+/// StreamCost: what reading weights over and over costs on one core, by cache level.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "src/machine/machine_model.hpp"
+
+namespace deepcpu {
+
+/// Weights that are walked once per time step.
+struct Stream {
+  double bytes = 0.0;
+  bool alternating = false;
+  double group_bytes = 0.0;  ///< kept in forward order when the sweep turns round
+  double beside = 0.0;       ///< bytes of other data that pass through the caches meanwhile
+};
+
+/// One walk through a stream.
+struct StreamTime {
+  double seconds = 0.0;
+  std::vector<double> level_bytes;  ///< by level, nearest first
+};
+
+class StreamCost {
+ public:
+  /// One core of `active` that work at the same time.
+  StreamCost(const MachineModel& machine, Isa isa, int active);
+
+  std::size_t levels() const noexcept { return levels_.size(); }
+  StreamTime pass(const Stream& stream) const;
+  /// Seconds to read `bytes` that were read just before.
+  double reread_seconds(double bytes) const;
+  /// Seconds more that the first walk of a block takes, when `all` bytes pass between two blocks.
+  double refill_seconds(const Stream& stream, double all) const;
+  /// Of one vector instruction when nothing waits; of one vector loaded from the L1 cache.
+  double vector_seconds() const noexcept { return vector_seconds_; }
+  double load_seconds() const noexcept { return load_seconds_; }
+  double cycles(double count) const noexcept { return count * cycle_seconds_; }
+
+ private:
+  struct Level {
+    double seconds_per_byte;
+    double forward;
+    double alternating;
+  };
+  /// Bytes of a stream that a level, with all nearer ones, serves in every walk.
+  double served(const Level& level, const Stream& stream) const;
+
+  std::vector<Level> levels_;
+  double vector_seconds_;
+  double load_seconds_;
+  double cycle_seconds_;
+};
+
+}  // namespace deepcpu

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/tune/trial.hpp"
+
+#include <emmintrin.h>
+#include <fmt/format.h>
+
+#include "src/lower/step_graph.hpp"
+
+namespace deepcpu {
+namespace {
+
+/// Small numbers of both signs, the same on every machine.
+std::vector<float> random_numbers(std::int64_t count, std::uint64_t seed) {
+  std::vector<float> out(static_cast<std::size_t>(count));
+  std::uint64_t state = seed * 2 + 1;
+  for (float& each : out) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    each = static_cast<float>(static_cast<std::int64_t>(state) >> 40) * 0x1p-23F;
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<TrialData> TrialData::make(const ModelSpec& spec, std::uint64_t seed) try {
+  auto weights = Weights::random(spec, seed);
+  if (!weights) return weights.error();
+  TrialData out;
+  out.spec = spec;
+  out.weights = std::move(*weights);
+  for (const int input : spec.cell.inputs()) {
+    const Node& n = spec.cell.nodes()[static_cast<std::size_t>(input)];
+    const std::int64_t width = out.inputs.empty() ? spec.input : spec.width(n.dim, 0);
+    out.inputs.push_back(
+        random_numbers(spec.steps * spec.batch * width, seed + out.inputs.size() + 1));
+  }
+  out.outputs = static_cast<std::size_t>(spec.steps * spec.batch * spec.output_width());
+  return out;
+} catch (const std::bad_alloc&) {
+  return Error(fmt::format("{}: its weights and inputs do not fit into memory", spec.str()));
+}
+
+Result<Trial> Trial::make(const TrialData& data, const Schedule& schedule,
+                          std::shared_ptr<const PackedWeights>& packed) try {
+  CompileOptions options;
+  options.threads = schedule.threads;
+  options.schedule = schedule;
+  auto compiled = compile_program(data.spec, options);
+  if (!compiled) return compiled.error();
+  if (!compiled->notes.empty()) return Error(compiled->notes.front());
+  auto model = std::make_shared<CompiledModel>();
+  model->compiled = std::move(*compiled);
+  if (!packed) {
+    auto made = pack_weights(model->compiled, data.weights);
+    if (!made) return made.error();
+    packed = std::move(*made);
+  }
+  model->packed = packed;
+  Trial t;
+  t.data_ = &data;
+  t.model_ = model;
+  t.runner_ = std::make_unique<Runner>(model, Layout::time_major, data.spec.steps);
+  if (!t.runner_->ready()) return Error("memory for states and scratch could not be had");
+  if (t.runner_->short_of_threads()) return Error("helper threads could not be started");
+  for (std::size_t i = 1; i < data.inputs.size(); ++i) t.extra_.emplace_back(data.inputs[i]);
+  t.y_.resize(data.outputs);
+  return t;
+} catch (const std::bad_alloc&) {
+  return Error("memory for a candidate could not be had");
+}
+
+void Trial::run() noexcept {
+  RunInput in;
+  in.x = data_->inputs.front().data();
+  in.y = y_.data();
+  in.extra = extra_;
+  in.steps = data_->spec.steps;
+  runner_->run(in);
+}
+
+std::vector<float> Trial::result() {
+  runner_->reset();
+  run();
+  std::vector<float> all = y_;
+  const ModelSpec& spec = data_->spec;
+  const auto& steps = model_->compiled.program.steps;
+  for (std::size_t s = 0; s < steps.size(); ++s) {
+    const auto& states = spec.cell.states();
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      const std::int64_t width = spec.width(states[i].dim, steps[s].layer);
+      const std::size_t first = all.size();
+      all.resize(first + static_cast<std::size_t>(spec.batch * width));
+      runner_->load_state(s, static_cast<int>(i), all.data() + first);
+    }
+  }
+  return all;
+}
+
+void Trial::evict() const noexcept {
+  const AlignedBytes& bytes = model_->packed->bytes;
+  constexpr std::size_t kLine = 64;
+  for (std::size_t at = 0; at < bytes.size(); at += kLine) _mm_clflush(bytes.data() + at);
+  _mm_mfence();
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Trial: one schedule of a problem, compiled and ready to be run and compared.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "deepcpu/model.hpp"
+#include "src/runtime/runner.hpp"
+
+namespace deepcpu {
+
+/// A problem with random weights and inputs, the same for all its trials.
+struct TrialData {
+  ModelSpec spec;
+  Weights weights;
+  std::vector<std::vector<float>> inputs;  ///< per input of the cell, [T,B,width]
+  std::size_t outputs = 0;                 ///< numbers in y
+
+  /// Errors: a spec without memory for its weights, inputs and outputs.
+  static Result<TrialData> make(const ModelSpec& spec, std::uint64_t seed);
+};
+
+/// Runs on the thread that calls it, with helpers of its own where the schedule has them.
+class Trial {
+ public:
+  /// `packed` is taken where it is not null, else the weights are packed and kept there for the
+  /// next trial of the same ISA. Errors: an illegal schedule, no memory, helpers that could not
+  /// be started.
+  static Result<Trial> make(const TrialData& data, const Schedule& schedule,
+                            std::shared_ptr<const PackedWeights>& packed);
+
+  /// One run over all steps from the state that the last one left.
+  void run() noexcept;
+  /// From zero states: y, then all final states.
+  std::vector<float> result();
+  /// Drives the weights out of all caches.
+  void evict() const noexcept;
+  const Schedule& schedule() const noexcept { return model_->compiled.schedule; }
+
+ private:
+  Trial() = default;
+  const TrialData* data_ = nullptr;
+  std::shared_ptr<const CompiledModel> model_;
+  std::unique_ptr<Runner> runner_;
+  std::vector<std::span<const float>> extra_;
+  std::vector<float> y_;
+};
+
+}  // namespace deepcpu

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The order of measuring: rates per ISA, rate per level, capacities between two levels, all cores
-/// together, then the exchange between threads (thread_probe).
+/// The order of measuring: rates of one, two and all cores in rounds that take turns, the edges
+/// between levels, then the exchange between threads (thread_probe).
 #include "src/machine/calibrate.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <map>
+#include <utility>
 
 #include "deepcpu/version.hpp"
+#include "src/machine/capacity.hpp"
 #include "src/machine/probe.hpp"
+#include "src/machine/system.hpp"
 #include "src/machine/thread_probe.hpp"
 
 namespace deepcpu {
@@ -18,19 +21,20 @@ namespace {
 
 using jit::RateKind;
 
-/// An alternating walk turns round by groups of this part of the level: small against it, and long
-/// enough for prefetchers, as panels of weights are.
-constexpr std::uint64_t kGroupsPerLevel = 16;
-
-/// How long all cores read at the same time; the best round counts.
-constexpr double kTogetherSeconds = 0.02;
-constexpr int kTogetherRounds = 5;
-
 constexpr std::array<Isa, 2> kEmitted = {Isa::avx2, Isa::avx512};
 
-std::size_t scaled(std::uint64_t bytes, double factor) {
-  return static_cast<std::size_t>(static_cast<double>(bytes) * factor);
-}
+/// Shares of the time limit by which each part ends, and the most rounds that any takes: more do
+/// not change the result.
+constexpr double kRatesEnd = 0.5;
+constexpr double kPrivateEnd = 0.7;
+constexpr double kLastEnd = 0.95;
+constexpr int kMostRounds = 16;
+constexpr int kLeastRounds = 2;
+
+constexpr double kRateSeconds = 5e-3;
+/// A pass over a stream from memory takes milliseconds; some of them must fit.
+constexpr double kMemorySeconds = 25e-3;
+constexpr double kStreamSeconds = 6e-4;
 
 double median(std::vector<double> values) {
   if (values.empty()) return 0.0;
@@ -39,156 +43,218 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-/// The steps share what they measure with: loops, one large buffer and how long to look.
+/// A level while it is measured.
+struct Level {
+  LevelCapacity out;
+  std::uint64_t stated = 0;
+  std::size_t bytes_one = 0;  ///< of the stream when one core is active, two, and all
+  std::size_t bytes_two = 0;
+  std::size_t bytes_all = 0;
+};
+
+std::uint32_t cores_sharing(const Machine& m, const Cache& cache, std::size_t cores) {
+  const std::uint32_t sharing = cache.shared_by / std::max(1U, m.l1d.shared_by);
+  return std::clamp(sharing, 1U, static_cast<std::uint32_t>(cores));
+}
+
+/// Half of a private level leaves room for the stack and for pages that fall together. Of the last
+/// level, which others share and of which CPUID tells the whole, a stream of four times the level
+/// before it. Memory: `most` bytes for all active cores together.
+std::vector<Level> plan_levels(const Machine& m, std::size_t cores, std::size_t most) {
+  std::vector<Level> levels;
+  const auto add = [&](const char* name, const Cache& cache, std::array<std::size_t, 3> bytes) {
+    Level l;
+    l.out.name = name;
+    l.out.shared_by = cores_sharing(m, cache, cores);
+    l.stated = cache.bytes;
+    l.bytes_one = bytes[0];
+    l.bytes_two = bytes[1];
+    l.bytes_all = bytes[2];
+    l.out.stream_bytes = l.bytes_one;
+    levels.push_back(l);
+  };
+  const std::size_t l1 = m.l1d.bytes / 2;
+  const std::size_t l2 = m.l2.bytes / 2;
+  add("l1", m.l1d, {l1, l1, l1});
+  add("l2", m.l2, {l2, l2, l2});
+  if (m.l3.bytes > m.l2.bytes) {
+    const std::size_t one = std::min<std::size_t>(m.l2.bytes * 4, m.l3.bytes / 2);
+    const std::size_t part = m.l3.bytes / cores_sharing(m, m.l3, cores);
+    const std::size_t all = std::clamp<std::size_t>(part / 2, m.l2.bytes * 2, one);
+    add("l3", m.l3, {one, cores > 2 ? one : std::min(one, all), all});
+  }
+  const std::size_t least = m.l2.bytes * 8;
+  Cache memory;
+  memory.shared_by = static_cast<std::uint32_t>(m.cpus.size());
+  add("memory", memory, {most, std::max(most / 2, least), std::max(most / cores, least)});
+  return levels;
+}
+
+/// The steps share what they measure with: loops, memory of every core and a clock.
 class Calibrator {
  public:
-  Calibrator(const Machine& machine, Probe probe, ProbeBuffer buffer, double seconds)
-      : machine_(machine), probe_(std::move(probe)), buffer_(std::move(buffer)) {
-    // Many short rounds: on a busy machine one that is not interrupted is then among them. With
-    // some 100 timings (a stream from memory takes longer than a round) 12 s allow 30 rounds.
-    effort_.seconds = 1.5e-3;
-    effort_.rounds = static_cast<int>(std::clamp(seconds * 2.5, 4.0, 60.0));
-    hurry_ = begin_ + 0.7 * seconds;
-  }
+  Calibrator(const Machine& machine, std::vector<Probe> probes, CoreGroup group,
+             std::vector<Level> levels, double seconds)
+      : machine_(machine),
+        probes_(std::move(probes)),
+        group_(std::move(group)),
+        levels_(std::move(levels)),
+        limit_(seconds) {}
 
-  Result<Calibration> run() {
+  Result<Calibration> run(const std::vector<int>& cpus, double begin) {
+    begin_ = begin;
     out_.machine = machine_;
     out_.version = DEEPCPU_VERSION;
-    out_.clock_ghz = probe_.clock_hz(effort_) * 1e-9;
-    if (const Status status = isa_rates(); !status.ok()) return status.error();
-    one_core();
-    capacities();
-    if (const Status status = all_cores(); !status.ok()) return status.error();
-    if (const Status status = exchange(); !status.ok()) return status.error();
+    out_.cores = group_.cores();
+    Status status = rates();
+    if (status.ok()) status = run_on(cpus.front(), [this] { one_core(); });
+    if (status.ok()) status = exchange(cpus);
+    if (!status.ok()) return status.error();
+    for (Level& l : levels_) out_.levels.push_back(l.out);
     out_.seconds = steady_seconds() - begin_;
-    if (const Status status = check_calibration(out_); !status.ok()) return status.error();
+    if (status = check_calibration(out_); !status.ok()) return status.error();
     return std::move(out_);
   }
 
  private:
-  Status isa_rates() {
-    const std::size_t in_l1 = machine_.l1d.bytes / 2;
-    for (const Isa isa : kEmitted) {
-      if (isa > machine_.isa) continue;
-      const Result<Probe> probe = Probe::make(isa);
-      if (!probe.ok()) return probe.error();
-      const auto read = [&](RateKind kind) {
-        return probe->read_rate(kind, buffer_, in_l1, {}, effort_) * 1e-9;
-      };
-      out_.isas.push_back({isa, probe->fma_flops(effort_) * 1e-9, read(RateKind::fma_memory),
-                           read(RateKind::load)});
+  /// Whether another round may begin in a part that ends at that share of the time.
+  bool more(int rounds, double end) const {
+    if (rounds < kLeastRounds) return true;
+    return rounds < kMostRounds && steady_seconds() - begin_ < end * limit_;
+  }
+
+  /// Rounds take turns among all rates, so that what disturbs for a while does not hit one of them
+  /// alone. The best round counts: what disturbs only makes slower.
+  Status rates() {
+    for (const Probe& probe : probes_) {
+      IsaRates isa;
+      isa.isa = probe.isa();
+      isa.read_gbytes_per_s.resize(levels_.size());
+      out_.isas.push_back(isa);
     }
-    return {};
-  }
-
-  /// A busy machine stretches every round; late in the run fewer of them must do.
-  Effort effort() const {
-    constexpr int kFewRounds = 4;
-    Effort now = effort_;
-    if (steady_seconds() > hurry_) now.rounds = std::min(now.rounds, kFewRounds);
-    return now;
-  }
-
-  double read(std::size_t bytes, Walk walk) const {
-    return probe_.read_rate(RateKind::fma_memory, buffer_, bytes, walk, effort());
-  }
-
-  /// Streams that fit: half a private level. Of the last level, which others share and of which
-  /// CPUID tells the whole, a stream of four times the level before it.
-  void one_core() {
-    const auto level = [&](const char* name, std::size_t bytes) {
-      LevelRates l;
-      l.name = name;
-      l.stream_bytes = bytes;
-      l.gbytes_per_s = read(bytes, {}) * 1e-9;
-      out_.levels.push_back(l);
-    };
-    level("l1", machine_.l1d.bytes / 2);
-    level("l2", machine_.l2.bytes / 2);
-    if (machine_.l3.bytes > machine_.l2.bytes) {
-      level("l3", std::min(machine_.l2.bytes * 4, machine_.l3.bytes / 2));
-    }
-    level("memory", buffer_.bytes());
-  }
-
-  /// Of a stream of S bytes, `inner` bytes per second up to the capacity C and `outer` beyond it:
-  /// time = C / inner + (S - C) / outer, solved for C.
-  static double served(double stream, double rate, double inner, double outer) {
-    if (inner <= outer) return stream;
-    const double c = (stream / outer - stream / rate) / (1.0 / outer - 1.0 / inner);
-    return std::clamp(c, 0.0, stream);
-  }
-
-  void capacities() {
-    for (std::size_t i = 0; i + 1 < out_.levels.size(); ++i) {
-      const double inner = out_.levels[i].gbytes_per_s * 1e9;
-      const double outer = out_.levels[i + 1].gbytes_per_s * 1e9;
-      const std::uint64_t stated = i == 0   ? machine_.l1d.bytes
-                                   : i == 1 ? machine_.l2.bytes
-                                            : machine_.l3.bytes;
-      const std::uint64_t fits = out_.levels[i].stream_bytes;
-      out_.levels[i].capacity_forward = forward_capacity(fits, stated, inner, outer);
-      out_.levels[i].capacity_alternating = alternating_capacity(fits, stated, inner);
-    }
-  }
-
-  /// The largest stream, in steps of 2^(1/4), of which more than half is still served by the level
-  /// when it is always walked forward.
-  std::uint64_t forward_capacity(std::uint64_t fits, std::uint64_t stated, double inner,
-                                 double outer) const {
-    std::uint64_t best = fits;
-    const double ratio = std::pow(2.0, 0.25);
-    for (double s = static_cast<double>(fits) * ratio; s <= 2.0 * static_cast<double>(stated);
-         s *= ratio) {
-      const auto bytes = static_cast<std::size_t>(s);
-      if (bytes > buffer_.bytes()) break;
-      const double rate = read(bytes, {});
-      if (served(s, rate, inner, outer) < 0.5 * s) break;
-      best = bytes;
-    }
-    return best;
-  }
-
-  /// Median over streams that are larger than the level of what it serves of them. Forward, such a
-  /// stream comes from the level beyond: the two walks are timed one after the other, so that what
-  /// disturbs one disturbs both. Never less than a stream that fits.
-  std::uint64_t alternating_capacity(std::uint64_t fits, std::uint64_t stated, double inner) const {
-    const Walk alternating{true, static_cast<std::size_t>(stated / kGroupsPerLevel)};
-    std::vector<double> found;
-    for (const double factor : {1.5, 2.0, 3.0}) {
-      const std::size_t bytes = scaled(stated, factor);
-      if (bytes > buffer_.bytes()) continue;
-      const double outer = read(bytes, {});
-      found.push_back(served(static_cast<double>(bytes), read(bytes, alternating), inner, outer));
-    }
-    return std::max(fits, static_cast<std::uint64_t>(median(std::move(found))));
-  }
-
-  Status all_cores() {
-    const std::vector<int> cpus = usable_cpus(machine_);
-    out_.cores = static_cast<int>(cpus.size());
-    for (LevelRates& level : out_.levels) {
-      for (int round = 0; round < kTogetherRounds; ++round) {
-        const Result<double> rate =
-            read_rate_together(probe_, cpus, together_bytes(level, cpus.size()), kTogetherSeconds);
-        if (!rate.ok()) return rate.error();
-        level.all_cores_gbytes_per_s = std::max(level.all_cores_gbytes_per_s, *rate * 1e-9);
+    for (int round = 0; more(round, kRatesEnd); ++round) {
+      for (std::size_t i = 0; i < probes_.size(); ++i) {
+        if (const Status status = one_round(probes_[i], round, out_.isas[i]); !status.ok()) {
+          return status;
+        }
       }
     }
     return {};
   }
 
-  /// Bytes per core. What one level holds is shared by several cores from the third level on.
-  std::size_t together_bytes(const LevelRates& level, std::size_t cores) const {
-    if (level.name == "memory") return std::max(buffer_.bytes() / cores, machine_.l2.bytes * 8);
-    if (level.name != "l3") return level.stream_bytes;
-    const std::uint64_t share = machine_.l3.bytes / std::max(1U, machine_.l3.shared_by);
-    return std::min<std::size_t>(level.stream_bytes, std::max(share, machine_.l2.bytes * 2));
+  Status one_round(const Probe& probe, int round, IsaRates& into) const {
+    const Level& l1 = levels_.front();
+    Status status = cores_round(probe, RateKind::fma_registers, l1, round, into.fma_gflops);
+    for (std::size_t i = 0; status.ok() && i < levels_.size(); ++i) {
+      status =
+          cores_round(probe, RateKind::fma_memory, levels_[i], round, into.read_gbytes_per_s[i]);
+    }
+    if (!status.ok()) return status;
+    return better(probe, {RateKind::load, l1.bytes_one, 1, round, kRateSeconds},
+                  into.load_l1_gbytes_per_s);
   }
 
-  Status exchange() {
+  Status cores_round(const Probe& probe, RateKind kind, const Level& level, int round,
+                     CoreRates& into) const {
+    const int cores = group_.cores();
+    const double seconds = &level == &levels_.back() ? kMemorySeconds : kRateSeconds;
+    Status status = better(probe, {kind, level.bytes_one, 1, round, seconds}, into.one);
+    if (!status.ok()) return status;
+    if (cores >= 2) {
+      status = better(probe, {kind, level.bytes_two, 2, round, seconds}, into.two);
+    } else {
+      into.two = into.one;
+    }
+    if (!status.ok()) return status;
+    if (cores > 2) return better(probe, {kind, level.bytes_all, cores, round, seconds}, into.all);
+    into.all = into.two;
+    return {};
+  }
+
+  Status better(const Probe& probe, const CoreGroup::Work& work, double& best) const {
+    const Result<double> rate = group_.rate(probe, work);
+    if (!rate.ok()) return rate.error();
+    best = std::max(best, *rate * 1e-9);
+    return {};
+  }
+
+  /// Clock and capacities, on the thread that owns the large buffer.
+  void one_core() {
+    out_.clock_ghz = probes_.back().clock_hz() * 1e-9;
+    for (std::size_t i = 0; i + 1 < levels_.size(); ++i) {
+      const bool last = i + 2 == levels_.size() && i > 1;
+      if (last) {
+        last_capacity(levels_[i]);
+      } else {
+        const std::size_t outer = std::max(levels_[i + 1].bytes_one, levels_[i].stated * 3);
+        edges(levels_[i], private_plan(levels_[i].stated, outer), kPrivateEnd);
+      }
+    }
+  }
+
+  void last_capacity(Level& level) {
+    const std::size_t most = group_.buffer(0).bytes();
+    CapacityPlan plan = last_plan(level.bytes_one, most);
+    edges(level, plan, kLastEnd);
+    if (!level.out.measured) return;
+    for (const double f : {1.5, 2.0}) {
+      const double bytes = static_cast<double>(level.out.forward_bytes) * f;
+      if (bytes < static_cast<double>(most) / 1.5) {
+        plan.alternating.push_back(static_cast<std::size_t>(bytes));
+      }
+    }
+    plan.forward.clear();
+    plan.group = level.out.forward_bytes / 16;
+    alternating_edge(level, plan, kLastEnd);
+  }
+
+  using Curve = std::vector<StreamRate>;
+
+  /// Rates of streams of those sizes: of the best round at each place, the median over places.
+  Curve read(const std::vector<std::size_t>& sizes, Walk walk, double end) const {
+    std::vector<std::map<int, double>> best(sizes.size());
+    for (int round = 0; more(round, end) || round < kPlaces / 2; ++round) {
+      for (std::size_t i = 0; i < sizes.size(); ++i) {
+        const std::size_t at = place_offset(group_.buffer(0).bytes(), sizes[i], round);
+        double& rate = best[i][round % kPlaces];
+        rate = std::max(
+            rate, probes_.back().stream_rate(group_.buffer(0), at, sizes[i], walk, kStreamSeconds));
+      }
+    }
+    Curve curve;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      std::vector<double> rates;
+      for (const auto& [place, rate] : best[i]) rates.push_back(rate);
+      curve.push_back({static_cast<double>(sizes[i]), median(std::move(rates))});
+    }
+    return curve;
+  }
+
+  /// Forward and, if the plan has sizes for it, alternating.
+  void edges(Level& level, const CapacityPlan& plan, double end) const {
+    std::vector<std::size_t> sizes = {plan.inner, plan.outer};
+    sizes.insert(sizes.end(), plan.forward.begin(), plan.forward.end());
+    Curve curve = read(sizes, {}, end);
+    const double inner = curve[0].rate;
+    const double outer = curve[1].rate;
+    curve.erase(curve.begin() + 1);
+    const auto found = forward_capacity(curve, inner, outer);
+    level.out.measured = found.has_value();
+    level.out.forward_bytes = found ? static_cast<std::uint64_t>(*found) : level.stated;
+    level.out.alternating_bytes = level.out.forward_bytes;
+    if (found && !plan.alternating.empty()) alternating_edge(level, plan, end);
+  }
+
+  void alternating_edge(Level& level, const CapacityPlan& plan, double end) const {
+    const Curve ends = read({plan.inner, plan.outer}, {}, end);
+    const Curve curve = read(plan.alternating, {true, plan.group}, end);
+    const auto found = alternating_capacity(curve, ends[0].rate, ends[1].rate);
+    if (found) level.out.alternating_bytes = static_cast<std::uint64_t>(*found);
+  }
+
+  Status exchange(const std::vector<int>& cpus) {
     std::vector<double> all;
-    for (const auto& [from, to] : cpu_pairs(usable_cpus(machine_))) {
+    for (const auto& [from, to] : cpu_pairs(cpus)) {
       const Result<double> seconds = one_way_latency(from, to);
       if (!seconds.ok()) return seconds.error();
       out_.latencies.push_back({from, to, *seconds * 1e9});
@@ -196,35 +262,57 @@ class Calibrator {
     }
     if (all.empty()) return {};
     out_.latency_ns = median(std::move(all));
-    const Result<double> wake = wake_seconds();
+    const Result<double> wake = wake_seconds(cpus[0], cpus[1]);
     if (!wake.ok()) return wake.error();
     out_.wake_us = *wake * 1e6;
     return {};
   }
 
   const Machine& machine_;
-  Probe probe_;
-  ProbeBuffer buffer_;
-  const double begin_ = steady_seconds();
-  double hurry_ = 0.0;  ///< from this moment on, fewer rounds
-  Effort effort_;
+  std::vector<Probe> probes_;  ///< weakest ISA first
+  CoreGroup group_;
+  std::vector<Level> levels_;
+  double limit_;
+  double begin_ = 0.0;
   Calibration out_;
 };
+
+/// Bytes of one stream from memory: well beyond the last level, which may be larger than stated,
+/// within what the caller allows, and a fraction of what is free.
+std::size_t memory_stream(const Machine& m, const CalibrateOptions& options) {
+  constexpr std::uint64_t kLeast = 256 << 20;
+  const std::uint64_t last = std::max(m.l2.bytes, m.l3.bytes);
+  std::uint64_t bytes = std::min(std::max(last * 4, kLeast), options.memory_bytes);
+  // The first core takes all of it, the second half, the others together as much again.
+  if (const std::uint64_t left = available_memory(""); left != 0) bytes = std::min(bytes, left / 4);
+  return std::max<std::uint64_t>(bytes, m.l2.bytes * 8) & ~std::uint64_t{4095};
+}
 
 }  // namespace
 
 Result<Calibration> calibrate(const Machine& machine, const CalibrateOptions& options) {
+  const double begin = steady_seconds();
   if (machine.isa == Isa::interpreter) {
     return Error("isa=interpreter: a machine without AVX2 has no rates of emitted code");
   }
-  Result<Probe> probe = Probe::make(machine.isa);
-  if (!probe.ok()) return probe.error();
-  // Well beyond the last level; four times, since the CPU may keep part of a stream.
-  const std::uint64_t last = std::max(machine.l2.bytes, machine.l3.bytes);
-  const std::uint64_t wanted = std::max<std::uint64_t>(last * 4, machine.l2.bytes * 16);
-  Result<ProbeBuffer> buffer = ProbeBuffer::make(std::min(wanted, options.memory_bytes));
-  if (!buffer.ok()) return buffer.error();
-  return Calibrator(machine, std::move(*probe), std::move(*buffer), options.seconds).run();
+  std::vector<Probe> probes;
+  for (const Isa isa : kEmitted) {
+    if (isa > machine.isa) continue;
+    Result<Probe> probe = Probe::make(isa);
+    if (!probe.ok()) return probe.error();
+    probes.push_back(std::move(*probe));
+  }
+  const std::vector<int> cpus = usable_cpus(machine);
+  std::vector<Level> levels = plan_levels(machine, cpus.size(), memory_stream(machine, options));
+  const Level& memory = levels.back();
+  std::vector<std::size_t> bytes(cpus.size(), memory.bytes_all);
+  bytes[0] = memory.bytes_one;
+  if (bytes.size() > 1) bytes[1] = memory.bytes_two;
+  Result<CoreGroup> group = CoreGroup::make(cpus, bytes);
+  if (!group.ok()) return group.error();
+  return Calibrator(machine, std::move(probes), std::move(*group), std::move(levels),
+                    options.seconds)
+      .run(cpus, begin);
 }
 
 }  // namespace deepcpu

@@ -12,26 +12,40 @@
 
 namespace deepcpu {
 
-/// Rates of one core for one ISA.
+/// A rate of each core while one, two or all cores do the same work, each on data of its own. With
+/// fewer cores than that, as many as there are.
+struct CoreRates {
+  double one = 0.0;
+  double two = 0.0;
+  double all = 0.0;
+  bool operator==(const CoreRates&) const = default;
+};
+
+/// What one core does with the code of one ISA. GB = 10^9 bytes.
 struct IsaRates {
   Isa isa = Isa::interpreter;
-  double fma_gflops = 0.0;            ///< float32, in registers; an FMA counts as two
-  double fma_l1_gbytes_per_s = 0.0;   ///< FMA with a memory operand, data in the first level
-  double load_l1_gbytes_per_s = 0.0;  ///< plain loads, data in the first level
+  CoreRates fma_gflops;               ///< float32, in registers; an FMA counts as two
+  double load_l1_gbytes_per_s = 0.0;  ///< plain loads, data in the first level, one core
+  /// FMA with a memory operand, one entry per level of Calibration::levels.
+  std::vector<CoreRates> read_gbytes_per_s;
   bool operator==(const IsaRates&) const = default;
 };
 
 /// Where a stream comes from that is read over and over: a cache level or memory.
-struct LevelRates {
-  std::string name;                     ///< l1, l2, l3, memory
-  std::uint64_t stream_bytes = 0;       ///< size of the stream that was timed
-  double gbytes_per_s = 0.0;            ///< one core, FMA with a memory operand, best ISA
-  double all_cores_gbytes_per_s = 0.0;  ///< sum over all cores, each with its own stream
-  /// Bytes of a larger stream that the level still serves when the stream is walked over and over:
-  /// always forward, and alternating (forward, then backward). 0 for memory.
-  std::uint64_t capacity_forward = 0;
-  std::uint64_t capacity_alternating = 0;
-  bool operator==(const LevelRates&) const = default;
+struct LevelCapacity {
+  std::string name;                ///< l1, l2, l3, memory
+  std::uint64_t stream_bytes = 0;  ///< of each core's stream whose rate was measured
+  std::uint32_t shared_by = 1;     ///< cores that took part and share one instance; 1 = private
+  /// Always forward: the largest stream of which the level still serves half. Of a much larger one
+  /// it serves next to nothing. 0 for memory.
+  std::uint64_t forward_bytes = 0;
+  /// Alternating (forward, then backward, in groups of 1/16 of the level): the bytes of any larger
+  /// stream that the level serves. 0 for memory.
+  std::uint64_t alternating_bytes = 0;
+  /// Whether the two capacities were measured. The next level must be enough slower for that; else
+  /// they are the stated size, and hardly matter.
+  bool measured = false;
+  bool operator==(const LevelCapacity&) const = default;
 };
 
 /// One-way transfer of a cache line between two logical processors.
@@ -46,19 +60,19 @@ struct Calibration {
   Machine machine;
   double clock_ghz = 0.0;
   std::vector<IsaRates> isas;          ///< every ISA of the machine that has code, weakest first
-  std::vector<LevelRates> levels;      ///< nearest first; the last is memory
+  std::vector<LevelCapacity> levels;   ///< nearest first; the last is memory
   std::vector<CoreLatency> latencies;  ///< pairs that were measured; empty with one processor
   double latency_ns = 0.0;             ///< their median; 0 with one processor
   double wake_us = 0.0;  ///< from the wake-up call to the parked thread running; 0 alike
   // Evidence, not part of the key.
-  int cores = 1;         ///< that took part in the rates of all cores
+  int cores = 1;         ///< that "all" stands for in CoreRates
   double seconds = 0.0;  ///< that the measuring took
   std::string version;   ///< of the library
 };
 
 struct CalibrateOptions {
   /// Rough limit of the whole run. Rounds get shorter to keep it; 2 s gives a coarse model.
-  double seconds = 12.0;
+  double seconds = 10.0;
   /// Most bytes that one stream from memory may take.
   std::uint64_t memory_bytes = std::uint64_t{1} << 30;
 };
@@ -69,10 +83,9 @@ struct CalibrateOptions {
 Result<Calibration> calibrate(const Machine& machine, const CalibrateOptions& options = {});
 
 /// Refuses, by field, what no machine can be: rates that are zero, not finite or beyond all
-/// reason, a level faster than the one before it, levels without memory at the end.
+/// reason, a level faster than the one before it, other levels than l1, l2, l3 and memory.
 Status check_calibration(const Calibration& calibration);
-
-/// A few lines of text for people, ending in a newline.
-std::string to_text(const Calibration& calibration);
+/// The part of it that concerns what CPUID and the system tell.
+Status check_machine(const Machine& machine);
 
 }  // namespace deepcpu

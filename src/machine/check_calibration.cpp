@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/// What no machine can be, and the calibration as text.
+/// What no machine can be.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
-#include <iterator>
+#include <string_view>
 
+#include "src/io/quote.hpp"
 #include "src/machine/calibrate.hpp"
 
 namespace deepcpu {
@@ -19,7 +22,7 @@ struct Range {
 constexpr Range kClock{0.01, 20.0};       // GHz
 constexpr Range kFlops{0.01, 1e5};        // GFLOP/s of one core
 constexpr Range kReads{0.01, 1e5};        // GB/s of one core
-constexpr Range kAllReads{0.01, 1e8};     // GB/s of all cores
+constexpr Range kTsc{1e7, 2e10};          // Hz
 constexpr Range kLatency{1.0, 1e6};       // ns
 constexpr Range kWake{0.05, 1e6};         // us
 constexpr Range kStream{1024.0, 1e13};    // bytes
@@ -42,6 +45,43 @@ class Checker {
   Status status_;
 };
 
+void check_machine(const Machine& m, Checker& check) {
+  check.range("machine.l1d.bytes", static_cast<double>(m.l1d.bytes), kCapacity);
+  check.range("machine.l2.bytes", static_cast<double>(m.l2.bytes), kCapacity);
+  if (m.l3.bytes != 0) {
+    check.range("machine.l3.bytes", static_cast<double>(m.l3.bytes), kCapacity);
+  }
+  if (m.cpus.empty()) check.refuse("machine.cpus", "[]", "must hold at least one processor");
+  if (!std::isfinite(m.cpu_quota) || m.cpu_quota < 0.0) {
+    check.refuse("machine.cpu_quota", fmt::format("{}", m.cpu_quota), "must be 0 (none) or more");
+  }
+  if (m.tsc_hz != 0.0) check.range("machine.tsc_hz", m.tsc_hz, kTsc);
+}
+
+void check_rates(const std::string& at, const CoreRates& r, Range range, Checker& check) {
+  check.range(at + ".one", r.one, range);
+  check.range(at + ".two", r.two, range);
+  check.range(at + ".all", r.all, range);
+}
+
+void check_reads(const IsaRates& r, const std::string& at, std::size_t levels, Checker& check) {
+  // What noise may add to a level that is as fast as the one before it.
+  constexpr double kNoise = 1.25;
+  const auto& reads = r.read_gbytes_per_s;
+  if (reads.size() != levels) {
+    check.refuse(at + "read_gbytes_per_s", fmt::format("{} entries", reads.size()),
+                 "must hold one entry per level");
+  }
+  for (std::size_t i = 0; i < reads.size(); ++i) {
+    const std::string field = fmt::format("{}read_gbytes_per_s[{}]", at, i);
+    check_rates(field, reads[i], kReads, check);
+    if (i > 0 && reads[i].one > kNoise * reads[i - 1].one) {
+      check.refuse(field + ".one", fmt::format("{}", reads[i].one),
+                   "must not be faster than the level before it");
+    }
+  }
+}
+
 void check_isas(const Calibration& c, Checker& check) {
   if (c.isas.empty()) check.refuse("isas", "[]", "must hold at least one ISA");
   for (std::size_t i = 0; i < c.isas.size(); ++i) {
@@ -54,45 +94,45 @@ void check_isas(const Calibration& c, Checker& check) {
     if (i > 0 && r.isa <= c.isas[i - 1].isa) {
       check.refuse(at + "isa", std::string(to_string(r.isa)), "must follow a weaker ISA");
     }
-    check.range(at + "fma_gflops", r.fma_gflops, kFlops);
-    check.range(at + "fma_l1_gbytes_per_s", r.fma_l1_gbytes_per_s, kReads);
+    check_rates(at + "fma_gflops", r.fma_gflops, kFlops, check);
     check.range(at + "load_l1_gbytes_per_s", r.load_l1_gbytes_per_s, kReads);
+    check_reads(r, at, c.levels.size(), check);
   }
 }
 
-void check_level(const LevelRates& level, const std::string& at, bool is_memory, Checker& check) {
+void check_level(const LevelCapacity& level, const std::string& at, bool is_memory, int cores,
+                 Checker& check) {
   check.range(at + "stream_bytes", static_cast<double>(level.stream_bytes), kStream);
-  check.range(at + "gbytes_per_s", level.gbytes_per_s, kReads);
-  check.range(at + "all_cores_gbytes_per_s", level.all_cores_gbytes_per_s, kAllReads);
+  if (level.shared_by < 1 || level.shared_by > static_cast<std::uint32_t>(std::max(cores, 1))) {
+    check.refuse(at + "shared_by", std::to_string(level.shared_by),
+                 "must be between 1 and the number of cores");
+  }
   const auto capacity = [&](const char* name, std::uint64_t bytes) {
     if (!is_memory) check.range(at + name, static_cast<double>(bytes), kCapacity);
     if (is_memory && bytes != 0) {
       check.refuse(at + name, std::to_string(bytes), "must be 0 for memory");
     }
   };
-  capacity("capacity_forward", level.capacity_forward);
-  capacity("capacity_alternating", level.capacity_alternating);
+  capacity("forward_bytes", level.forward_bytes);
+  capacity("alternating_bytes", level.alternating_bytes);
 }
 
 void check_levels(const Calibration& c, Checker& check) {
-  // What noise may add to a level that is as fast as the one before it.
-  constexpr double kNoise = 1.25;
-  if (c.levels.size() < 2) {
-    check.refuse("levels", fmt::format("{} entries", c.levels.size()),
-                 "must hold at least one cache and memory");
+  constexpr std::array<std::string_view, 3> kCaches = {"l1", "l2", "l3"};
+  const std::size_t count = c.levels.size();
+  if (count < 3 || count > kCaches.size() + 1) {
+    check.refuse("levels", fmt::format("{} entries", count),
+                 "must be l1, l2, l3 if there is one, and memory");
     return;
   }
-  for (std::size_t i = 0; i < c.levels.size(); ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     const std::string at = fmt::format("levels[{}].", i);
-    const bool last = i + 1 == c.levels.size();
-    if ((c.levels[i].name == "memory") != last) {
-      check.refuse(at + "name", c.levels[i].name, "memory must be the last level, and only it");
+    const bool last = i + 1 == count;
+    const std::string_view name = last ? "memory" : kCaches[i];
+    if (c.levels[i].name != name) {
+      check.refuse(at + "name", quote(c.levels[i].name), fmt::format("must be {}", name));
     }
-    check_level(c.levels[i], at, last, check);
-    if (i > 0 && c.levels[i].gbytes_per_s > kNoise * c.levels[i - 1].gbytes_per_s) {
-      check.refuse(at + "gbytes_per_s", fmt::format("{}", c.levels[i].gbytes_per_s),
-                   "must not be faster than the level before it");
-    }
+    check_level(c.levels[i], at, last, c.cores, check);
     if (i > 0 && c.levels[i].stream_bytes < c.levels[i - 1].stream_bytes) {
       check.refuse(at + "stream_bytes", std::to_string(c.levels[i].stream_bytes),
                    "must not be smaller than that of the level before it");
@@ -104,13 +144,16 @@ void check_levels(const Calibration& c, Checker& check) {
 
 Status check_calibration(const Calibration& c) {
   Checker check;
+  check_machine(c.machine, check);
   check.range("clock_ghz", c.clock_ghz, kClock);
   check_isas(c, check);
   check_levels(c, check);
   for (std::size_t i = 0; i < c.latencies.size(); ++i) {
     check.range(fmt::format("latencies[{}].nanoseconds", i), c.latencies[i].nanoseconds, kLatency);
   }
-  if (c.cores < 1) check.refuse("cores", std::to_string(c.cores), "must be at least 1");
+  if (c.cores < 1 || c.cores > 1 << 16) {
+    check.refuse("cores", std::to_string(c.cores), "must be between 1 and 65536");
+  }
   if (c.cores > 1 || !c.latencies.empty()) {
     check.range("latency_ns", c.latency_ns, kLatency);
     check.range("wake_us", c.wake_us, kWake);
@@ -118,31 +161,10 @@ Status check_calibration(const Calibration& c) {
   return check.take();
 }
 
-std::string to_text(const Calibration& c) {
-  std::string out;
-  const auto add = std::back_inserter(out);
-  fmt::format_to(add, "calibration of {} ({:.1f} s, {} core{}, version {})\n",
-                 machine_key(c.machine), c.seconds, c.cores, c.cores == 1 ? "" : "s", c.version);
-  fmt::format_to(add, "clock {:.2f} GHz\n\n", c.clock_ghz);
-  fmt::format_to(add, "{:<8}{:>14}{:>18}{:>18}\n", "isa", "FMA GFLOP/s", "L1 FMA GB/s",
-                 "L1 load GB/s");
-  for (const IsaRates& r : c.isas) {
-    fmt::format_to(add, "{:<8}{:>14.1f}{:>18.1f}{:>18.1f}\n", to_string(r.isa), r.fma_gflops,
-                   r.fma_l1_gbytes_per_s, r.load_l1_gbytes_per_s);
-  }
-  fmt::format_to(add, "\n{:<8}{:>12}{:>16}{:>16}{:>18}{:>18}\n", "level", "stream KiB",
-                 "one core GB/s", "all cores GB/s", "forward KiB", "alternating KiB");
-  for (const LevelRates& l : c.levels) {
-    fmt::format_to(add, "{:<8}{:>12}{:>16.1f}{:>16.1f}{:>18}{:>18}\n", l.name, l.stream_bytes >> 10,
-                   l.gbytes_per_s, l.all_cores_gbytes_per_s, l.capacity_forward >> 10,
-                   l.capacity_alternating >> 10);
-  }
-  if (!c.latencies.empty()) {
-    fmt::format_to(add, "\none-way latency between cores {:.0f} ns (median of {} pairs)\n",
-                   c.latency_ns, c.latencies.size());
-    fmt::format_to(add, "a parked thread runs after {:.1f} us\n", c.wake_us);
-  }
-  return out;
+Status check_machine(const Machine& machine) {
+  Checker check;
+  check_machine(machine, check);
+  return check.take();
 }
 
 }  // namespace deepcpu

@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "src/io/file.hpp"
 #include "src/io/json_guard.hpp"
 #include "src/io/quote.hpp"
 
@@ -64,21 +66,28 @@ void fields(V& visit, Rates& r) {
 }
 
 template <class V>
-void fields(V& visit, IsaRates& r) {
-  visit("isa", r.isa);
-  visit("fma_gflops", r.fma_gflops);
-  visit("fma_l1_gbytes_per_s", r.fma_l1_gbytes_per_s);
-  visit("load_l1_gbytes_per_s", r.load_l1_gbytes_per_s);
+void fields(V& visit, CoreRates& r) {
+  visit("one", r.one);
+  visit("two", r.two);
+  visit("all", r.all);
 }
 
 template <class V>
-void fields(V& visit, LevelRates& l) {
+void fields(V& visit, IsaRates& r) {
+  visit("isa", r.isa);
+  visit("fma_gflops", r.fma_gflops);
+  visit("load_l1_gbytes_per_s", r.load_l1_gbytes_per_s);
+  visit("read_gbytes_per_s", r.read_gbytes_per_s);
+}
+
+template <class V>
+void fields(V& visit, LevelCapacity& l) {
   visit("name", l.name);
   visit("stream_bytes", l.stream_bytes);
-  visit("gbytes_per_s", l.gbytes_per_s);
-  visit("all_cores_gbytes_per_s", l.all_cores_gbytes_per_s);
-  visit("capacity_forward", l.capacity_forward);
-  visit("capacity_alternating", l.capacity_alternating);
+  visit("shared_by", l.shared_by);
+  visit("forward_bytes", l.forward_bytes);
+  visit("alternating_bytes", l.alternating_bytes);
+  visit("measured", l.measured);
 }
 
 template <class V>
@@ -155,6 +164,9 @@ class Reader {
     seen_.emplace_back(name);
     read(join(name), *found, value);
   }
+
+  /// A field that may be there and is not read.
+  void skip(const char* name) { seen_.emplace_back(name); }
 
   /// After all fields: what is left over is unknown.
   std::string finish() {
@@ -233,21 +245,75 @@ std::string dump(const Json& json) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-}  // namespace
+/// Format and key, which must be those of this version and of the machine's own fields.
+struct Head {
+  std::uint32_t format = 0;
+  std::string key;
 
-std::string to_json(const Machine& machine, const Rates* rates) {
+  void read(Reader& reader) {
+    reader("format", format);
+    reader("key", key);
+  }
+  Status check(const Machine& machine) const {
+    if (format != kMachineFormat) {
+      return Error(fmt::format("format={}: must be {}", format, kMachineFormat));
+    }
+    if (key != machine_key(machine)) {
+      return Error(fmt::format("key={}: must be {}, which the machine's fields give", quote(key),
+                               quote(machine_key(machine))));
+    }
+    return {};
+  }
+};
+
+Json head_of(const Machine& machine) {
   Json json;
   json["format"] = kMachineFormat;
   json["key"] = machine_key(machine);
+  return json;
+}
+
+Result<Calibration> read_calibration(const nlohmann::json& json) {
+  Calibration out;
+  Head head;
+  Reader reader(json, "");
+  head.read(reader);
+  reader("calibration", out);
+  // `deepcpu machine --json` prints these too; the calibration has its own machine.
+  reader.skip("machine");
+  reader.skip("rates");
+  if (const std::string error = reader.finish(); !error.empty()) return Error(error);
+  if (const Status status = head.check(out.machine); !status.ok()) return status.error();
+  if (const Status status = check_calibration(out); !status.ok()) return status.error();
+  return out;
+}
+
+Result<MachineModel> read_estimate(const nlohmann::json& json) {
+  Machine machine;
+  Head head;
+  Reader reader(json, "");
+  head.read(reader);
+  reader("machine", machine);
+  reader.skip("rates");
+  reader.skip("calibration");
+  if (const std::string error = reader.finish(); !error.empty()) return Error(error);
+  if (const Status status = head.check(machine); !status.ok()) return status.error();
+  if (const Status status = check_machine(machine); !status.ok()) return status.error();
+  return MachineModel::estimate(machine);
+}
+
+}  // namespace
+
+std::string to_json(const Machine& machine, const Rates* rates, const Calibration* calibration) {
+  Json json = head_of(machine);
   json["machine"] = write(machine);
   json["rates"] = rates == nullptr ? Json(nullptr) : write(*rates);
+  json["calibration"] = calibration == nullptr ? Json(nullptr) : write(*calibration);
   return dump(json);
 }
 
 std::string to_json(const Calibration& calibration) {
-  Json json;
-  json["format"] = kMachineFormat;
-  json["key"] = machine_key(calibration.machine);
+  Json json = head_of(calibration.machine);
   json["calibration"] = write(calibration);
   return dump(json);
 }
@@ -255,23 +321,31 @@ std::string to_json(const Calibration& calibration) {
 Result<Calibration> calibration_from_json(std::string_view text) {
   const Result<nlohmann::json> json = parse_json(text, kMaxDepth, kMaxBytes);
   if (!json.ok()) return json.error();
-  Calibration out;
-  std::uint32_t format = 0;
-  std::string key;
-  Reader reader(*json, "");
-  reader("format", format);
-  reader("key", key);
-  reader("calibration", out);
-  if (const std::string error = reader.finish(); !error.empty()) return Error(error);
-  if (format != kMachineFormat) {
-    return Error(fmt::format("format={}: must be {}", format, kMachineFormat));
+  return read_calibration(*json);
+}
+
+Result<MachineModel> model_from_json(std::string_view text) {
+  const Result<nlohmann::json> json = parse_json(text, kMaxDepth, kMaxBytes);
+  if (!json.ok()) return json.error();
+  const bool described_only = json->is_object() && json->contains("machine") &&
+                              json->value("calibration", nlohmann::json()).is_null();
+  if (described_only) return read_estimate(*json);
+  const Result<Calibration> calibration = read_calibration(*json);
+  if (!calibration.ok()) return calibration.error();
+  return MachineModel::from(*calibration);
+}
+
+Result<std::string> read_machine_file(const std::string& path) {
+  const Result<InputFile> file = InputFile::open(path);
+  if (!file.ok()) return file.error();
+  if (file->size() > kMaxBytes) {
+    return Error(
+        fmt::format("{}: has {} bytes; must be at most {}", path, file->size(), kMaxBytes));
   }
-  if (key != machine_key(out.machine)) {
-    return Error(fmt::format("key={}: must be {}, which the machine's fields give", quote(key),
-                             quote(machine_key(out.machine))));
-  }
-  if (const Status status = check_calibration(out); !status.ok()) return status.error();
-  return out;
+  std::string text(static_cast<std::size_t>(file->size()), '\0');
+  const Status status = file->read(0, std::as_writable_bytes(std::span(text)));
+  if (!status.ok()) return status.error();
+  return text;
 }
 
 }  // namespace deepcpu

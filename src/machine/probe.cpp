@@ -81,12 +81,13 @@ void Probe::run(jit::RateKind kind, jit::RateArgs args) const noexcept {
   loops_[static_cast<std::size_t>(kind)].run(args);
 }
 
-jit::RateArgs Probe::stream(const ProbeBuffer& buffer, std::size_t bytes,
+jit::RateArgs Probe::stream(const ProbeBuffer& buffer, std::size_t offset, std::size_t bytes,
                             Walk walk) const noexcept {
   const std::size_t block = jit::rate_block_bytes(isa_);
-  const std::size_t all = std::max<std::size_t>(1, std::min(bytes, buffer.bytes()) / block);
+  const std::size_t room = buffer.bytes() - std::min(offset, buffer.bytes() - block);
+  const std::size_t all = std::max<std::size_t>(1, std::min(bytes, room) / block);
   jit::RateArgs args{};
-  args.first = buffer.data();
+  args.first = buffer.data() + (buffer.bytes() - room);
   args.blocks = walk.alternating ? std::clamp<std::size_t>(walk.group / block, 1, all) : all;
   args.groups = all / args.blocks;
   args.stride = static_cast<std::int64_t>(args.blocks * block);
@@ -125,7 +126,7 @@ double Probe::fma_flops(Effort effort) const {
 
 double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes, Walk walk,
                         Effort effort) const {
-  jit::RateArgs args = stream(buffer, bytes, walk);
+  jit::RateArgs args = stream(buffer, 0, bytes, walk);
   const double pass = static_cast<double>(args.groups * args.blocks * jit::rate_block_bytes(isa_));
   return best_rate(pass, effort, [&](std::uint64_t passes) {
     args.passes = passes;
@@ -133,23 +134,44 @@ double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size
   });
 }
 
-double Probe::read_rate_between(const ProbeBuffer& buffer, std::size_t bytes, double start,
-                                double seconds) const {
-  jit::RateArgs args = stream(buffer, bytes, {});
-  const double pass = static_cast<double>(args.groups * args.blocks * jit::rate_block_bytes(isa_));
-  // Some 64 KiB between two looks at the clock, so that looking costs nothing.
-  args.passes = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(65536.0 / pass));
-  run(jit::RateKind::fma_memory, args);
+double Probe::rate_between(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t offset,
+                           std::size_t bytes, double start, double seconds) const {
+  jit::RateArgs args = stream(buffer, offset, bytes, {});
+  const auto blocks = static_cast<double>(args.groups * args.blocks);
+  const double pass = blocks * (kind == jit::RateKind::fma_registers
+                                    ? 2.0 * static_cast<double>(lanes(isa_)) *
+                                          static_cast<double>(jit::kRateVectors)
+                                    : static_cast<double>(jit::rate_block_bytes(isa_)));
+  // Microseconds of work between two looks at the clock, so that looking costs nothing.
+  constexpr double kWorkPerLook = 2e6;
+  args.passes = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(kWorkPerLook / pass));
+  run(kind, args);
   double now = steady_seconds();
   while (now < start) now = steady_seconds();
   const double begin = now;
   double done = 0.0;
   while (now - begin < seconds) {
-    run(jit::RateKind::fma_memory, args);
+    run(kind, args);
     done += pass * static_cast<double>(args.passes);
     now = steady_seconds();
   }
   return now > begin ? done / (now - begin) : 0.0;
+}
+
+double Probe::stream_rate(const ProbeBuffer& buffer, std::size_t offset, std::size_t bytes,
+                          Walk walk, double seconds) const {
+  jit::RateArgs args = stream(buffer, offset, bytes, walk);
+  const double pass = static_cast<double>(args.groups * args.blocks * jit::rate_block_bytes(isa_));
+  args.passes = 2;  // even, so that an alternating walk ends where it began
+  double begin = steady_seconds();
+  run(jit::RateKind::fma_memory, args);
+  const double warm = std::max(steady_seconds() - begin, 1e-9);
+  args.passes =
+      2 * std::clamp<std::uint64_t>(static_cast<std::uint64_t>(seconds / warm), 1, 1 << 20);
+  begin = steady_seconds();
+  run(jit::RateKind::fma_memory, args);
+  const double took = steady_seconds() - begin;
+  return took > 0.0 ? pass * static_cast<double>(args.passes) / took : 0.0;
 }
 
 }  // namespace deepcpu

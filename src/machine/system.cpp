@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <sstream>
 
 namespace deepcpu {
@@ -100,13 +102,74 @@ double along_path(const std::string& mount, std::string path, double (*limit)(co
   }
 }
 
-bool has_cpu_controller(const std::string& controllers) {
+bool has_controller(const std::string& controllers, std::string_view wanted) {
   std::istringstream list(controllers);
   std::string name;
   while (std::getline(list, name, ',')) {
-    if (name == "cpu") return true;
+    if (name == wanted) return true;
   }
   return false;
+}
+
+/// One limit as both versions of control groups state it.
+struct Limit {
+  std::string_view controller;
+  double (*v2)(const std::string& folder);
+  double (*v1)(const std::string& folder);
+};
+
+/// The smallest such limit of the groups that this process is in; 0 = none.
+double least_limit(const std::string& root, const Limit& limit) {
+  std::ifstream groups(root + "/proc/self/cgroup");
+  const std::string base = root + "/sys/fs/cgroup";
+  double least = 0.0;
+  std::string line;  // "<hierarchy>:<controllers>:<path>"
+  while (std::getline(groups, line)) {
+    const std::size_t first = line.find(':');
+    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const std::string path = line.substr(second + 1);
+    const auto look = [&](const std::string& mount, double (*value)(const std::string&)) {
+      least = smaller_limit(least, along_path(mount, path, value));
+    };
+    if (controllers.empty()) {
+      look(base, limit.v2);
+      look(base + "/unified", limit.v2);
+    } else if (has_controller(controllers, limit.controller)) {
+      look(fmt::format("{}/{}", base, limit.controller), limit.v1);
+      look(fmt::format("{}/{}", base, controllers), limit.v1);
+    }
+  }
+  return least;
+}
+
+/// Bytes up to a limit, at least 1; 0 if there is no such limit.
+double bytes_left(const std::string& folder, const char* limit_file, const char* used_file) {
+  const auto limit = number<std::uint64_t>(first_line(folder + limit_file).value_or(""));
+  const auto used = number<std::uint64_t>(first_line(folder + used_file).value_or(""));
+  if (!limit) return 0.0;  // "max"
+  return std::max(1.0, static_cast<double>(*limit) - static_cast<double>(used.value_or(0)));
+}
+
+double memory_left_v2(const std::string& folder) {
+  return bytes_left(folder, "/memory.max", "/memory.current");
+}
+
+double memory_left_v1(const std::string& folder) {
+  return bytes_left(folder, "/memory.limit_in_bytes", "/memory.usage_in_bytes");
+}
+
+/// The line `MemAvailable: <n> kB` in bytes; 0 = not stated.
+double system_memory_left(const std::string& root) {
+  std::ifstream lines(root + "/proc/meminfo");
+  std::string name;
+  std::string rest;
+  double kib = 0.0;
+  while (lines >> name >> kib && std::getline(lines, rest)) {
+    if (name == "MemAvailable:") return kib * 1024.0;
+  }
+  return 0.0;
 }
 
 }  // namespace
@@ -153,26 +216,24 @@ std::vector<int> affinity() {
 }
 
 double cgroup_cpu_quota(const std::string& root) {
-  std::ifstream groups(root + "/proc/self/cgroup");
-  const std::string base = root + "/sys/fs/cgroup";
-  double least = 0.0;
-  std::string line;  // "<hierarchy>:<controllers>:<path>"
-  while (std::getline(groups, line)) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const std::string path = line.substr(second + 1);
-    if (controllers.empty()) {
-      least = smaller_limit(least, along_path(base, path, limit_v2));
-      least = smaller_limit(least, along_path(base + "/unified", path, limit_v2));
-    } else if (has_cpu_controller(controllers)) {
-      least = smaller_limit(least, along_path(base + "/cpu", path, limit_v1));
-      least =
-          smaller_limit(least, along_path(fmt::format("{}/{}", base, controllers), path, limit_v1));
-    }
+  return least_limit(root, {"cpu", limit_v2, limit_v1});
+}
+
+std::uint64_t available_memory(const std::string& root) {
+  const double groups = least_limit(root, {"memory", memory_left_v2, memory_left_v1});
+  return static_cast<std::uint64_t>(
+      std::min(smaller_limit(groups, system_memory_left(root)), 1e18));
+}
+
+std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus) {
+  std::set<std::string> seen;
+  std::vector<int> cores;
+  for (const int cpu : cpus) {
+    const auto siblings = first_line(
+        fmt::format("{}/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", root, cpu));
+    if (!siblings || seen.insert(*siblings).second) cores.push_back(cpu);
   }
-  return least;
+  return cores;
 }
 
 }  // namespace deepcpu

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,14 @@ void read_sysfs_caches(const std::string& root, int cpu, Machine& out);
 
 /// Processors that the calling thread may run on, ascending; {0} if the system does not say.
 std::vector<int> affinity();
+
+/// Of each core the first of those processors that it runs, by their lists of siblings in /sys; a
+/// processor without such a list counts as a core.
+std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus);
+
+/// Bytes that this process may still take, by /proc/meminfo and the control groups' limits; 0 = not
+/// stated.
+std::uint64_t available_memory(const std::string& root);
 
 /// Processors' worth of time granted by the control groups of this process, version 1 or 2: the
 /// smallest along the way from its group to the root; 0 = no limit.

@@ -17,8 +17,12 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
+
+#include "src/machine/system.hpp"
 
 namespace deepcpu {
 namespace {
@@ -78,7 +82,7 @@ void futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value)
 }  // namespace
 
 std::vector<int> usable_cpus(const Machine& machine) {
-  std::vector<int> cpus = machine.cpus;
+  std::vector<int> cpus = one_per_core("", machine.cpus);
   if (machine.cpu_quota > 0.0) {
     const auto granted = static_cast<std::size_t>(std::ceil(machine.cpu_quota));
     if (cpus.size() > granted) cpus.resize(granted);
@@ -86,29 +90,59 @@ std::vector<int> usable_cpus(const Machine& machine) {
   return cpus;
 }
 
-Result<double> read_rate_together(const Probe& probe, const std::vector<int>& cpus,
-                                  std::size_t bytes, double seconds) {
-  std::vector<double> rates(cpus.size(), 0.0);
-  std::vector<std::string> errors(cpus.size());
-  std::atomic<std::size_t> ready{0};
-  std::atomic<double> start{0.0};
+Status run_on(int cpu, const std::function<void()>& task) {
+  return run_together({[&] {
+    pin_this_thread(cpu);  // unpinned it measures as well, only less steadily
+    task();
+  }});
+}
+
+std::size_t place_offset(std::size_t buffer_bytes, std::size_t stream_bytes, int place) noexcept {
+  constexpr std::size_t kPage = 4096;
+  if (stream_bytes >= buffer_bytes) return 0;
+  const std::size_t room = buffer_bytes - stream_bytes;
+  const auto step = static_cast<std::size_t>(place % kPlaces);
+  return room / (kPlaces - 1) * step / kPage * kPage;
+}
+
+Result<CoreGroup> CoreGroup::make(std::vector<int> cpus, const std::vector<std::size_t>& bytes) {
+  std::vector<std::optional<Result<ProbeBuffer>>> made(cpus.size());
   std::vector<std::function<void()>> tasks;
   for (std::size_t i = 0; i < cpus.size(); ++i) {
     tasks.emplace_back([&, i] {
-      pin_this_thread(cpus[i]);  // unpinned it still reads, only less steadily
-      const Result<ProbeBuffer> buffer = ProbeBuffer::make(bytes);  // touched by its own reader
-      if (!buffer.ok()) errors[i] = buffer.error().message();
-      // The last one to be ready sets the start, with time for everyone to notice.
-      if (ready.fetch_add(1) + 1 == cpus.size()) start.store(steady_seconds() + 1e-3);
-      while (start.load() == 0.0) sched_yield();
-      if (buffer.ok()) rates[i] = probe.read_rate_between(*buffer, bytes, start.load(), seconds);
+      pin_this_thread(cpus[i]);
+      made[i] = ProbeBuffer::make(bytes[i]);
     });
   }
   if (const Status status = run_together(tasks); !status.ok()) return status.error();
-  for (const std::string& error : errors) {
-    if (!error.empty()) return Error(error);
+  CoreGroup group;
+  for (auto& buffer : made) {
+    if (!buffer->ok()) return buffer->error();
+    group.buffers_.push_back(std::move(**buffer));
   }
-  return std::accumulate(rates.begin(), rates.end(), 0.0);
+  group.cpus_ = std::move(cpus);
+  return group;
+}
+
+Result<double> CoreGroup::rate(const Probe& probe, const Work& work) const {
+  const auto active = static_cast<std::size_t>(work.active);
+  std::vector<double> rates(active, 0.0);
+  std::atomic<std::size_t> ready{0};
+  std::atomic<double> start{0.0};
+  std::vector<std::function<void()>> tasks;
+  for (std::size_t i = 0; i < active; ++i) {
+    tasks.emplace_back([&, i] {
+      pin_this_thread(cpus_[i]);
+      // The last one to be ready sets the start, with time for everyone to notice.
+      if (ready.fetch_add(1) + 1 == active) start.store(steady_seconds() + 3e-4);
+      while (start.load() == 0.0) sched_yield();
+      const std::size_t offset = place_offset(buffers_[i].bytes(), work.bytes, work.place);
+      rates[i] = probe.rate_between(work.kind, buffers_[i], offset, work.bytes, start.load(),
+                                    work.seconds);
+    });
+  }
+  if (const Status status = run_together(tasks); !status.ok()) return status.error();
+  return std::accumulate(rates.begin(), rates.end(), 0.0) / static_cast<double>(active);
 }
 
 std::vector<std::pair<int, int>> cpu_pairs(const std::vector<int>& cpus) {
@@ -154,18 +188,20 @@ Result<double> one_way_latency(int from, int to) {
   return best / 2.0;
 }
 
-Result<double> wake_seconds() {
-  constexpr std::uint32_t kWakes = 30;
+Result<double> wake_seconds(int from, int to) {
+  constexpr std::uint32_t kWakes = 101;
   std::atomic<std::uint32_t> word{0};
   std::atomic<double> awake{0.0};
   std::vector<double> times;
   const auto parked = [&] {
+    pin_this_thread(to);
     for (std::uint32_t i = 0; i < kWakes; ++i) {
       while (word.load() == i) futex(word, FUTEX_WAIT_PRIVATE, i);
       awake.store(steady_seconds());
     }
   };
   const auto waker = [&] {
+    pin_this_thread(from);
     for (std::uint32_t i = 0; i < kWakes; ++i) {
       // Long enough for the thread to be parked and its processor to idle.
       std::this_thread::sleep_for(std::chrono::milliseconds(1));

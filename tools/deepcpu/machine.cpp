@@ -27,7 +27,7 @@ Status print_machine(bool json) {
   const std::string note = isa_note();
   if (!note.empty()) print_notes(std::span(&note, 1));
   if (json) {
-    fmt::print("{}", to_json(machine(), rates ? &*rates : nullptr));
+    fmt::print("{}", to_json(machine(), rates ? &*rates : nullptr, nullptr));
     return {};
   }
   fmt::print(

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+/// How good the cost model is: random schedules of the valid space of every problem, predicted and
+/// measured; and the schedule that is chosen by estimate against the best one that was measured.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "src/machine/machine_model.hpp"
+#include "src/schedule/space.hpp"
+#include "src/tune/estimate.hpp"
+#include "src/tune/race.hpp"
+#include "src/tune/trial.hpp"
+
+namespace {
+
+using namespace deepcpu;
+using nlohmann::ordered_json;
+
+struct Flags {
+  std::vector<std::string> problems;
+  std::string file;
+  std::string json;
+  int threads = 2;
+  int candidates = 40;
+  double seconds = 4.0;
+  std::uint64_t seed = 1;
+};
+
+struct Row {
+  Schedule schedule;
+  Prediction predicted;
+  RaceTime measured;
+};
+
+/// splitmix64.
+class Draw {
+ public:
+  explicit Draw(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t operator()(std::uint64_t n) {
+    std::uint64_t z = (state_ += 0x9E3779B97F4A7C15U);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
+    return (z ^ (z >> 31)) % n;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+/// Ranks from 1; values closer than their noise to the one before share the mean of their ranks.
+std::vector<double> ranks(const std::vector<double>& values, double noise) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return values[a] < values[b]; });
+  std::vector<double> out(values.size());
+  for (std::size_t i = 0; i < order.size();) {
+    std::size_t end = i + 1;
+    while (end < order.size() && values[order[end]] <= values[order[i]] * (1.0 + noise)) ++end;
+    const double mean = (static_cast<double>(i + 1) + static_cast<double>(end)) / 2.0;
+    for (std::size_t j = i; j < end; ++j) out[order[j]] = mean;
+    i = end;
+  }
+  return out;
+}
+
+double correlation(const std::vector<double>& a, const std::vector<double>& b) {
+  const auto n = static_cast<double>(a.size());
+  const double ma = std::accumulate(a.begin(), a.end(), 0.0) / n;
+  const double mb = std::accumulate(b.begin(), b.end(), 0.0) / n;
+  double ab = 0.0, aa = 0.0, bb = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    ab += (a[i] - ma) * (b[i] - mb);
+    aa += (a[i] - ma) * (a[i] - ma);
+    bb += (b[i] - mb) * (b[i] - mb);
+  }
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 1.0;
+}
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v.empty() ? 0.0 : v[v.size() / 2];
+}
+
+template <class T>
+T demand(Result<T> result) {
+  if (!result) throw std::runtime_error(result.error().message());
+  return std::move(*result);
+}
+
+/// Times all schedules in one race; the last entry is the estimate's choice.
+std::vector<Row> measure_all(const ModelSpec& spec, const std::vector<Schedule>& schedules,
+                             const ModelWork& work, const CostModel& model, double seconds) {
+  const TrialData data = demand(TrialData::make(spec, 1));
+  std::shared_ptr<const PackedWeights> packed;
+  std::vector<Trial> trials;
+  std::vector<Row> rows;
+  for (const Schedule& s : schedules) {
+    auto trial = Trial::make(data, s, packed);
+    if (!trial) continue;
+    trials.push_back(std::move(*trial));
+    rows.push_back({s, model.predict(work, s, static_cast<double>(spec.steps)), {}});
+  }
+  std::vector<Racer> racers;
+  for (Trial& t : trials) racers.push_back({[&t] { t.run(); }, {}});
+  RaceOptions options;
+  options.seconds = seconds;
+  options.drop_losers = false;
+  const auto times = race(racers, options);
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i].measured = times[i];
+  return rows;
+}
+
+struct Quality {
+  double rank = 0.0;
+  double loss = 0.0;  ///< estimate's time over the best one's, less 1
+};
+
+ordered_json to_json(const Row& row) {
+  ordered_json json;
+  json["schedule"] = ordered_json::parse(row.schedule.to_json());
+  json["predicted_us"] = row.predicted.us;
+  const CostParts& p = row.predicted.parts;
+  json["parts"] = {p.hoist, p.products, p.gates, p.exchange, p.calls};
+  json["measured_us"] = row.measured.median_us;
+  json["spread"] = row.measured.spread;
+  return json;
+}
+
+Quality judge(const std::string& problem, const Flags& flags, ordered_json& out) {
+  const ModelSpec spec = demand(ModelSpec::parse(problem));
+  const Isa isa = host_isa();
+  const MachineModel& machine = machine_model();
+  const ModelWork work = demand(ModelWork::of(spec, isa));
+  const CostModel model(machine, isa);
+  const ScheduleSpace space(work, machine, flags.threads);
+  Draw draw(flags.seed);
+  std::vector<Schedule> schedules = {demand(estimate_schedule(spec, isa, flags.threads, machine))};
+  for (int i = 0; i < flags.candidates; ++i) schedules.push_back(space.sample(std::ref(draw)));
+  // The best ones by prediction too, so that "the best measured" is a strong opponent.
+  for (const Ranked& r : rank_schedules(space, work, model, kNominalSteps, 10)) {
+    schedules.push_back(r.schedule);
+  }
+  const auto rows = measure_all(spec, schedules, work, model, flags.seconds);
+  Quality q;
+  std::vector<double> predicted, measured, spread;
+  double best = rows.front().measured.median_us;
+  for (std::size_t i = 1; i < rows.size(); ++i) {
+    best = std::min(best, rows[i].measured.median_us);
+    if (static_cast<int>(i) > flags.candidates) continue;
+    predicted.push_back(rows[i].predicted.us);
+    measured.push_back(rows[i].measured.median_us);
+    spread.push_back(rows[i].measured.spread);
+  }
+  const double noise = median(spread);
+  q.rank = correlation(ranks(predicted, noise), ranks(measured, noise));
+  q.loss = rows.front().measured.median_us / best - 1.0;
+  ordered_json json;
+  json["problem"] = spec.str();
+  json["spearman"] = q.rank;
+  json["noise"] = noise;
+  json["estimate_loss"] = q.loss;
+  for (const Row& row : rows) json["rows"].push_back(to_json(row));
+  out.push_back(std::move(json));
+  fmt::print("{:<42} {:>9.3f} {:>7.1f} % {:>9.1f} % {:>10.1f} {:>10.1f} {:>4}\n", spec.str(), q.rank,
+             100 * noise, 100 * q.loss, rows.front().measured.median_us,
+             rows.front().predicted.us, rows.front().schedule.threads);
+  std::fflush(stdout);
+  return q;
+}
+
+int run(Flags flags) {
+  if (!flags.file.empty()) {
+    std::ifstream in(flags.file);
+    for (std::string line; std::getline(in, line);) {
+      line = line.substr(0, line.find('#'));
+      line.erase(line.find_last_not_of(" \t\r") + 1);
+      if (!line.empty()) flags.problems.push_back(line);
+    }
+  }
+  fmt::print("machine: {}\n", machine_model().note);
+  fmt::print("{:<42} {:>9} {:>9} {:>11} {:>10} {:>10} {:>4}\n", "problem", "spearman", "noise",
+             "over best", "us", "predicted", "thr");
+  ordered_json out = ordered_json::array();
+  std::vector<double> rank, loss;
+  for (const std::string& problem : flags.problems) {
+    const Quality q = judge(problem, flags, out);
+    rank.push_back(q.rank);
+    loss.push_back(q.loss);
+  }
+  const auto near = std::count_if(loss.begin(), loss.end(), [](double l) { return l <= 0.10; });
+  fmt::print("median rank correlation {:.3f}; estimate within 10 % of the best on {} of {}\n",
+             median(rank), near, loss.size());
+  if (!flags.json.empty()) std::ofstream(flags.json) << out.dump(1) << '\n';
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Compares the cost model's predictions with measured times");
+  Flags flags;
+  app.add_option("problems", flags.problems, "Problems");
+  app.add_option("--file", flags.file, "More problems, one per line");
+  app.add_option("--json", flags.json, "Write all rows to this file");
+  app.add_option("--threads", flags.threads, "Cap")->check(CLI::Range(1, 1024));
+  app.add_option("--candidates", flags.candidates, "Random schedules per problem");
+  app.add_option("--seconds", flags.seconds, "Time per problem");
+  app.add_option("--seed", flags.seed, "Of the random schedules");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return run(flags);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "bench_cost_model: {}\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/tune/race.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace deepcpu {
+namespace {
+
+/// Rounds before the first racer is dropped.
+constexpr int kTrialRounds = 3;
+/// How far above the best a racer may be: kMarginStart / rounds, but never less than kMargin. The
+/// median of n rounds wanders by about the spread of a round over the root of n; 30 % is the
+/// largest spread seen on a virtual machine that does little else.
+constexpr double kMarginStart = 1.0;
+constexpr double kMargin = 0.03;
+
+double quantile(std::vector<double> values, double share) {
+  if (values.empty()) return 0.0;
+  const auto at = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5);
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
+  return values[at];
+}
+
+class Track {
+ public:
+  Track(const std::vector<Racer>& racers, const RaceOptions& options, Clock now)
+      : racers_(racers),
+        options_(options),
+        now_(now),
+        us_(racers.size()),
+        calls_(racers.size(), 0),
+        left_(racers.size(), true) {}
+
+  std::vector<RaceTime> run() {
+    const double end = now_() + options_.seconds;
+    int round = 0;
+    while (round < options_.most_rounds && (round < options_.least_rounds || now_() < end)) {
+      for (std::size_t turn = 0; turn < racers_.size(); ++turn) {
+        // Another one starts each round, so that none always follows the same one.
+        const std::size_t i = (turn + static_cast<std::size_t>(round)) % racers_.size();
+        if (left_[i]) us_[i].push_back(time(i));
+      }
+      ++round;
+      if (options_.drop_losers && round >= kTrialRounds) drop(round);
+      if (options_.progress) options_.progress(round, remaining(), leader());
+      if (options_.stop && options_.stop()) break;
+    }
+    return summary();
+  }
+
+ private:
+  double call(std::size_t i) {
+    if (racers_[i].prepare) racers_[i].prepare();
+    const double start = now_();
+    racers_[i].run();
+    return now_() - start;
+  }
+
+  /// Microseconds per call in one turn. The first call brings the caches back and does not count.
+  double time(std::size_t i) {
+    const double first = call(i);
+    if (calls_[i] == 0) {
+      calls_[i] = static_cast<int>(
+          std::clamp(std::ceil(options_.slot_seconds / std::max(first, 1e-9)), 1.0, 1e6));
+    }
+    double sum = 0.0;
+    if (racers_[i].prepare) {
+      for (int n = 0; n < calls_[i]; ++n) sum += call(i);
+    } else {
+      const double start = now_();
+      for (int n = 0; n < calls_[i]; ++n) racers_[i].run();
+      sum = now_() - start;
+    }
+    return 1e6 * sum / calls_[i];
+  }
+
+  double ratio(std::size_t i) const {
+    std::vector<double> ratios;
+    for (std::size_t r = 0; r < us_[i].size(); ++r) ratios.push_back(us_[i][r] / us_[0][r]);
+    return quantile(std::move(ratios), 0.5);
+  }
+
+  std::size_t leader() const {
+    std::size_t best = 0;
+    double least = 1.0;
+    for (std::size_t i = 1; i < racers_.size(); ++i) {
+      const double r = left_[i] ? ratio(i) : INFINITY;
+      if (r < least) {
+        least = r;
+        best = i;
+      }
+    }
+    return best;
+  }
+
+  void drop(int round) {
+    const double margin = std::max(kMargin, kMarginStart / round);
+    const double limit = ratio(leader()) * (1.0 + margin);
+    for (std::size_t i = 1; i < racers_.size(); ++i) {
+      if (left_[i] && ratio(i) > limit) left_[i] = false;
+    }
+  }
+
+  int remaining() const { return static_cast<int>(std::count(left_.begin(), left_.end(), true)); }
+
+  std::vector<RaceTime> summary() const {
+    std::vector<RaceTime> out;
+    for (std::size_t i = 0; i < racers_.size(); ++i) {
+      RaceTime t;
+      t.rounds = static_cast<int>(us_[i].size());
+      t.median_us = quantile(us_[i], 0.5);
+      if (t.median_us > 0) {
+        t.spread = (quantile(us_[i], 0.75) - quantile(us_[i], 0.25)) / t.median_us;
+      }
+      t.ratio = t.rounds > 0 ? ratio(i) : 0.0;
+      out.push_back(t);
+    }
+    return out;
+  }
+
+  const std::vector<Racer>& racers_;
+  const RaceOptions& options_;
+  Clock now_;
+  std::vector<std::vector<double>> us_;
+  std::vector<int> calls_;
+  std::vector<bool> left_;
+};
+
+}  // namespace
+
+std::vector<RaceTime> race(const std::vector<Racer>& racers, const RaceOptions& options,
+                           Clock now) {
+  if (racers.empty()) return {};
+  return Track(racers, options, now).run();
+}
+
+std::size_t winner(const std::vector<RaceTime>& times) {
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < times.size(); ++i) {
+    const bool longer = times[i].rounds > times[best].rounds;
+    const bool as_long = times[i].rounds == times[best].rounds;
+    if (longer || (as_long && times[i].ratio < times[best].ratio)) best = i;
+  }
+  return best;
+}
+
+}  // namespace deepcpu

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Race: times several callables against each other in interleaved rounds, so that what disturbs
+/// the machine for a while, or slows it for good, hits all of them alike.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "src/tune/measure.hpp"
+
+namespace deepcpu {
+
+struct Racer {
+  std::function<void()> run;
+  std::function<void()> prepare;  ///< before every call, not timed; may be empty
+};
+
+struct RaceOptions {
+  double seconds = 3.0;        ///< for all together
+  double slot_seconds = 5e-4;  ///< shortest turn of one racer in a round
+  int least_rounds = 7;        ///< of those that stay to the end, also if time is up
+  int most_rounds = 61;
+  bool drop_losers = true;
+  /// Asked after every round; true ends the race with what is known.
+  std::function<bool()> stop;
+  /// Called after every round with the rounds so far, the racers left and the leader.
+  std::function<void(int rounds, int left, std::size_t leader)> progress;
+};
+
+struct RaceTime {
+  double median_us = 0.0;  ///< of one call; 0 if it never ran
+  double spread = 0.0;     ///< distance of the quartiles over the median
+  /// Median over the rounds of its time over that of racer 0 in the same round.
+  double ratio = 0.0;
+  int rounds = 0;
+};
+
+/// One entry per racer. A racer whose ratio is clearly above the best is dropped, sooner the worse
+/// it is; racer 0 stays. Runs on the calling thread.
+std::vector<RaceTime> race(const std::vector<Racer>& racers, const RaceOptions& options,
+                           Clock now = wall_seconds);
+
+/// Of the racers that stayed longest, the one with the least ratio.
+std::size_t winner(const std::vector<RaceTime>& times);
+
+}  // namespace deepcpu

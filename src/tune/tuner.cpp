@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/tune/tuner.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "src/schedule/space.hpp"
+#include "src/tune/estimate.hpp"
+#include "src/tune/trial.hpp"
+
+namespace deepcpu {
+namespace {
+
+struct EffortWord {
+  Effort effort;
+  std::string_view word;
+};
+constexpr std::array kEfforts = {
+    EffortWord{Effort::estimate, "estimate"},
+    EffortWord{Effort::measure, "measure"},
+    EffortWord{Effort::exhaustive, "exhaustive"},
+};
+
+/// Candidates that are compiled and raced at once: each keeps threads and scratch of its own.
+constexpr std::size_t kHeat = 24;
+/// Schedules that differ by less than this in a race count as equal; the better one by prediction
+/// is taken. The tie rule keeps repeated tuning from wandering between equals.
+constexpr double kTie = 0.01;
+
+/// Same bits; any NaN equals any other.
+bool equal_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) return false;
+  }
+  return true;
+}
+
+/// One thread, x·W inside the step, the lowest tiles: the fewest decisions that can go wrong.
+Schedule simplest(const ModelSpec& spec, Isa isa) {
+  Schedule s;
+  s.isa = isa;
+  s.layers.resize(static_cast<std::size_t>(spec.layers()));
+  for (LayerSchedule& l : s.layers) l.sweep = Sweep::forward;
+  return s;
+}
+
+class Search {
+ public:
+  Search(const ModelSpec& spec, const TuneOptions& options, Isa isa)
+      : spec_(spec), options_(options), isa_(isa),
+        machine_(options.machine != nullptr ? *options.machine : machine_model()),
+        end_(wall_seconds() + options.seconds) {}
+
+  Result<TuneResult> run() {
+    auto work = ModelWork::of(spec_, isa_);
+    if (!work) return work.error();
+    rank(*work);
+    out_.steps = spec_.steps;
+    out_.effort = options_.effort;
+    if (options_.effort != Effort::estimate && isa_ != Isa::interpreter) {
+      if (auto status = measure(); !status) return status.error();
+    }
+    conclude();
+    return std::move(out_);
+  }
+
+ private:
+  void rank(const ModelWork& work) {
+    const CostModel model(machine_, isa_);
+    const ScheduleSpace space(work, machine_, options_.threads);
+    const std::size_t most = options_.effort == Effort::exhaustive
+                                 ? std::numeric_limits<std::size_t>::max()
+                                 : static_cast<std::size_t>(std::max(options_.candidates, 1));
+    const auto steps = static_cast<double>(spec_.steps);
+    // The choice by estimate always takes part, and stands in front: it is what has to be beaten.
+    auto chosen = estimate_schedule(spec_, isa_, options_.threads, machine_);
+    if (chosen) add({*chosen, model.predict(work, *chosen, steps), {}, {}});
+    for (Ranked& r : rank_schedules(space, work, model, steps, most)) {
+      add({std::move(r.schedule), std::move(r.predicted), {}, {}});
+    }
+    if (out_.candidates.size() > most) out_.candidates.resize(most);
+  }
+
+  void add(Candidate c) {
+    const auto same = [&](const Candidate& other) { return other.schedule == c.schedule; };
+    auto& all = out_.candidates;
+    if (std::none_of(all.begin(), all.end(), same)) all.push_back(std::move(c));
+  }
+
+  bool over() const {
+    return wall_seconds() > end_ || (options_.stop && options_.stop());
+  }
+
+  Status measure() {
+    auto data = TrialData::make(spec_, options_.seed);
+    if (!data) return data.error();
+    data_ = std::move(*data);
+    auto reference = Trial::make(data_, simplest(spec_, isa_), packed_);
+    if (!reference) return reference.error();
+    expected_ = reference->result();
+    // Heats: the winner of one takes part in the next, so that all are compared through it.
+    std::size_t champion = 0;
+    for (std::size_t first = 0; first < out_.candidates.size() && !over(); first += kHeat) {
+      const std::size_t last = std::min(first + kHeat, out_.candidates.size());
+      std::vector<std::size_t> entrants;
+      if (first > 0) entrants.push_back(champion);
+      for (std::size_t i = first; i < last; ++i) entrants.push_back(i);
+      champion = heat(entrants, static_cast<double>(last - first) /
+                                    static_cast<double>(out_.candidates.size() - first));
+    }
+    best_ = champion;
+    out_.stopped = std::any_of(out_.candidates.begin(), out_.candidates.end(), [](const auto& c) {
+      return c.refused.empty() && c.measured.rounds == 0;
+    });
+    return {};
+  }
+
+  /// Races the entrants for `share` of the time that is left; returns the winner.
+  std::size_t heat(const std::vector<std::size_t>& entrants, double share) {
+    std::vector<Trial> trials;
+    std::vector<std::size_t> who;
+    trials.reserve(entrants.size());
+    for (const std::size_t i : entrants) {
+      if (!trials.empty() && over()) break;
+      auto trial = Trial::make(data_, out_.candidates[i].schedule, packed_);
+      if (!trial) {
+        out_.candidates[i].refused = trial.error().message();
+      } else if (!equal_bits(trial->result(), expected_)) {
+        out_.candidates[i].refused = "its result differs from that of the simplest schedule";
+      } else {
+        trials.push_back(std::move(*trial));
+        who.push_back(i);
+      }
+    }
+    if (trials.empty()) return entrants.front();
+    const auto times = race(racers(trials), race_options(share));
+    for (std::size_t n = 0; n < who.size(); ++n) out_.candidates[who[n]].measured = times[n];
+    return who[settle(times)];
+  }
+
+  std::vector<Racer> racers(std::vector<Trial>& trials) const {
+    std::vector<Racer> out;
+    for (Trial& t : trials) {
+      Racer r{[&t] { t.run(); }, {}};
+      if (options_.cold) r.prepare = [&t] { t.evict(); };
+      out.push_back(std::move(r));
+    }
+    return out;
+  }
+
+  RaceOptions race_options(double share) {
+    RaceOptions race;
+    race.seconds = std::max(0.0, end_ - wall_seconds()) * share;
+    race.stop = [this] { return over(); };
+    race.progress = [this](int rounds, int left, std::size_t) { report(rounds, left); };
+    return race;
+  }
+
+  void report(int rounds, int left) const {
+    if (!options_.progress) return;
+    TuneProgress p;
+    p.candidates = out_.candidates.size();
+    p.left = left;
+    p.rounds = rounds;
+    p.done = std::clamp(1.0 - (end_ - wall_seconds()) / options_.seconds, 0.0, 1.0);
+    options_.progress(p);
+  }
+
+  /// The winner, or the first of those that are as good: candidates stand in the model's order.
+  static std::size_t settle(const std::vector<RaceTime>& times) {
+    const std::size_t best = winner(times);
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      const bool stayed = times[i].rounds == times[best].rounds;
+      if (stayed && times[i].ratio <= times[best].ratio * (1.0 + kTie)) return i;
+    }
+    return best;
+  }
+
+  void conclude() {
+    auto& all = out_.candidates;
+    if (!all[best_].refused.empty()) {
+      const auto ok = std::find_if(all.begin(), all.end(),
+                                   [](const Candidate& c) { return c.refused.empty(); });
+      best_ = ok != all.end() ? static_cast<std::size_t>(ok - all.begin()) : best_;
+    }
+    if (!all[best_].refused.empty()) all.push_back({simplest(spec_, isa_), {}, {}, {}});
+    if (!all[best_].refused.empty()) best_ = all.size() - 1;
+    std::rotate(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(best_),
+                all.begin() + static_cast<std::ptrdiff_t>(best_) + 1);
+    const auto order = [](const Candidate& c) {
+      const bool timed = c.refused.empty() && c.measured.rounds > 0;
+      return timed ? c.measured.median_us : std::numeric_limits<double>::infinity();
+    };
+    std::stable_sort(all.begin() + 1, all.end(), [&](const Candidate& a, const Candidate& b) {
+      return order(a) < order(b);
+    });
+    const Candidate& best = all.front();
+    out_.schedule = best.schedule;
+    out_.predicted_us = best.predicted.us;
+    out_.measured_us = best.measured.median_us;
+    out_.spread = best.measured.spread;
+  }
+
+  const ModelSpec& spec_;
+  const TuneOptions& options_;
+  Isa isa_;
+  const MachineModel& machine_;
+  double end_;
+  TrialData data_;
+  std::shared_ptr<const PackedWeights> packed_;
+  std::vector<float> expected_;
+  std::size_t best_ = 0;
+  TuneResult out_;
+};
+
+}  // namespace
+
+std::string_view to_string(Effort effort) noexcept {
+  for (const EffortWord& row : kEfforts) {
+    if (row.effort == effort) return row.word;
+  }
+  return "?";
+}
+
+Result<Effort> parse_effort(std::string_view text) {
+  for (const EffortWord& row : kEfforts) {
+    if (row.word == text) return row.effort;
+  }
+  return Error(fmt::format("effort={}: must be estimate, measure or exhaustive", text));
+}
+
+Result<TuneResult> tune(const ModelSpec& spec, const TuneOptions& options) {
+  if (auto status = spec.validate(); !status) return status.error();
+  if (options.threads < 1) {
+    return Error(fmt::format("threads={}: must be at least 1", options.threads));
+  }
+  const Isa host = host_isa();
+  const Isa isa = options.isa && *options.isa < host ? *options.isa : host;
+  return Search(spec, options, isa).run();
+}
+
+}  // namespace deepcpu

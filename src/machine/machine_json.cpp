@@ -161,10 +161,8 @@ class Writer {
 
 template <class T>
 Json write(const T& value) {
-  if constexpr (std::is_same_v<T, Isa>) {
+  if constexpr (std::is_same_v<T, Isa> || std::is_same_v<T, ModelSource>) {
     return std::string(to_string(value));
-  } else if constexpr (std::is_same_v<T, ModelSource>) {
-    return value == ModelSource::calibration ? "calibration" : "estimate";
   } else if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
     return value;
   } else if constexpr (IsVector<T>::value) {

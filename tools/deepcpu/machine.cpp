@@ -32,7 +32,7 @@ void note(const std::string& text) { print_notes(std::span(&text, 1)); }
 
 /// The calibration that the model in use came from.
 std::optional<Calibration> used_calibration() {
-  if (machine_model().source != ModelSource::calibration) return std::nullopt;
+  if (machine_model().source == ModelSource::estimate) return std::nullopt;
   const auto path = calibration_path(machine_model().key);
   auto saved = path ? load_calibration(*path) : Result<Calibration>(path.error());
   return saved ? std::optional(*std::move(saved)) : std::nullopt;

@@ -23,13 +23,17 @@ using jit::RateKind;
 
 constexpr std::array<Isa, 2> kEmitted = {Isa::avx2, Isa::avx512};
 
-/// Shares of the time limit by which each part ends, and the most rounds that any takes: more do
-/// not change the result.
-constexpr double kRatesEnd = 0.5;
-constexpr double kPrivateEnd = 0.7;
-constexpr double kLastEnd = 0.95;
-constexpr int kMostRounds = 16;
-constexpr int kLeastRounds = 2;
+/// Shares of the time limit by which each part ends, and how many rounds it takes: more do not
+/// change the result.
+struct Part {
+  double end;
+  int least;
+  int most;
+};
+constexpr Part kRates{0.5, 3, 16};
+constexpr Part kPrivate{0.65, kPlaces / 2, 2 * kPlaces};
+constexpr Part kCoarse{0.7, 2, 4};
+constexpr Part kLast{0.95, 3, 32};
 
 constexpr double kRateSeconds = 5e-3;
 /// A pass over a stream from memory takes milliseconds; some of them must fit.
@@ -42,6 +46,34 @@ double median(std::vector<double> values) {
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }
+
+double best(const std::vector<double>& values) {
+  return values.empty() ? 0.0 : *std::max_element(values.begin(), values.end());
+}
+
+/// Of what a core has for itself the best round counts: whatever disturbs makes it slower. What it
+/// shares, with other virtual machines too, comes and goes in both directions: the median.
+using Statistic = double (*)(const std::vector<double>&);
+double typical(const std::vector<double>& values) { return median(values); }
+
+/// All rounds of one rate, by how many cores were active.
+struct Rounds {
+  std::vector<double> one;
+  std::vector<double> two;
+  std::vector<double> all;
+
+  CoreRates rates(Statistic statistic) const {
+    const double single = statistic(one);
+    const double pair = two.empty() ? single : statistic(two);
+    return {single, pair, all.empty() ? pair : statistic(all)};
+  }
+};
+
+struct IsaRounds {
+  Rounds fma;
+  Rounds load;
+  std::vector<Rounds> reads;  ///< by level
+};
 
 /// A level while it is measured.
 struct Level {
@@ -117,64 +149,66 @@ class Calibrator {
   }
 
  private:
-  /// Whether another round may begin in a part that ends at that share of the time.
-  bool more(int rounds, double end) const {
-    if (rounds < kLeastRounds) return true;
-    return rounds < kMostRounds && steady_seconds() - begin_ < end * limit_;
+  bool more(int rounds, const Part& part) const {
+    if (rounds < part.least) return true;
+    return rounds < part.most && steady_seconds() - begin_ < part.end * limit_;
   }
 
+  bool is_private(std::size_t level) const { return level < 2; }
+
   /// Rounds take turns among all rates, so that what disturbs for a while does not hit one of them
-  /// alone. The best round counts: what disturbs only makes slower.
+  /// alone.
   Status rates() {
-    for (const Probe& probe : probes_) {
-      IsaRates isa;
-      isa.isa = probe.isa();
-      isa.read_gbytes_per_s.resize(levels_.size());
-      out_.isas.push_back(isa);
-    }
-    for (int round = 0; more(round, kRatesEnd); ++round) {
+    std::vector<IsaRounds> rounds(probes_.size());
+    for (IsaRounds& isa : rounds) isa.reads.resize(levels_.size());
+    for (int round = 0; more(round, kRates); ++round) {
       for (std::size_t i = 0; i < probes_.size(); ++i) {
-        if (const Status status = one_round(probes_[i], round, out_.isas[i]); !status.ok()) {
+        if (const Status status = one_round(probes_[i], round, rounds[i]); !status.ok()) {
           return status;
         }
       }
     }
+    for (std::size_t i = 0; i < probes_.size(); ++i) {
+      IsaRates isa;
+      isa.isa = probes_[i].isa();
+      isa.fma_gflops = rounds[i].fma.rates(best);
+      isa.load_l1_gbytes_per_s = rounds[i].load.rates(best).one;
+      for (std::size_t l = 0; l < levels_.size(); ++l) {
+        isa.read_gbytes_per_s.push_back(rounds[i].reads[l].rates(is_private(l) ? best : typical));
+      }
+      out_.isas.push_back(std::move(isa));
+    }
     return {};
   }
 
-  Status one_round(const Probe& probe, int round, IsaRates& into) const {
+  Status one_round(const Probe& probe, int round, IsaRounds& into) const {
     const Level& l1 = levels_.front();
-    Status status = cores_round(probe, RateKind::fma_registers, l1, round, into.fma_gflops);
+    Status status = cores_round(probe, RateKind::fma_registers, l1, round, into.fma);
     for (std::size_t i = 0; status.ok() && i < levels_.size(); ++i) {
-      status =
-          cores_round(probe, RateKind::fma_memory, levels_[i], round, into.read_gbytes_per_s[i]);
+      status = cores_round(probe, RateKind::fma_memory, levels_[i], round, into.reads[i]);
     }
     if (!status.ok()) return status;
-    return better(probe, {RateKind::load, l1.bytes_one, 1, round, kRateSeconds},
-                  into.load_l1_gbytes_per_s);
+    return add(probe, {RateKind::load, l1.bytes_one, 1, round, kRateSeconds}, into.load.one);
   }
 
   Status cores_round(const Probe& probe, RateKind kind, const Level& level, int round,
-                     CoreRates& into) const {
+                     Rounds& into) const {
     const int cores = group_.cores();
     const double seconds = &level == &levels_.back() ? kMemorySeconds : kRateSeconds;
-    Status status = better(probe, {kind, level.bytes_one, 1, round, seconds}, into.one);
-    if (!status.ok()) return status;
-    if (cores >= 2) {
-      status = better(probe, {kind, level.bytes_two, 2, round, seconds}, into.two);
-    } else {
-      into.two = into.one;
+    Status status = add(probe, {kind, level.bytes_one, 1, round, seconds}, into.one);
+    if (status.ok() && cores >= 2) {
+      status = add(probe, {kind, level.bytes_two, 2, round, seconds}, into.two);
     }
-    if (!status.ok()) return status;
-    if (cores > 2) return better(probe, {kind, level.bytes_all, cores, round, seconds}, into.all);
-    into.all = into.two;
-    return {};
+    if (status.ok() && cores > 2) {
+      status = add(probe, {kind, level.bytes_all, cores, round, seconds}, into.all);
+    }
+    return status;
   }
 
-  Status better(const Probe& probe, const CoreGroup::Work& work, double& best) const {
+  Status add(const Probe& probe, const CoreGroup::Work& work, std::vector<double>& to) const {
     const Result<double> rate = group_.rate(probe, work);
     if (!rate.ok()) return rate.error();
-    best = std::max(best, *rate * 1e-9);
+    to.push_back(*rate * 1e-9);
     return {};
   }
 
@@ -182,73 +216,76 @@ class Calibrator {
   void one_core() {
     out_.clock_ghz = probes_.back().clock_hz() * 1e-9;
     for (std::size_t i = 0; i + 1 < levels_.size(); ++i) {
-      const bool last = i + 2 == levels_.size() && i > 1;
-      if (last) {
+      if (!is_private(i)) {
         last_capacity(levels_[i]);
-      } else {
-        const std::size_t outer = std::max(levels_[i + 1].bytes_one, levels_[i].stated * 3);
-        edges(levels_[i], private_plan(levels_[i].stated, outer), kPrivateEnd);
+        continue;
       }
+      const std::size_t outer = std::max(levels_[i + 1].bytes_one, levels_[i].stated * 3);
+      const CapacityPlan plan = private_plan(levels_[i].stated, outer);
+      forward_edge(levels_[i], plan, kPrivate, best);
+      if (levels_[i].out.measured) alternating_edge(levels_[i], plan, kPrivate, best);
     }
   }
 
-  void last_capacity(Level& level) {
+  /// First a coarse look, since the size may be far from what is stated.
+  void last_capacity(Level& level) const {
     const std::size_t most = group_.buffer(0).bytes();
-    CapacityPlan plan = last_plan(level.bytes_one, most);
-    edges(level, plan, kLastEnd);
+    forward_edge(level, coarse_plan(level.bytes_one, most), kCoarse, typical);
     if (!level.out.measured) return;
-    for (const double f : {1.5, 2.0}) {
-      const double bytes = static_cast<double>(level.out.forward_bytes) * f;
-      if (bytes < static_cast<double>(most) / 1.5) {
-        plan.alternating.push_back(static_cast<std::size_t>(bytes));
-      }
-    }
-    plan.forward.clear();
-    plan.group = level.out.forward_bytes / 16;
-    alternating_edge(level, plan, kLastEnd);
+    const CapacityPlan plan = fine_plan(level.bytes_one, level.out.forward_bytes, most);
+    forward_edge(level, plan, kLast, typical);
+    if (level.out.measured) alternating_edge(level, plan, kLast, typical);
   }
 
   using Curve = std::vector<StreamRate>;
 
-  /// Rates of streams of those sizes: of the best round at each place, the median over places.
-  Curve read(const std::vector<std::size_t>& sizes, Walk walk, double end) const {
-    std::vector<std::map<int, double>> best(sizes.size());
-    for (int round = 0; more(round, end) || round < kPlaces / 2; ++round) {
-      for (std::size_t i = 0; i < sizes.size(); ++i) {
-        const std::size_t at = place_offset(group_.buffer(0).bytes(), sizes[i], round);
-        double& rate = best[i][round % kPlaces];
-        rate = std::max(
-            rate, probes_.back().stream_rate(group_.buffer(0), at, sizes[i], walk, kStreamSeconds));
+  struct Stream {
+    std::size_t bytes;
+    Walk walk;
+  };
+
+  /// Rates of those streams, which take turns: `statistic` of the rounds at each place in memory,
+  /// and the median over places.
+  Curve read(const std::vector<Stream>& streams, const Part& part, Statistic statistic) const {
+    const ProbeBuffer& buffer = group_.buffer(0);
+    std::vector<std::map<int, std::vector<double>>> rounds(streams.size());
+    for (int round = 0; more(round, part); ++round) {
+      for (std::size_t i = 0; i < streams.size(); ++i) {
+        const auto& [bytes, walk] = streams[i];
+        const std::size_t at = place_offset(buffer.bytes(), bytes, round);
+        rounds[i][round % kPlaces].push_back(
+            probes_.back().stream_rate(buffer, at, bytes, walk, kStreamSeconds));
       }
     }
     Curve curve;
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
+    for (std::size_t i = 0; i < streams.size(); ++i) {
       std::vector<double> rates;
-      for (const auto& [place, rate] : best[i]) rates.push_back(rate);
-      curve.push_back({static_cast<double>(sizes[i]), median(std::move(rates))});
+      for (const auto& [place, values] : rounds[i]) rates.push_back(statistic(values));
+      curve.push_back({static_cast<double>(streams[i].bytes), median(std::move(rates))});
     }
     return curve;
   }
 
-  /// Forward and, if the plan has sizes for it, alternating.
-  void edges(Level& level, const CapacityPlan& plan, double end) const {
-    std::vector<std::size_t> sizes = {plan.inner, plan.outer};
-    sizes.insert(sizes.end(), plan.forward.begin(), plan.forward.end());
-    Curve curve = read(sizes, {}, end);
-    const double inner = curve[0].rate;
-    const double outer = curve[1].rate;
-    curve.erase(curve.begin() + 1);
-    const auto found = forward_capacity(curve, inner, outer);
+  void forward_edge(Level& level, const CapacityPlan& plan, const Part& part,
+                    Statistic statistic) const {
+    std::vector<Stream> streams = {{plan.outer, {}}, {plan.inner, {}}};
+    for (const std::size_t bytes : plan.forward) streams.push_back({bytes, {}});
+    Curve curve = read(streams, part, statistic);
+    const double outer = curve.front().rate;
+    curve.erase(curve.begin());
+    const auto found = forward_capacity(curve, curve.front().rate, outer);
     level.out.measured = found.has_value();
     level.out.forward_bytes = found ? static_cast<std::uint64_t>(*found) : level.stated;
     level.out.alternating_bytes = level.out.forward_bytes;
-    if (found && !plan.alternating.empty()) alternating_edge(level, plan, end);
   }
 
-  void alternating_edge(Level& level, const CapacityPlan& plan, double end) const {
-    const Curve ends = read({plan.inner, plan.outer}, {}, end);
-    const Curve curve = read(plan.alternating, {true, plan.group}, end);
-    const auto found = alternating_capacity(curve, ends[0].rate, ends[1].rate);
+  void alternating_edge(Level& level, const CapacityPlan& plan, const Part& part,
+                        Statistic statistic) const {
+    std::vector<Stream> streams = {{plan.outer, {}}, {plan.inner, {}}};
+    for (const std::size_t bytes : plan.alternating) streams.push_back({bytes, {true, plan.group}});
+    const Curve curve = read(streams, part, statistic);
+    const auto found =
+        alternating_capacity({curve.begin() + 2, curve.end()}, curve[1].rate, curve[0].rate);
     if (found) level.out.alternating_bytes = static_cast<std::uint64_t>(*found);
   }
 

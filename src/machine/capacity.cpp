@@ -64,12 +64,21 @@ CapacityPlan private_plan(std::uint64_t stated, std::size_t outer) {
   return plan;
 }
 
-CapacityPlan last_plan(std::size_t inner, std::size_t most) {
+CapacityPlan coarse_plan(std::size_t inner, std::size_t most) {
   CapacityPlan plan{inner, most, {}, {}, 0};
-  const double ratio = std::sqrt(2.0);
-  for (auto bytes = static_cast<double>(inner) * ratio; bytes * ratio <= static_cast<double>(most);
-       bytes *= ratio) {
-    plan.forward.push_back(scaled(bytes, 1.0));
+  for (std::size_t bytes = inner * 2; bytes <= most / 2; bytes *= 2) plan.forward.push_back(bytes);
+  return plan;
+}
+
+CapacityPlan fine_plan(std::size_t inner, std::uint64_t capacity, std::size_t most) {
+  const auto bytes = static_cast<double>(capacity);
+  CapacityPlan plan{inner, most, {}, {}, capacity / kGroupsPerLevel};
+  for (const double f : {0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8}) {
+    const std::size_t size = scaled(bytes, f);
+    if (size > inner && size < most) plan.forward.push_back(size);
+  }
+  for (const double f : {1.25, 1.5, 2.0}) {
+    if (scaled(bytes, f) < most) plan.alternating.push_back(scaled(bytes, f));
   }
   return plan;
 }

@@ -46,8 +46,10 @@ struct CapacityPlan {
 
 /// For a private level of `stated` bytes, behind which `outer` bytes come from the next level.
 CapacityPlan private_plan(std::uint64_t stated, std::size_t outer);
-/// For the last level, whose size one core sees is not known: from `inner` bytes, which fit, to
-/// `most`, which come from memory. The alternating sizes follow from the forward capacity.
-CapacityPlan last_plan(std::size_t inner, std::size_t most);
+/// For the last level, whose size one core sees is not known: doubling from `inner` bytes, which
+/// fit, to `most`, which come from memory. No alternating sizes.
+CapacityPlan coarse_plan(std::size_t inner, std::size_t most);
+/// For a level of about `capacity` bytes: around it and, within `most`, beyond it.
+CapacityPlan fine_plan(std::size_t inner, std::uint64_t capacity, std::size_t most);
 
 }  // namespace deepcpu

@@ -146,13 +146,13 @@ Status check_calibration(const Calibration& c) {
   Checker check;
   check_machine(c.machine, check);
   check.range("clock_ghz", c.clock_ghz, kClock);
-  check_isas(c, check);
-  check_levels(c, check);
-  for (std::size_t i = 0; i < c.latencies.size(); ++i) {
-    check.range(fmt::format("latencies[{}].nanoseconds", i), c.latencies[i].nanoseconds, kLatency);
-  }
   if (c.cores < 1 || c.cores > 1 << 16) {
     check.refuse("cores", std::to_string(c.cores), "must be between 1 and 65536");
+  }
+  check_levels(c, check);
+  check_isas(c, check);
+  for (std::size_t i = 0; i < c.latencies.size(); ++i) {
+    check.range(fmt::format("latencies[{}].nanoseconds", i), c.latencies[i].nanoseconds, kLatency);
   }
   if (c.cores > 1 || !c.latencies.empty()) {
     check.range("latency_ns", c.latency_ns, kLatency);

@@ -30,22 +30,21 @@ constexpr std::string_view kAmd = "AuthenticAMD";
 constexpr std::string_view kIntel = "GenuineIntel";
 
 /// The first row that fits counts. Sources:
-/// AMD family 25 (Zen 3, Zen 4): calibration of an EPYC, family 25 model 17 (bench/README.md); both
-///   execute 512 bits as two halves, and AMD's optimisation guide gives 32 bytes from L2.
-/// AMD family 26 (Zen 5): AMD's optimisation guide 58455: two FMAs and two loads of 512 bits, 64
-///   bytes from L2; L3 and memory as family 25.
-/// AMD family 23 (Zen 2): half the width of L1 loads is kept from family 25; L3 measured by others
-///   at 2/3 of it.
+/// AMD family 25 (Zen 3, Zen 4): calibrations of an EPYC, family 25 model 17 (bench/README.md). It
+///   executes 512 bits as two halves.
+/// AMD family 26 (Zen 5): AMD's optimisation guide 58455: two FMAs and two loads of 512 bits a
+///   cycle, 64 bytes from L2; of L1 as much is lost as in family 25; the rest as there.
+/// AMD family 23 (Zen 2): as family 25, with half the path from L3.
+/// Intel with AVX2 only: two loads of 32 bytes from L1; L2 and L3 as published in Intel's forum for
+///   a Xeon E5-2680 v3 (54 and 32 GiB/s at 2.5 GHz); memory 10 GB/s.
 /// Intel with AVX-512: a Granite Rapids (family 6 model 173): 236 GFLOP/s, 310, 177, 29 and 14 GB/s
-///   at 3.7 GHz, 47 of 58 GB/s from L3 by two cores. AVX2 code: half the L1 rate, and L2 at its 32
-///   bytes, one vector a cycle.
-/// Intel with AVX2 only: two loads of 32 bytes from L1; L2 and L3 as measured on a Xeon E5-2680 v3
-///   in Intel's forum (54 and 32 GiB/s at 2.5 GHz).
+///   at 3.7 GHz, 47 of 58 GB/s from L3 by two cores. AVX2 code: half the L1 rate, and from L2 one
+///   vector a cycle.
 /// Any other: one FMA of 256 bits a cycle, the narrowest of the above for the rest.
 constexpr Design kDesigns[] = {
-    {kAmd, 26, 26, Isa::avx512, {32, 64}, {64, 128}, {64, 64}, 24, 7, 0.9},
-    {kAmd, 25, 25, Isa::avx512, {32, 32}, {64, 64}, {32, 32}, 24, 7, 0.9},
-    {kAmd, 23, 23, Isa::avx2, {32, 32}, {64, 64}, {32, 32}, 16, 6, 0.9},
+    {kAmd, 26, 26, Isa::avx512, {32, 64}, {60, 116}, {64, 64}, 26, 4.6, 1.0},
+    {kAmd, 25, 25, Isa::avx512, {32, 32}, {60, 58}, {32, 32}, 26, 4.6, 1.0},
+    {kAmd, 23, 23, Isa::avx2, {32, 32}, {60, 60}, {32, 32}, 16, 4.6, 1.0},
     {kIntel, 6, 6, Isa::avx2, {32, 32}, {64, 64}, {23, 23}, 13, 4, 0.8},
     {kIntel, 6, 6, Isa::avx512, {32, 64}, {42, 84}, {32, 48}, 8, 4, 0.8},
     {"", 0, UINT32_MAX, Isa::avx512, {16, 32}, {32, 64}, {16, 32}, 8, 4, 0.8},
@@ -56,10 +55,11 @@ constexpr double kClockGhz = 3.0;
 /// So many cores reading together saturate the memory of a socket: four channels of DDR4-2400 give
 /// 77 GB/s, one core reads 10.
 constexpr double kCoresOfMemory = 8.0;
-/// One-way transfer between two cores: 130 to 160 ns measured on a Granite Rapids.
+/// One-way transfer between two cores: 130 to 160 ns on a Granite Rapids; on the EPYC 48 ns within
+/// a group of cores that shares its L3, 245 ns from one group to another.
 constexpr double kExchangeNs = 150.0;
-/// Median of the calibrations in bench/README.md.
-constexpr double kWakeUs = 50.0;
+/// The calibrations in bench/README.md: 15 to 31.
+constexpr double kWakeUs = 25.0;
 
 const Design& design_of(const Machine& m) {
   return *std::find_if(std::begin(kDesigns), std::end(kDesigns), [&m](const Design& d) {

@@ -111,6 +111,34 @@ void fields(V& visit, Calibration& c) {
   visit("version", c.version);
 }
 
+template <class V>
+void fields(V& visit, LevelModel& l) {
+  visit("name", l.name);
+  visit("gbytes_per_s", l.gbytes_per_s);
+  visit("forward_bytes", l.forward_bytes);
+  visit("alternating_bytes", l.alternating_bytes);
+  visit("shared_by", l.shared_by);
+  visit("measured", l.measured);
+}
+
+template <class V>
+void fields(V& visit, IsaModel& m) {
+  visit("isa", m.isa);
+  visit("fma_gflops", m.fma_gflops);
+  visit("levels", m.levels);
+}
+
+template <class V>
+void fields(V& visit, MachineModel& m) {
+  visit("source", m.source);
+  visit("note", m.note);
+  visit("clock_ghz", m.clock_ghz);
+  visit("cores", m.cores);
+  visit("exchange_ns", m.exchange_ns);
+  visit("wake_us", m.wake_us);
+  visit("isas", m.isas);
+}
+
 template <class T>
 struct IsVector : std::false_type {};
 template <class T>
@@ -133,7 +161,7 @@ class Writer {
 
 template <class T>
 Json write(const T& value) {
-  if constexpr (std::is_same_v<T, Isa>) {
+  if constexpr (std::is_same_v<T, Isa> || std::is_same_v<T, ModelSource>) {
     return std::string(to_string(value));
   } else if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
     return value;
@@ -309,6 +337,14 @@ std::string to_json(const Machine& machine, const Rates* rates, const Calibratio
   json["machine"] = write(machine);
   json["rates"] = rates == nullptr ? Json(nullptr) : write(*rates);
   json["calibration"] = calibration == nullptr ? Json(nullptr) : write(*calibration);
+  return dump(json);
+}
+
+std::string to_json(const MachineModel& model) {
+  Json json;
+  json["format"] = kMachineFormat;
+  json["key"] = model.key;
+  json["model"] = write(model);
   return dump(json);
 }
 

@@ -17,6 +17,10 @@ namespace deepcpu {
 /// `calibration` (null if none is saved). One object, indented, ending in a newline.
 std::string to_json(const Machine& machine, const Rates* rates, const Calibration* calibration);
 
+/// A model, for people and scripts: `key` and `model`. The bytes that memory serves, which have no
+/// limit, are 2^64 - 1.
+std::string to_json(const MachineModel& model);
+
 /// A calibration with the machine it belongs to, its key and the evidence. One object, indented,
 /// ending in a newline.
 std::string to_json(const Calibration& calibration);

@@ -30,8 +30,13 @@ std::string bytes_text(std::uint64_t bytes) {
 MachineModel MachineModel::from(const Calibration& c) {
   MachineModel model;
   model.key = machine_key(c.machine);
-  model.source = ModelSource::calibration;
-  model.note = fmt::format("measured in {:.1f} s by version {}", c.seconds, c.version);
+  if (c.seconds > 0.0) {
+    model.source = ModelSource::calibration;
+    model.note = fmt::format("measured in {:.1f} s by version {}", c.seconds, c.version);
+  } else {
+    model.source = ModelSource::description;
+    model.note = "described; nothing was measured";
+  }
   model.clock_ghz = c.clock_ghz;
   model.cores = c.cores;
   model.exchange_ns = c.latency_ns;
@@ -48,6 +53,11 @@ MachineModel MachineModel::from(const Calibration& c) {
     model.isas.push_back(std::move(isa));
   }
   return model;
+}
+
+std::string_view to_string(ModelSource source) noexcept {
+  constexpr std::string_view kNames[] = {"estimate", "calibration", "description"};
+  return kNames[static_cast<std::size_t>(source)];
 }
 
 const IsaModel& MachineModel::of(Isa isa) const noexcept {
@@ -78,8 +88,8 @@ std::string to_text(const MachineModel& model) {
   std::string out;
   const auto add = std::back_inserter(out);
   fmt::format_to(add, "model of {}\n  {}: {}\n  {} core{}, {:.2f} GHz", model.key,
-                 model.source == ModelSource::calibration ? "calibration" : "estimate", model.note,
-                 model.cores, model.cores == 1 ? "" : "s", model.clock_ghz);
+                 to_string(model.source), model.note, model.cores, model.cores == 1 ? "" : "s",
+                 model.clock_ghz);
   fmt::format_to(add, ", exchange {:.0f} ns one way, a parked thread runs after {:.0f} us\n",
                  model.exchange_ns, model.wake_us);
   fmt::format_to(add, "\n  {:<20}{:>32}{:>26}{:>10}\n", "per core", "with 1 / 2 / all cores active",

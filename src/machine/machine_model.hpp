@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "deepcpu/result.hpp"
@@ -17,7 +18,10 @@ namespace deepcpu {
 enum class ModelSource : std::uint8_t {
   estimate,     ///< by rule from vendor, family, ISA and cache sizes
   calibration,  ///< measured
+  description,  ///< figures that somebody wrote down: a calibration that took 0 seconds
 };
+
+std::string_view to_string(ModelSource source) noexcept;
 
 /// Where a stream of weights comes from that is read over and over.
 struct LevelModel {
@@ -74,6 +78,9 @@ struct MachineModel {
 /// one and it is legal, else the estimate; `note` says which. Read at the first call, the same ever
 /// after. Thread-safe; never throws.
 const MachineModel& machine_model() noexcept;
+
+/// The same, read anew. A damaged file is no error: `note` says why there is only an estimate.
+MachineModel load_machine_model();
 
 /// The model of a machine that a file describes: what `deepcpu machine --json` printed, with a
 /// calibration or without one (then the estimate), or `--calibrate` saved, or a person wrote.

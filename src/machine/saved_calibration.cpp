@@ -46,25 +46,10 @@ MachineModel estimate_because(const std::string& why) {
   return model;
 }
 
-MachineModel load_model() {
-  const std::string key = machine_key(machine());
-  const Result<std::string> path = calibration_path(key);
-  if (!path.ok()) return estimate_because(path.error().message());
-  const Result<Calibration> saved = load_calibration(*path);
-  if (!saved.ok()) return estimate_because(saved.error().message());
-  const std::string its_key = machine_key(saved->machine);
-  if (its_key != key) {
-    return estimate_because(fmt::format("{}: is of another machine, {}", *path, quote(its_key)));
-  }
-  MachineModel model = MachineModel::from(*saved);
-  model.note += fmt::format(", {}", *path);
-  return model;
-}
-
 /// No memory, say: then there is at least one core with rates above zero.
 MachineModel load_or_estimate() noexcept {
   try {
-    return load_model();
+    return load_machine_model();
   } catch (...) {
     return MachineModel::estimate(Machine{});
   }
@@ -93,6 +78,21 @@ Status save_calibration(const Calibration& calibration, const std::string& path)
   const std::string text = to_json(calibration);
   const std::array parts = {std::as_bytes(std::span(text))};
   return write_file(path, parts);
+}
+
+MachineModel load_machine_model() {
+  const std::string key = machine_key(machine());
+  const Result<std::string> path = calibration_path(key);
+  if (!path.ok()) return estimate_because(path.error().message());
+  const Result<Calibration> saved = load_calibration(*path);
+  if (!saved.ok()) return estimate_because(saved.error().message());
+  const std::string its_key = machine_key(saved->machine);
+  if (its_key != key) {
+    return estimate_because(fmt::format("{}: is of another machine, {}", *path, quote(its_key)));
+  }
+  MachineModel model = MachineModel::from(*saved);
+  model.note += fmt::format(", {}", *path);
+  return model;
 }
 
 const MachineModel& machine_model() noexcept {

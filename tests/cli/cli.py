@@ -178,8 +178,10 @@ class CliTest(unittest.TestCase):
         return self.write(name, npy_bytes(shape, values, descr))
 
     def call(self, *arguments, env=None, **options):
-        """Runs `deepcpu`; stdin is empty, DEEPCPU variables come from `env` alone."""
+        """Runs `deepcpu`; stdin is empty, DEEPCPU variables come from `env` alone, and without one
+        there no saved calibration is used."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("DEEPCPU_")}
+        clean["DEEPCPU_MACHINE"] = "none"
         clean.update(env or {})
         return subprocess.run([BINARY, *map(str, arguments)], cwd=self.folder, env=clean,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,

@@ -114,7 +114,7 @@ TEST_CASE("calibration: absurd rates are refused by name") {
         "latency_ns=0: must be between 1 and 1000000");
   CHECK(message([](Calibration& c) { c.wake_us = 0.0; }) ==
         "wake_us=0: must be between 0.05 and 1000000");
-  CHECK(message([](Calibration& c) { c.cores = 0; }) == "cores=0: must be at least 1");
+  CHECK(message([](Calibration& c) { c.cores = 0; }) == "cores=0: must be between 1 and 65536");
 }
 
 TEST_CASE("calibration: a file that is not one is refused by name") {

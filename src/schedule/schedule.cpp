@@ -29,7 +29,6 @@ std::string if_equal(const Schedule& schedule) {
 }
 
 constexpr std::array kNotEmitted = {
-    NotEmitted{"exchange", if_equal<&Schedule::exchange, Exchange::data>},
     NotEmitted{"order", if_equal<&Schedule::order, Order::free>},
 };
 

@@ -151,7 +151,7 @@ struct EmitContext {
         code.add(dst, buffer_arg(ref.buffer));
         return;
       case Space::slots:
-        if (b.slots == 2) {
+        if (b.slots > 1) {
           code.mov(dst, buffer_slot(ref.next ? "next" : "current", ref.buffer));
         } else {
           code.mov(dst, buffer_arg(ref.buffer));

@@ -108,6 +108,9 @@ void EpilogueEmitter<Vmm>::emit_instr(ValueRegisters<Vmm>& values, int n, int un
     case Action::fma:
       emit_fma(values, n);
       break;
+    case Action::quiet:
+      emit_quiet(values, n);
+      break;
     case Action::store:
       emit_store(values, i, unit, row);
       break;
@@ -158,6 +161,23 @@ void EpilogueEmitter<Vmm>::emit_fma(ValueRegisters<Vmm>& values, int n) {
     const Vmm dst(values.define(n));
     code.vmovaps(dst, c);
     code.vfmadd231ps(dst, a, b);
+  }
+}
+
+/// a with the quiet bit set where its bits are kUnwritten.
+template <class Vmm>
+void EpilogueEmitter<Vmm>::emit_quiet(ValueRegisters<Vmm>& values, int n) {
+  auto& code = ctx_.code;
+  const Vmm a(values.get(stage_.epilogue[at(n)].a));
+  const Vmm dst(values.define(n));
+  if constexpr (VecCode<Vmm>::kAvx512) {
+    code.vpcmpeqd(Xbyak::util::k7, a, ctx_.vec.u32(kUnwritten));
+    code.vmovaps(dst, a);
+    code.vpord(dst | Xbyak::util::k7, a, ctx_.vec.u32(kQuietBit));
+  } else {
+    code.vpcmpeqd(dst, a, ctx_.vec.u32(kUnwritten));
+    code.vpand(dst, dst, ctx_.vec.u32(kQuietBit));
+    code.vpor(dst, dst, a);
   }
 }
 

@@ -85,6 +85,7 @@ class EpilogueEmitter {
                   int tile_row);
   void emit_element(ValueRegisters<Vmm>& values, int n);
   void emit_fma(ValueRegisters<Vmm>& values, int n);
+  void emit_quiet(ValueRegisters<Vmm>& values, int n);
   void emit_load(const Vmm& dst, const Instr& i, int unit, const Xbyak::Reg64& row);
   void emit_store(ValueRegisters<Vmm>& values, const Instr& i, int unit, const Xbyak::Reg64& row);
   /// Register with the address of `row` in the buffer, kept for the row's other unit blocks.

@@ -8,9 +8,91 @@ using Xbyak::util::qword;
 
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
-/// Looks at another participant's counter before the slow path takes over.
+/// Looks at another participant's counter, or at a vector of its data, before the slow path takes
+/// over.
 constexpr int kPolls = 100;
+
+/// Clears the zero flag if one of the first `lanes` numbers at `from` is kUnwritten.
+template <class Vmm>
+void find_unwritten(EmitContext<Vmm>& ctx, const Xbyak::Address& from, int lanes) {
+  auto& code = ctx.code;
+  const Vmm numbers(0);
+  code.vmovups(numbers, from);
+  if constexpr (VecCode<Vmm>::kAvx512) {
+    const auto& found = Xbyak::util::k7;
+    code.vpcmpeqd(found, numbers, ctx.vec.u32(kUnwritten));
+    if (lanes == VecCode<Vmm>::kLanes) {
+      code.kortestw(found, found);
+    } else {
+      code.kmovw(reg::scratch.cvt32(), found);
+      code.test(reg::scratch.cvt32(), (1U << lanes) - 1U);
+    }
+  } else {
+    code.vpcmpeqd(numbers, numbers, ctx.vec.u32(kUnwritten));
+    code.vmovmskps(reg::scratch.cvt32(), numbers);
+    code.test(reg::scratch.cvt32(), (1U << lanes) - 1U);
+  }
+}
+
+/// Waits for `lanes` numbers at row + offset.
+template <class Vmm>
+void poll_vector(EmitContext<Vmm>& ctx, const Xbyak::RegExp& at, int lanes) {
+  auto& code = ctx.code;
+  const Xbyak::Reg64& polls = reg::unit;
+  Xbyak::Label poll;
+  Xbyak::Label seen;
+  code.mov(polls.cvt32(), kPolls);
+  code.L(poll);
+  find_unwritten(ctx, ptr[at], lanes);
+  code.jz(seen);
+  code.dec(polls);
+  code.jnz(poll);
+  code.lea(Xbyak::util::rdi, ptr[at]);
+  code.mov(Xbyak::util::esi, imm(lanes));
+  code.vzeroupper();
+  code.call(ctx.arg(offsetof(KernelArgs, wait_data)));
+  code.L(seen);
+}
 }  // namespace
+
+/// One vector after the other, this participant's own included: they are in its L1 cache, and
+/// skipping them would take longer. Only the vector that is missing is looked at again and again,
+/// so that the other participants' stores find the rest of their lines undisturbed.
+template <class Vmm>
+void emit_poll(EmitContext<Vmm>& ctx, const Ref& ring) {
+  auto& code = ctx.code;
+  const Buffer& buffer = ctx.plan.buffers[ring.buffer];
+  const int lanes = VecCode<Vmm>::kLanes;
+  const int width = static_cast<int>(buffer.width);
+  const int whole = width / lanes * ctx.kBytes;
+  const Xbyak::Reg64& at = reg::own_row;
+  const Xbyak::Reg64& offset = reg::panel;
+  Xbyak::Label alone;
+  Xbyak::Label rows;
+  Xbyak::Label vectors;
+  ctx.record.label("poll");
+  ctx.record.note("wait until all of " + buffer.name + " is written");
+  code.cmp(ctx.arg(offsetof(KernelArgs, participants)), 1);
+  code.jbe(alone, kNear);
+  code.mov(at, ctx.buffer_slot(ring.next ? "next" : "current", ring.buffer));
+  if (!ctx.one_row()) code.mov(reg::row, ctx.frame.slot("rows"));
+  code.L(rows);
+  if (whole > 0) {
+    code.xor_(offset.cvt32(), offset.cvt32());
+    code.L(vectors);
+    poll_vector(ctx, at + offset, lanes);
+    code.add(offset, ctx.kBytes);
+    code.cmp(offset, imm(whole));
+    code.jb(vectors, kNear);
+  }
+  if (width % lanes != 0) poll_vector(ctx, at + disp(whole), width % lanes);
+  if (!ctx.one_row()) {
+    code.add(at, static_cast<std::uint32_t>(buffer.row_stride));
+    code.dec(reg::row);
+    code.jnz(rows, kNear);
+  }
+  code.L(alone);
+}
 
 template <class Vmm>
 void emit_exchange(EmitContext<Vmm>& ctx) {
@@ -56,6 +138,8 @@ void emit_exchange(EmitContext<Vmm>& ctx) {
   code.L(alone);
 }
 
+template void emit_poll<Xbyak::Ymm>(EmitContext<Xbyak::Ymm>&, const Ref&);
+template void emit_poll<Xbyak::Zmm>(EmitContext<Xbyak::Zmm>&, const Ref&);
 template void emit_exchange<Xbyak::Ymm>(EmitContext<Xbyak::Ymm>&);
 template void emit_exchange<Xbyak::Zmm>(EmitContext<Xbyak::Zmm>&);
 

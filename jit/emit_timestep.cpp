@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "jit/emit_timestep.hpp"
 
+#include <bit>
 #include <cstdint>
 #include <string>
 
@@ -102,7 +103,28 @@ void TimestepEmitter<Vmm>::start_call() {
       code_.mov(reg::k, b.slot_stride);
       code_.add(tmp, reg::k);
       code_.mov(ctx_.buffer_slot("next", id), tmp);
+    } else if (b.slots == 3) {
+      point_ring(id);
     }
+  }
+}
+
+/// Slot i of the ring, in the order current, next, after: base + (phase + i) % 3 * slot_stride.
+template <class Vmm>
+void TimestepEmitter<Vmm>::point_ring(std::uint16_t id) {
+  std::uint32_t ahead = 0;
+  for (const char* name : {"current", "next", "after"}) {
+    Xbyak::Label inside;
+    code_.mov(reg::k, ctx_.arg(offsetof(KernelArgs, phase)));
+    code_.add(reg::k, ahead++);
+    code_.cmp(reg::k, 3);
+    code_.jb(inside);
+    code_.sub(reg::k, 3);
+    code_.L(inside);
+    code_.mov(reg::scratch, ctx_.plan.buffers[id].slot_stride);
+    code_.imul(reg::k, reg::scratch);
+    code_.add(reg::k, ctx_.buffer_arg(id));
+    code_.mov(ctx_.buffer_slot(name, id), reg::k);
   }
 }
 
@@ -144,6 +166,13 @@ void TimestepEmitter<Vmm>::finish_step() {
       code_.mov(reg::k, ctx_.buffer_slot("next", id));
       code_.mov(ctx_.buffer_slot("current", id), reg::k);
       code_.mov(ctx_.buffer_slot("next", id), tmp);
+    } else if (b.slots == 3) {
+      code_.mov(tmp, ctx_.buffer_slot("current", id));
+      code_.mov(reg::k, ctx_.buffer_slot("next", id));
+      code_.mov(ctx_.buffer_slot("current", id), reg::k);
+      code_.mov(reg::k, ctx_.buffer_slot("after", id));
+      code_.mov(ctx_.buffer_slot("next", id), reg::k);
+      code_.mov(ctx_.buffer_slot("after", id), tmp);
     }
   }
 }
@@ -163,6 +192,7 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   Xbyak::Label next;
   Xbyak::Label end;
   ctx_.record.label(stage.name);
+  for (const Ref& ring : stage.polls) emit_poll(ctx_, ring);
   ctx_.record.note("panels in walking order");
   // r->order[flip] and r->count, r = ranges + index
   const std::size_t range = index * sizeof(PanelRange);
@@ -201,8 +231,33 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   if (stage.exchange) emit_exchange(ctx_);
 }
 
+/// Fills what this panel will store one step later with kUnwritten. Done before the products, so
+/// that the cache lines travel while these run.
+template <class Vmm>
+void TimestepEmitter<Vmm>::mark(const Stage& stage, const Tile& tile) {
+  for (const Instr& i : stage.epilogue) {
+    if (i.action != Action::store || ctx_.plan.buffers[i.ref.buffer].slots != 3) continue;
+    ctx_.record.note("mark " + ctx_.plan.buffers[i.ref.buffer].name + " as not written");
+    Xbyak::Label rows;
+    const Reg& to = reg::pointer[0];
+    ctx_.vec.load_constant(Vmm(0), std::bit_cast<float>(kUnwritten));
+    code_.mov(to, ctx_.buffer_slot("after", i.ref.buffer));
+    if (!ctx_.one_row()) code_.mov(reg::k, ctx_.frame.slot("rows"));
+    code_.L(rows);
+    for (int unit = 0; unit < tile.units; ++unit) {
+      const int offset = static_cast<int>(i.ref.offset) + unit * ctx_.kBytes;
+      ctx_.vec.store(ptr[to + reg::unit + disp(offset)], Vmm(0));
+    }
+    if (ctx_.one_row()) continue;
+    code_.add(to, static_cast<std::uint32_t>(ctx_.plan.buffers[i.ref.buffer].row_stride));
+    code_.dec(reg::k);
+    code_.jnz(rows, kNear);
+  }
+}
+
 template <class Vmm>
 void TimestepEmitter<Vmm>::panel(const Stage& stage, const Tile& tile) {
+  mark(stage, tile);
   if (ctx_.one_row()) {
     single_row(stage, tile);
   } else {

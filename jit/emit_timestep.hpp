@@ -24,7 +24,9 @@ class TimestepEmitter {
   void start_step(const Xbyak::Label& done);
   void finish_step();
   void stage(std::size_t index);
+  void point_ring(std::uint16_t id);
   void panel(const Stage& stage, const Tile& tile);
+  void mark(const Stage& stage, const Tile& tile);
   void row_tiles(const Stage& stage, const Tile& tile);
   void single_row(const Stage& stage, const Tile& tile);
 
@@ -32,6 +34,11 @@ class TimestepEmitter {
   Xbyak::CodeGenerator& code_;
   std::size_t frame_size_at_ = 0;  ///< offset of the immediate that is patched at the end
 };
+
+/// Waits until all units of all live rows of a ring have been written. With one participant it
+/// falls through. Overwrites every register but args.
+template <class Vmm>
+void emit_poll(EmitContext<Vmm>& ctx, const Ref& ring);
 
 /// Publishes that this participant has finished a stage and waits for the others. With one
 /// participant it falls through.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 
 #include "jit/element_ops.hpp"
@@ -58,6 +59,7 @@ class Interpreter {
       rows_ = args_.active != nullptr ? static_cast<std::uint64_t>(args_.active[t_]) : args_.rows;
       if (rows_ == 0) return;
       for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
+        if (args_.participants > 1) poll(plan_.stages[s]);
         run_stage(plan_.stages[s], args_.ranges[s]);
         if (plan_.stages[s].exchange && args_.participants > 1) exchange();
       }
@@ -66,6 +68,14 @@ class Interpreter {
 
  private:
   std::uint64_t flip() const { return (args_.parity + t_) & 1; }
+
+  bool is_ring(const Ref& ref) const { return plan_.buffers[ref.buffer].slots == 3; }
+
+  /// Bytes to the slot that is `ahead` steps after the current one.
+  std::uint64_t slot_offset(const Buffer& b, std::uint64_t ahead) const {
+    const std::uint64_t first = b.slots == 3 ? args_.phase : args_.parity;
+    return (first + t_ + ahead) % b.slots * b.slot_stride;
+  }
 
   float* address(const Ref& ref, std::uint64_t row) const {
     const Buffer& b = plan_.buffers[ref.buffer];
@@ -81,7 +91,7 @@ class Interpreter {
         break;
       case Space::slots:
         base += row * b.row_stride;
-        if (b.slots == 2) base += (flip() ^ std::uint64_t{ref.next}) * b.slot_stride;
+        if (b.slots > 1) base += slot_offset(b, ref.next ? 1 : 0);
         break;
       case Space::block:
         base += t_ * b.step_stride + row * b.row_stride;
@@ -97,6 +107,7 @@ class Interpreter {
     for (std::uint64_t i = 0; i < range.count; ++i) {
       const std::uint32_t panel = range.order[flip()][i];
       const std::uint32_t units = plan_.units(stage, panel);
+      mark(stage, panel, units);
       for (std::uint64_t row = 0; row < rows_; ++row) {
         for (std::uint32_t u = 0; u < units; ++u) run_unit(stage, panel, units, u, row);
       }
@@ -170,9 +181,59 @@ class Interpreter {
         case Action::element:
           v[n] = eval(i.op, arg(i.a), i.b >= 0 ? arg(i.b) : 0.0F, i.p, i.q);
           break;
-        case Action::store:
-          address(i.ref, row)[unit] = arg(i.a);
+        case Action::quiet:
+          v[n] = quiet(arg(i.a));
           break;
+        case Action::store:
+          store(i.ref, row, unit, arg(i.a));
+          break;
+      }
+    }
+  }
+
+  static float quiet(float a) {
+    const auto bits = std::bit_cast<std::uint32_t>(a);
+    return bits == kUnwritten ? std::bit_cast<float>(bits | kQuietBit) : a;
+  }
+
+  /// A number of a ring is itself the sign that everything before it is done.
+  void store(const Ref& ref, std::uint64_t row, std::uint32_t unit, float value) const {
+    float& to = address(ref, row)[unit];
+    if (is_ring(ref)) {
+      std::atomic_ref<float>(to).store(value, std::memory_order_release);
+    } else {
+      to = value;
+    }
+  }
+
+  /// Fills what this panel will store one step later with kUnwritten.
+  void mark(const Stage& stage, std::uint32_t panel, std::uint32_t units) const {
+    const std::uint32_t first = panel * stage.units_per_panel * plan_.lanes;
+    const std::uint32_t count = std::min(units * plan_.lanes, stage.width - first);
+    for (const Instr& i : stage.epilogue) {
+      if (i.action != Action::store || !is_ring(i.ref)) continue;
+      const Buffer& b = plan_.buffers[i.ref.buffer];
+      auto* slot = static_cast<unsigned char*>(args_.buffer[i.ref.buffer]) + slot_offset(b, 2);
+      for (std::uint64_t row = 0; row < rows_; ++row) {
+        auto* to = reinterpret_cast<float*>(slot + row * b.row_stride + i.ref.offset);
+        for (std::uint32_t u = first; u < first + count; ++u) {
+          std::atomic_ref<float>(to[u]).store(std::bit_cast<float>(kUnwritten),
+                                              std::memory_order_relaxed);
+        }
+      }
+    }
+  }
+
+  void poll(const Stage& stage) const {
+    for (const Ref& ref : stage.polls) {
+      const std::uint64_t width = plan_.buffers[ref.buffer].width;
+      for (std::uint64_t row = 0; row < rows_; ++row) {
+        float* numbers = address(ref, row);
+        for (std::uint64_t u = 0; u < width; ++u) {
+          const float seen = std::atomic_ref<float>(numbers[u]).load(std::memory_order_acquire);
+          if (std::bit_cast<std::uint32_t>(seen) != kUnwritten) continue;
+          args_.wait_data(reinterpret_cast<std::uint32_t*>(numbers + u), width - u);
+        }
       }
     }
   }

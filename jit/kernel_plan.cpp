@@ -50,6 +50,7 @@ void add(Hasher& h, const Stage& s) {
     for (const std::uint32_t g : p.gate) h.number(std::uint64_t{g});
     for (const std::uint32_t g : p.sum) h.number(std::uint64_t{g});
   }
+  for (const Ref& r : s.polls) h.ref(r);
   for (const Instr& i : s.epilogue) {
     for (const std::uint64_t v :
          {static_cast<std::uint64_t>(i.action), static_cast<std::uint64_t>(i.op), bits(i.a),
@@ -97,6 +98,8 @@ std::string text(const KernelPlan& plan, const Instr& i, std::size_t index) {
       return fmt::format("{}constant {}{}\n", left, i.p, note);
     case Action::fma:
       return fmt::format("{}fma %{} %{} %{}{}\n", left, i.a, i.b, i.c, note);
+    case Action::quiet:
+      return fmt::format("{}quiet %{}{}\n", left, i.a, note);
     case Action::store:
       return fmt::format("      store %{} -> {}\n", i.a, text(plan, i.ref));
     case Action::element:
@@ -113,6 +116,9 @@ std::string text(const KernelPlan& plan, const Stage& s) {
   std::string out = fmt::format(
       "  stage {}: {} units, {} panels of {} unit blocks, tile of {} rows{}\n", s.name, s.width,
       plan.panels(s), s.units_per_panel, s.tile_rows, s.exchange ? ", then exchange" : "");
+  for (const Ref& r : s.polls) {
+    out += fmt::format("    wait until all of {} is written\n", text(plan, r));
+  }
   for (std::size_t g = 0; g < s.sums.size(); ++g) {
     const Sum& sum = s.sums[g];
     out += fmt::format("    sum {} = {}{}\n", g,
@@ -169,6 +175,7 @@ std::string to_text(const KernelPlan& plan) {
     if (b.row_stride > 0) out += fmt::format(" row={}B", b.row_stride);
     if (b.step_stride > 0) out += fmt::format(" step={}B", b.step_stride);
     if (b.slots == 2) out += fmt::format(" two slots of {}B", b.slot_stride);
+    if (b.slots == 3) out += fmt::format(" ring of three slots of {}B", b.slot_stride);
     out += "\n";
   }
   for (const Stage& s : plan.stages) out += text(plan, s);

@@ -7,13 +7,39 @@
 ///
 ///     for t in 0 .. args.steps-1                     (stop when active rows reach 0)
 ///       for stage in stages
+///         wait until every number of stage.polls has been written
 ///         for panel in args.ranges[stage].order[(parity + t) & 1]
+///           mark what it will store into rings one step later as not written
 ///           for tile of up to stage.tile_rows rows
 ///             sums   = init                           one accumulator per (row, unit, gate)
 ///             for product in stage.products, k ascending
 ///               sums += operand[row][k] * weights[panel][k][unit][gate]
 ///             for row in tile, unit in panel: run stage.epilogue
-///       swap the two slots of every double-buffered buffer
+///         if stage.exchange: publish, and wait for all participants
+///       swap the two slots of every double-buffered buffer, turn the three of every ring
+///
+/// Participants hand numbers over in one of two ways. With a flag (Stage::exchange), each counts
+/// the stages that it has completed and waits until all others have counted as far. With the data
+/// itself (Buffer::slots == 3, a ring, and Stage::polls), a reader looks at the numbers until none
+/// of them is kUnwritten. In step t a ring's slot t % 3 is current, (t+1) % 3 is written, and
+/// (t+2) % 3 is filled with kUnwritten, all by the owner of the units, panel by panel, the filling
+/// first. Lowering makes rings only where all of this holds:
+///   - every participant owns a panel of the ring's writing stage, so that its numbers are a sign
+///     of how far each of the others is;
+///   - a ring that is read before it is written (a state: `current`) is polled by everybody at or
+///     before its writing stage, and not read by others in a later stage;
+///   - a ring that is written before it is read (scratch: `next`) is polled in a later stage.
+/// Why nobody reads a slot any more when it is filled: a participant that fills slot (t+2) % 3 =
+/// (t-1) % 3 of a state in step t has before, in step t, seen all numbers of slot t % 3, which the
+/// others stored in step t-1 after their last read of slot (t-1) % 3. Of a scratch ring, that slot
+/// was read in step t-2, and numbers of step t-1 have been seen. Why a slot is filled before
+/// anybody polls it: slot (t+2) % 3 is polled one step after slot (t+1) % 3 has been seen complete,
+/// and each owner stored into that one after filling the other; x86 makes stores visible in program
+/// order. Rows that end early only take rows out of both sides: a step's rows are among those of
+/// the step before. A buffer of two slots that is stored just before a ring, unit by unit, and read
+/// after the ring has been polled needs no poll of its own. Between calls the order of steps goes
+/// on; the caller fills the slot to be written whenever it has touched a ring, or rows have ended
+/// early.
 #pragma once
 
 #include <bit>
@@ -32,10 +58,10 @@ namespace deepcpu::jit {
 enum class Space : std::uint8_t {
   external,  ///< args.buffer[id] is a table of row pointers: table[r] + t * args.stride[id]
   strided,   ///< args.buffer[id] + r * args.stride[id]; does not depend on t
-  slots,  ///< args.buffer[id] + slot * slot_stride + r * row_stride; slot flips every step if slots
-          ///< == 2
-  block,  ///< args.buffer[id] + t * step_stride + r * row_stride
-  params,  ///< args.weights + offset of the reference; the same for every row and step
+  slots,     ///< args.buffer[id] + slot * slot_stride + r * row_stride; slot changes every step if
+             ///< slots > 1
+  block,     ///< args.buffer[id] + t * step_stride + r * row_stride
+  params,    ///< args.weights + offset of the reference; the same for every row and step
 };
 
 struct Buffer {
@@ -44,8 +70,10 @@ struct Buffer {
   std::uint32_t width = 0;  ///< elements of one row that may be touched (external: exactly these)
   std::uint64_t row_stride = 0;   ///< slots, block
   std::uint64_t step_stride = 0;  ///< block
-  std::uint64_t slot_stride = 0;  ///< slots == 2
-  std::uint8_t slots = 1;         ///< 1 = in place, 2 = read the current slot, write the next one
+  std::uint64_t slot_stride = 0;  ///< slots > 1
+  /// 1 = in place, 2 = read the current slot and write the next one, 3 = a ring: the same, and the
+  /// numbers say whether they have been written.
+  std::uint8_t slots = 1;
   bool operator==(const Buffer&) const = default;
 };
 
@@ -57,6 +85,12 @@ struct Ref {
   bool operator==(const Ref&) const = default;
 };
 
+/// A number of a ring that has not been written yet: a signalling NaN, which arithmetic never
+/// produces. What might be one because it was only copied passes Action::quiet before it is stored.
+inline constexpr std::uint32_t kUnwritten = 0x7FA5A5A5;
+/// Makes a signalling NaN a quiet one.
+inline constexpr std::uint32_t kQuietBit = 0x00400000;
+
 /// Operations of an epilogue: the element-wise ones of Op, and these.
 enum class Action : std::uint8_t {
   load,       ///< vector of the unit block at ref
@@ -65,6 +99,7 @@ enum class Action : std::uint8_t {
   constant,   ///< p
   element,    ///< op(a, b; p, q)
   fma,        ///< a * b + c, rounded once
+  quiet,      ///< a; another NaN where its bits are kUnwritten
   store,      ///< a to the unit block at ref
 };
 
@@ -128,11 +163,13 @@ struct Stage {
   std::vector<Sum> sums;              ///< one per gate
   std::vector<Product> products;
   std::vector<Instr> epilogue;
+  /// Rows of rings that must be complete before this stage begins: all units of all live rows.
+  std::vector<Ref> polls;
   /// Other participants read what this stage writes: publish and wait before the next stage.
   bool exchange = false;
   bool operator==(const Stage& o) const {
     return width == o.width && units_per_panel == o.units_per_panel && tile_rows == o.tile_rows &&
-           sums == o.sums && products == o.products && epilogue == o.epilogue &&
+           sums == o.sums && products == o.products && epilogue == o.epilogue && polls == o.polls &&
            exchange == o.exchange;
   }
 };
@@ -186,6 +223,7 @@ struct KernelArgs {
   const unsigned char* weights;  ///< packed weights of this layer and direction
   std::uint64_t steps;           ///< T of this call
   std::uint64_t parity;          ///< 0 or 1: number of steps done before, mod 2 (slots and sweep)
+  std::uint64_t phase;           ///< 0, 1 or 2: the same mod 3 (rings)
   std::uint64_t rows;            ///< live rows when `active` is null
   const std::int32_t* active;    ///< live rows per step, non-increasing; or null
   const PanelRange* ranges;      ///< one per stage
@@ -197,6 +235,8 @@ struct KernelArgs {
   std::uint64_t* const* published;  ///< per participant: its counter of stages completed
   std::uint64_t epoch;              ///< value of every counter when this call starts
   void (*wait_slow)(const volatile std::uint64_t* counter, std::uint64_t at_least);
+  /// Returns once none of `count` numbers is kUnwritten.
+  void (*wait_data)(const volatile std::uint32_t* numbers, std::uint64_t count);
 };
 static_assert(std::is_standard_layout_v<KernelArgs> && std::is_trivial_v<KernelArgs>);
 

@@ -37,7 +37,8 @@ std::vector<std::uint32_t> order_of(std::uint32_t first, std::uint32_t count, st
   return out;
 }
 
-/// Divides the panels of every stage over the participants, each a contiguous range.
+/// Divides the panels of every stage over the participants, each a contiguous range
+/// (lower::Sharing).
 std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const LayerSchedule& layer,
                                           std::uint32_t participants) {
   auto out = std::make_unique<PanelOrders>();
@@ -114,7 +115,9 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
                                         static_cast<std::uint32_t>(lanes(c.schedule.isa)));
   auto plans =
       lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule, c.schedule.isa,
-                         static_cast<std::uint32_t>(c.spec.batch), layer_name(c.spec, layer));
+                         static_cast<std::uint32_t>(c.spec.batch),
+                         {static_cast<std::uint32_t>(c.program.group), c.schedule.exchange},
+                         layer_name(c.spec, layer));
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
   out.hoisted_row = plans->hoisted_row;

@@ -42,6 +42,7 @@ struct Context {
   const LayerSchedule& schedule;
   Isa isa;
   std::uint32_t batch;
+  Sharing sharing;
   HoistLayout hoist;
 };
 

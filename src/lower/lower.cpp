@@ -69,12 +69,13 @@ std::uint32_t max_tile_rows(Isa isa, std::uint32_t vectors) {
 
 Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,
                                const PackLayout& layout, const LayerSchedule& schedule, Isa isa,
-                               std::uint32_t batch, const std::string& name) {
+                               std::uint32_t batch, Sharing sharing, const std::string& name) {
   const bool any = std::any_of(graph.sums.begin(), graph.sums.end(),
                                [&](const SumExpr& s) { return has_hoistable(graph, s); });
   const bool hoist = schedule.hoist_block > 0 && any;
-  const Context ctx{cell,     graph, widths, layout,
-                    schedule, isa,   batch,  hoist_layout(graph, widths, hoist)};
+  const Context ctx{cell,   graph,    widths,
+                    layout, schedule, isa,
+                    batch,  sharing,  hoist_layout(graph, widths, hoist)};
   LayerPlans out;
   out.step = build_step(ctx, name + ".step");
   if (auto st = check_limits(out.step.plan); !st) return st.error();

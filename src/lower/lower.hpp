@@ -43,10 +43,18 @@ struct LayerPlans {
   std::uint64_t hoisted_row = 0;   ///< bytes of one row of hoisted sums
 };
 
+/// The participants that divide a layer's panels, and how they hand numbers over to each other.
+/// Participant p of n owns the panels from panels * p / n up to panels * (p + 1) / n of every
+/// stage.
+struct Sharing {
+  std::uint32_t participants = 1;
+  Exchange exchange = Exchange::flag;
+};
+
 /// Lowers one layer. Errors name the field of `schedule` that cannot be honoured.
 Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,
                                const PackLayout& layout, const LayerSchedule& schedule, Isa isa,
-                               std::uint32_t batch, const std::string& name);
+                               std::uint32_t batch, Sharing sharing, const std::string& name);
 
 /// The largest legal tile_rows of a stage with `vectors` accumulator vectors.
 std::uint32_t max_tile_rows(Isa isa, std::uint32_t vectors);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "src/lower/context.hpp"
 #include "src/lower/stages.hpp"
 
@@ -299,20 +301,122 @@ class StepPlan {
     return false;
   }
 
-  /// An exchange stands after every stage that stores what others read, so that they find it
+  /// The stage that stores a state or scratch.
+  int writer_of(std::uint16_t buffer) const {
+    int s = 0;
+    while (store_of(bound_.plan.stages[at(s)], buffer) < 0) ++s;
+    return s;
+  }
+
+  void finish_exchange() {
+    std::map<std::uint16_t, std::vector<int>> readers;
+    each_read([&](int reader, const Ref& ref, bool whole_row) {
+      if (reads_of_others(reader, ref, whole_row)) readers[ref.buffer].push_back(reader);
+    });
+    for (const auto& [buffer, stages] : readers) {
+      const int writer = writer_of(buffer);
+      if (!can_be_ring(buffer, writer, stages)) exchange_by_flag(writer, stages);
+    }
+    std::vector<Ring> rings;
+    for (const auto& [buffer, stages] : readers) {
+      const int writer = writer_of(buffer);
+      // Where flags stand on all sides anyway, polling would come on top of them.
+      if (has_flags(writer, stages)) continue;
+      rings.push_back({buffer, writer, *std::min_element(stages.begin(), stages.end()),
+                       store_of(bound_.plan.stages[at(writer)], buffer)});
+    }
+    for (const Ring& ring : rings) {
+      const bool carried = std::any_of(rings.begin(), rings.end(),
+                                       [&](const Ring& other) { return rides_on(ring, other); });
+      if (!carried) make_ring(ring);
+    }
+  }
+
+  /// A buffer that may be a ring: who writes it, who reads it first, and where the store stands.
+  struct Ring {
+    std::uint16_t buffer;
+    int writer;
+    int first_reader;
+    int store;
+  };
+
+  static int store_of(const Stage& stage, std::uint16_t buffer) {
+    for (int n = 0; n < static_cast<int>(stage.epilogue.size()); ++n) {
+      const Instr& i = stage.epilogue[at(n)];
+      if (i.action == Action::store && i.ref.buffer == buffer) return n;
+    }
+    return -1;
+  }
+
+  /// Whether waiting for `other` is waiting for `ring`, which then needs two slots only: every unit
+  /// of it is stored before the same unit of `other`, nobody reads it before having seen all of
+  /// `other`, and it is written again after the next look at `other`.
+  bool rides_on(const Ring& ring, const Ring& other) const {
+    return ring.writer == other.writer && ring.store < other.store &&
+           ring.first_reader >= other.first_reader &&
+           bound_.roles[ring.buffer].role == bound_.roles[other.buffer].role;
+  }
+
+  bool has_flags(int writer, const std::vector<int>& readers) const {
+    const auto& stages = bound_.plan.stages;
+    return stages[at(writer)].exchange && std::all_of(readers.begin(), readers.end(), [&](int r) {
+             return stages[at(r)].exchange;
+           });
+  }
+
+  /// An exchange stands after the stage that stores what others read, so that they find it
   /// complete, and after every stage that reads what others store, so that nobody overwrites it
   /// while it is still being read.
-  void finish_exchange() {
-    each_read([&](int reader, const Ref& ref, bool whole_row) {
-      if (!reads_of_others(reader, ref, whole_row)) return;
-      bound_.plan.stages[at(reader)].exchange = true;
-      for (Stage& writer : bound_.plan.stages) {
-        for (const Instr& store : writer.epilogue) {
-          if (store.action == Action::store && store.ref.buffer == ref.buffer) {
-            writer.exchange = true;
-          }
-        }
-      }
+  void exchange_by_flag(int writer, const std::vector<int>& readers) {
+    bound_.plan.stages[at(writer)].exchange = true;
+    for (const int r : readers) bound_.plan.stages[at(r)].exchange = true;
+  }
+
+  /// The conditions for rings, see the head of kernel_plan.hpp.
+  bool can_be_ring(std::uint16_t buffer, int writer, const std::vector<int>& readers) const {
+    const Sharing& sharing = ctx_.sharing;
+    if (sharing.participants < 2 || sharing.exchange != Exchange::data) return false;
+    if (bound_.plan.panels(bound_.plan.stages[at(writer)]) < sharing.participants) return false;
+    const bool state = bound_.roles[buffer].role == Role::state;
+    return std::all_of(readers.begin(), readers.end(),
+                       [&](int r) { return state ? r <= writer : r > writer; });
+  }
+
+  /// The first stage that reads numbers of others waits for them; later ones find them there.
+  void make_ring(const Ring& ring) {
+    buffers_.of(ring.buffer).slots = 3;
+    const bool next = bound_.roles[ring.buffer].role == Role::scratch;
+    bound_.plan.stages[at(ring.first_reader)].polls.push_back({ring.buffer, next, 0});
+    quiet_stores(bound_.plan.stages[at(ring.writer)], ring.buffer);
+  }
+
+  /// What is not surely the result of arithmetic might be a caller's signalling NaN.
+  static void quiet_stores(Stage& stage, std::uint16_t buffer) {
+    const auto stores = std::find_if(stage.epilogue.begin(), stage.epilogue.end(),
+                                     [](const Instr& i) { return i.action == Action::store; });
+    const auto place = static_cast<int>(stores - stage.epilogue.begin());
+    for (std::size_t n = at(place); n < stage.epilogue.size(); ++n) {
+      const int value = stage.epilogue[n].a;
+      if (stage.epilogue[n].ref.buffer != buffer || is_arithmetic(stage, value)) continue;
+      Instr quiet;
+      quiet.action = Action::quiet;
+      quiet.a = value;
+      stage.epilogue[n].a = place;
+      stage.epilogue.insert(stage.epilogue.begin() + place, std::move(quiet));
+      return;  // a buffer is stored once
+    }
+  }
+
+  /// Whether a value is never a signalling NaN: the result of an addition or multiplication.
+  static bool is_arithmetic(const Stage& stage, int value) {
+    const Instr& i = stage.epilogue[at(value)];
+    if (i.action == Action::fma) return true;
+    if (i.action == Action::element) {
+      return i.op == Op::add || i.op == Op::sub || i.op == Op::mul;
+    }
+    if (i.action != Action::sum) return false;
+    return std::any_of(stage.products.begin(), stage.products.end(), [&](const Product& p) {
+      return std::find(p.sum.begin(), p.sum.end(), i.gate) != p.sum.end();
     });
   }
 

@@ -18,6 +18,7 @@ void Runner::run(const RunInput& in) noexcept {
   in_ = &in;
   order_.set(in.lengths, in.steps);
   if (order_.ragged()) permute_states(false);
+  if (!rings_ready_) prepare_rings();
   if (team_) {
     team_->run(&Runner::work, this);
   } else {
@@ -28,8 +29,11 @@ void Runner::run(const RunInput& in) noexcept {
     zero_past_end(in);
   }
   blocks_done_ += static_cast<std::uint64_t>(blocks_per_run());
-  parity_ = (parity_ + static_cast<std::uint64_t>(order_.longest())) & 1;
-  if (order_.ragged()) permute_states(true);
+  steps_done_ = (steps_done_ + static_cast<std::uint64_t>(order_.longest())) % kSlotPeriod;
+  if (order_.ragged()) {
+    permute_states(true);
+    rings_ready_ = false;  // rows that ended early have not marked their slots
+  }
   in_ = nullptr;
 }
 
@@ -110,7 +114,9 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   }
   jit::KernelArgs& args = seat.args;
   args.steps = static_cast<std::uint64_t>(block.steps);
-  args.parity = (parity_ + static_cast<std::uint64_t>(block.first)) & 1;
+  const std::uint64_t steps = steps_done_ + static_cast<std::uint64_t>(block.first);
+  args.parity = steps % 2;
+  args.phase = steps % 3;
   args.active = nullptr;
   if (order_.ragged()) {
     for (std::int64_t t = 0; t < block.steps; ++t) {

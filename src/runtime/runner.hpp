@@ -83,6 +83,9 @@ class Runner {
   /// Steps between two looks at the rows' lengths where no schedule asks for blocks.
   static constexpr std::int64_t kRaggedBlock = 256;
 
+  /// After so many steps all slots of all buffers stand as before.
+  static constexpr std::uint64_t kSlotPeriod = 6;
+
   struct Block {
     std::int64_t first = 0;
     std::int64_t steps = 0;
@@ -113,8 +116,10 @@ class Runner {
   void settle_slots() noexcept;
   template <class Visit>
   void each_state(Visit visit);
+  /// A row of a state as it is after `steps` steps (of all runs).
   std::byte* state_row(const Part& part, std::size_t buffer, std::int64_t row,
-                       std::uint64_t slot) const;
+                       std::uint64_t steps) const;
+  void prepare_rings() noexcept;
 
   std::shared_ptr<const CompiledModel> model_;
   const Program* program_;  ///< the model's own, or the one-thread form of it
@@ -130,7 +135,9 @@ class Runner {
   RowOrder order_;
   AlignedBytes spare_;  ///< rows of one state while they are permuted
   const RunInput* in_ = nullptr;
-  std::uint64_t parity_ = 0;       ///< time steps done so far, mod 2
+  /// Time steps done so far, mod 6: enough for buffers of two slots and of three.
+  std::uint64_t steps_done_ = 0;
+  bool rings_ready_ = false;       ///< the slots that the next step writes hold kUnwritten
   std::uint64_t blocks_done_ = 0;  ///< blocks of all runs so far
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The parts of Runner that make, fill and read its memory.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "src/runtime/runner.hpp"
@@ -26,6 +27,14 @@ std::size_t state_buffer(const LayerCode& code, int state) {
     return r.role == Role::state && r.index == state;
   });
   return static_cast<std::size_t>(it - roles.begin());
+}
+
+/// A caller's state may hold any bits. Those that stand for "not written" become another NaN.
+void make_written(float* numbers, std::size_t count) {
+  for (float* n = numbers; n < numbers + count; ++n) {
+    const auto bits = std::bit_cast<std::uint32_t>(*n);
+    if (bits == jit::kUnwritten) *n = std::bit_cast<float>(bits | jit::kQuietBit);
+  }
 }
 
 }  // namespace
@@ -122,6 +131,7 @@ void Runner::make_seat(Part& part, int index) {
   args.participants = static_cast<std::uint64_t>(program_->group);
   args.published = part.published_at.data();
   args.wait_slow = &wait_until;
+  args.wait_data = &wait_until_written;
   args.ranges = part.code->panels(serial).step->of(index);
   for (std::size_t b = 0; b < buffers.size(); ++b) {
     if (buffers[b].space == Space::slots) args.buffer[b] = part.owned[b].data();
@@ -154,21 +164,38 @@ void Runner::reset() noexcept {
   each_state([](Part& part, std::size_t b) {
     std::memset(part.owned[b].data(), 0, part.owned[b].size());
   });
+  rings_ready_ = false;
+}
+
+/// Marks the slots that the next step writes as not written.
+void Runner::prepare_rings() noexcept {
+  for (Part& part : parts_) {
+    const auto& buffers = part.code->step.bound.plan.buffers;
+    for (std::size_t b = 0; b < buffers.size(); ++b) {
+      if (buffers[b].slots != 3) continue;
+      std::byte* slot = part.owned[b].data() + (steps_done_ + 1) % 3 * buffers[b].slot_stride;
+      std::fill_n(reinterpret_cast<float*>(slot), buffers[b].slot_stride / sizeof(float),
+                  std::bit_cast<float>(jit::kUnwritten));
+    }
+  }
+  rings_ready_ = true;
 }
 
 std::byte* Runner::state_row(const Part& part, std::size_t buffer, std::int64_t row,
-                             std::uint64_t slot) const {
+                             std::uint64_t steps) const {
   const jit::Buffer& b = part.code->step.bound.plan.buffers[buffer];
-  return part.owned[buffer].data() + (b.slots == 2 ? slot * b.slot_stride : 0) +
-         at(row) * b.row_stride;
+  return part.owned[buffer].data() + steps % b.slots * b.slot_stride + at(row) * b.row_stride;
 }
 
 void Runner::store_state(std::size_t step, int state, const float* from) noexcept {
   const Part& part = parts_[step];
   const std::size_t b = state_buffer(*part.code, state);
-  const std::size_t width = part.code->step.bound.plan.buffers[b].width;
+  const jit::Buffer& buffer = part.code->step.bound.plan.buffers[b];
+  const std::size_t width = buffer.width;
   for (std::int64_t r = 0; r < batch_; ++r) {
-    std::memcpy(state_row(part, b, r, parity_), from + at(r) * width, width * sizeof(float));
+    std::byte* row = state_row(part, b, r, steps_done_);
+    std::memcpy(row, from + at(r) * width, width * sizeof(float));
+    if (buffer.slots == 3) make_written(reinterpret_cast<float*>(row), width);
   }
 }
 
@@ -177,7 +204,7 @@ void Runner::load_state(std::size_t step, int state, float* to) const noexcept {
   const std::size_t b = state_buffer(*part.code, state);
   const std::size_t width = part.code->step.bound.plan.buffers[b].width;
   for (std::int64_t r = 0; r < batch_; ++r) {
-    std::memcpy(to + at(r) * width, state_row(part, b, r, parity_), width * sizeof(float));
+    std::memcpy(to + at(r) * width, state_row(part, b, r, steps_done_), width * sizeof(float));
   }
 }
 
@@ -195,7 +222,7 @@ void Runner::zero_past_end(const RunInput& in) const {
 void Runner::permute_states(bool back) noexcept {
   each_state([&](Part& part, std::size_t b) {
     const std::uint64_t stride = part.code->step.bound.plan.buffers[b].row_stride;
-    std::byte* rows = state_row(part, b, 0, parity_);
+    std::byte* rows = state_row(part, b, 0, steps_done_);
     std::memcpy(spare_.data(), rows, stride * at(batch_));
     for (std::int64_t r = 0; r < batch_; ++r) {
       const std::int64_t from = back ? r : order_.row(r);
@@ -209,11 +236,11 @@ void Runner::permute_states(bool back) noexcept {
 void Runner::settle_slots() noexcept {
   each_state([&](Part& part, std::size_t b) {
     const jit::Buffer& buffer = part.code->step.bound.plan.buffers[b];
-    if (buffer.slots != 2) return;
+    const std::uint64_t end = steps_done_ + static_cast<std::uint64_t>(order_.longest());
     for (std::int64_t r = 0; r < batch_; ++r) {
-      if (((order_.longest() - order_.length(r)) & 1) == 0) continue;
-      const std::uint64_t own = (parity_ + static_cast<std::uint64_t>(order_.length(r))) & 1;
-      std::memcpy(state_row(part, b, r, own ^ 1), state_row(part, b, r, own), buffer.row_stride);
+      const std::uint64_t own = steps_done_ + static_cast<std::uint64_t>(order_.length(r));
+      if (own % buffer.slots == end % buffer.slots) continue;
+      std::memcpy(state_row(part, b, r, end), state_row(part, b, r, own), buffer.row_stride);
     }
   });
 }

@@ -10,6 +10,8 @@
 #include <chrono>
 #include <ctime>
 
+#include "jit/kernel_plan.hpp"
+
 namespace deepcpu {
 namespace {
 
@@ -19,35 +21,68 @@ constexpr long kSleepNs = 100'000;
 /// Pauses between two looks at the clock, which costs more than a pause.
 constexpr int kPausesPerLook = 32;
 
-bool reached(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept {
-  auto& value = *const_cast<std::uint64_t*>(counter);
-  return std::atomic_ref<std::uint64_t>(value).load(std::memory_order_acquire) >= at_least;
+/// A 64-bit counter that has to reach a value.
+struct CounterAtLeast {
+  const volatile std::uint64_t* counter;
+  std::uint64_t at_least;
+
+  std::uint64_t load() const noexcept {
+    auto& value = *const_cast<std::uint64_t*>(counter);
+    return std::atomic_ref<std::uint64_t>(value).load(std::memory_order_acquire);
+  }
+  bool reached() const noexcept { return load() >= at_least; }
+  /// The low half of the counter, little-endian.
+  const volatile void* word() const noexcept { return counter; }
+  std::uint32_t word_now() const noexcept { return static_cast<std::uint32_t>(load()); }
+};
+
+/// A number that somebody has to write.
+struct NumberWritten {
+  const volatile std::uint32_t* number;
+
+  bool reached() const noexcept { return word_now() != jit::kUnwritten; }
+  const volatile void* word() const noexcept { return number; }
+  std::uint32_t word_now() const noexcept {
+    auto& value = *const_cast<std::uint32_t*>(number);
+    return std::atomic_ref<std::uint32_t>(value).load(std::memory_order_acquire);
+  }
+};
+
+/// Sleeps unless the awaited word has changed by now. Reads the word before it looks at it once
+/// more: a change between the two makes the system call return at once.
+template <class Awaited>
+void sleep_on(const Awaited& awaited) noexcept {
+  const std::uint32_t seen = awaited.word_now();
+  if (awaited.reached()) return;
+  const timespec limit{0, kSleepNs};
+  syscall(SYS_futex, awaited.word(), FUTEX_WAIT_PRIVATE, seen, &limit, nullptr, 0);
 }
 
-/// Sleeps unless the counter has changed since it was read.
-void sleep_on(const volatile std::uint64_t* counter) noexcept {
-  const auto seen = static_cast<std::uint32_t>(*counter);
-  const timespec limit{0, kSleepNs};
-  // The low half of the counter, little-endian.
-  syscall(SYS_futex, reinterpret_cast<const volatile std::uint32_t*>(counter), FUTEX_WAIT_PRIVATE,
-          seen, &limit, nullptr, 0);
+template <class Awaited>
+void wait_for(const Awaited& awaited) noexcept {
+  if (awaited.reached()) return;
+  const auto end = std::chrono::steady_clock::now() + kPause;
+  while (std::chrono::steady_clock::now() < end) {
+    for (int i = 0; i < kPausesPerLook; ++i) {
+      if (awaited.reached()) return;
+      _mm_pause();
+    }
+  }
+  for (int i = 0; i < kYields; ++i) {
+    if (awaited.reached()) return;
+    sched_yield();
+  }
+  while (!awaited.reached()) sleep_on(awaited);
 }
 
 }  // namespace
 
 void wait_until(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept {
-  const auto end = std::chrono::steady_clock::now() + kPause;
-  while (std::chrono::steady_clock::now() < end) {
-    for (int i = 0; i < kPausesPerLook; ++i) {
-      if (reached(counter, at_least)) return;
-      _mm_pause();
-    }
-  }
-  for (int i = 0; i < kYields; ++i) {
-    if (reached(counter, at_least)) return;
-    sched_yield();
-  }
-  while (!reached(counter, at_least)) sleep_on(counter);
+  wait_for(CounterAtLeast{counter, at_least});
+}
+
+void wait_until_written(const volatile std::uint32_t* numbers, std::uint64_t count) noexcept {
+  for (std::uint64_t i = 0; i < count; ++i) wait_for(NumberWritten{numbers + i});
 }
 
 }  // namespace deepcpu

@@ -25,4 +25,8 @@ struct alignas(128) Counter {
 /// that share a processor make progress. Emitted code calls it after its own first polls.
 void wait_until(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept;
 
+/// The same for data that is its own sign: returns once none of `count` numbers holds the bits of
+/// a number not yet written (jit::kUnwritten).
+void wait_until_written(const volatile std::uint32_t* numbers, std::uint64_t count) noexcept;
+
 }  // namespace deepcpu

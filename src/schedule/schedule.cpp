@@ -44,7 +44,6 @@ std::string if_any_layer(const Schedule& schedule) {
 }
 
 constexpr std::array kNotEmitted = {
-    NotEmitted{"exchange", if_equal<&Schedule::exchange, Exchange::data>},
     NotEmitted{"order", if_equal<&Schedule::order, Order::free>},
     NotEmitted{"parallel", if_equal<&Schedule::parallel, Parallel::gates>},
     NotEmitted{"start", if_equal<&Schedule::start, Start::own>},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Threads change no bit: random cells, sizes, lengths and schedules with 1 to 8 threads, also more
-/// than there are processors, against the interpreter on one thread.
+/// Threads change no bit: random cells, sizes, lengths and schedules with 1 to 22 threads, also
+/// many more than there are processors, against the interpreter on one thread.
 #include <algorithm>
 #include <exception>
 #include <string>

@@ -154,10 +154,10 @@ Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
 }
 
 void random_threads(Random& random, Schedule& schedule) {
-  schedule.threads = random.pick(std::vector<int>{1, 2, 2, 2, 3, 8});
+  schedule.threads = random.pick(std::vector<int>{1, 2, 2, 2, 2, 2, 3, 3, 3, 8, 8, 22});
   schedule.parallel =
       random.pick(std::vector<Parallel>{Parallel::none, Parallel::directions, Parallel::wavefront});
-  schedule.exchange = Exchange::flag;
+  schedule.exchange = random.chance(0.4) ? Exchange::flag : Exchange::data;
 }
 
 }  // namespace deepcpu::test

@@ -14,6 +14,8 @@ using jit::Instr;
 
 /// Higher than any register tile, so that lowering says how high it may be.
 constexpr int kHighestTile = 6;
+/// Shows after which stages participants wait for each other.
+constexpr lower::Sharing kShared{2, Exchange::flag};
 /// Vector operations of sigmoid and tanh in the definition of the limit; exp is taken alike.
 constexpr double kLimitSigmoid = 12.0;
 constexpr double kLimitTanh = 13.0;
@@ -127,7 +129,7 @@ class LayerWorker {
     s.hoist_rows = kHighestTile;
     s.weights = weights;
     return lower::lower_layer(spec_.cell, graph_, widths_, layout_, s, isa_,
-                              static_cast<std::uint32_t>(spec_.batch), {});
+                              static_cast<std::uint32_t>(spec_.batch), kShared, {});
   }
 
   const ModelSpec& spec_;

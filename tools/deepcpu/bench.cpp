@@ -12,12 +12,15 @@
 #include <vector>
 
 #include "src/compile.hpp"
+#include "src/machine/machine_model.hpp"
 #include "src/runtime/kernel_cache.hpp"
+#include "src/tune/limit.hpp"
 #include "src/tune/measure.hpp"
 #include "tools/deepcpu/arrays.hpp"
 #include "tools/deepcpu/command.hpp"
 #include "tools/deepcpu/compile_flags.hpp"
 #include "tools/deepcpu/notes.hpp"
+#include "tools/deepcpu/problem_list.hpp"
 #include "tools/deepcpu/work.hpp"
 
 namespace deepcpu::cli {
@@ -26,12 +29,13 @@ namespace {
 constexpr std::uint64_t kSeed = 1;
 /// Compilations with an empty kernel cache, of which the median counts.
 constexpr std::size_t kCompiles = 5;
-constexpr std::size_t kMostFileBytes = std::size_t{16} << 20;
 
 constexpr const char* kFooter =
     "Times are of one run over t steps. compile: from the parsed problem to code, without packing\n"
     "the weights; first: the first run of all. GFLOP/s: of the matrix products. GB/s: of the\n"
     "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
+    "of limit: the limit (DESIGN.md) over the median; after deepcpu machine --calibrate it is made\n"
+    "of measured rates, else of estimated ones.\n"
     "A problem that fails is named on stderr, the others go on, and the exit status is 1.";
 
 struct BenchFlags {
@@ -40,12 +44,6 @@ struct BenchFlags {
   bool json = false;
   double seconds = 0.5;
   CompileFlags compile;
-};
-
-/// A problem and what to call it in an error.
-struct Entry {
-  std::string where;
-  std::string problem;
 };
 
 struct Row {
@@ -57,6 +55,7 @@ struct Row {
   double first_call_us = 0.0;
   double gflops = 0.0;
   double gbytes_per_s = 0.0;
+  double limit_us = 0.0;  ///< 0 if there is none: the interpreter
 };
 
 Result<double> median_compile(const ModelSpec& spec, const CompileOptions& options,
@@ -97,6 +96,13 @@ Status time_runs(const Model& model, double seconds, Row& row) {
   return status;
 }
 
+double limit_us(const ModelSpec& spec, Isa isa, int threads) {
+  if (isa == Isa::interpreter) return 0.0;
+  const auto work = ModelWork::of(spec, isa);
+  if (!work) return 0.0;
+  return limit_of(*work, machine_model(), static_cast<double>(spec.steps), threads).us;
+}
+
 Result<Row> bench_problem(const std::string& problem, const CompileOptions& options,
                           double seconds) {
   Row row;
@@ -117,6 +123,7 @@ Result<Row> bench_problem(const std::string& problem, const CompileOptions& opti
   const Work work = count_work(compiled, row.spec.steps);
   row.gflops = work.flops / row.timing.median_us * 1e-3;
   row.gbytes_per_s = work.weight_bytes / row.timing.median_us * 1e-3;
+  row.limit_us = limit_us(row.spec, row.schedule.isa, options.threads);
   return row;
 }
 
@@ -135,59 +142,32 @@ nlohmann::ordered_json to_json(const Row& row) {
   json["first_call_us"] = row.first_call_us;
   json["gflops"] = row.gflops;
   json["gbytes_per_s"] = row.gbytes_per_s;
-  json["limit_us"] = nullptr;
+  json["limit_us"] = row.limit_us > 0 ? nlohmann::ordered_json(row.limit_us) : nullptr;
   json["schedule"] = nlohmann::ordered_json::parse(row.schedule.to_json());
   json["notes"] = row.notes;
   return json;
 }
 
-/// Removes a comment and the blanks around what is left.
-std::string strip(std::string_view line) {
-  line = line.substr(0, line.find('#'));
-  constexpr std::string_view kBlanks = " \t\r\v\f";
-  const std::size_t first = line.find_first_not_of(kBlanks);
-  if (first == std::string_view::npos) return {};
-  return std::string(line.substr(first, line.find_last_not_of(kBlanks) - first + 1));
-}
-
-Result<std::vector<Entry>> entries_of(const BenchFlags& flags) {
-  std::vector<Entry> entries;
-  for (const std::string& problem : flags.problems) entries.push_back({"", problem});
-  if (flags.file.empty()) return entries;
-  const auto text = read_text(flags.file, kMostFileBytes);
-  if (!text) return text.error();
-  std::size_t number = 0;
-  for (std::size_t at = 0; at < text->size(); ++number) {
-    const std::size_t end = std::min(text->find('\n', at), text->size());
-    std::string problem = strip(std::string_view(*text).substr(at, end - at));
-    if (!problem.empty()) {
-      entries.push_back({fmt::format("{}: line {}: ", flags.file, number + 1), std::move(problem)});
-    }
-    at = end + 1;
-  }
-  return entries;
-}
-
 /// Prints rows as they come; the widest problem is known before.
 class Table {
  public:
-  explicit Table(const std::vector<Entry>& entries) {
-    for (const Entry& entry : entries) {
+  explicit Table(const std::vector<ListedProblem>& entries) {
+    for (const ListedProblem& entry : entries) {
       const auto spec = ModelSpec::parse(entry.problem);
       if (spec) width_ = std::max(width_, spec->str().size());
     }
   }
   void print(const Row& row) {
     if (!std::exchange(headed_, true)) {
-      fmt::print("{:<{}}  {:>7}  {:<11}  {:>11}  {:>11}  {:>10}  {:>11}  {:>8}  {:>8}\n", "problem",
-                 width_, "threads", "isa", "median us", "p99 us", "compile us", "first us",
-                 "GFLOP/s", "GB/s");
+      fmt::print("{:<{}}  {:>7}  {:<11}  {:>11}  {:>11}  {:>10}  {:>11}  {:>8}  {:>8}  {:>8}\n",
+                 "problem", width_, "threads", "isa", "median us", "p99 us", "compile us",
+                 "first us", "GFLOP/s", "GB/s", "of limit");
     }
     fmt::print("{:<{}}  {:>7}  {:<11}  ", row.spec.str(), width_, row.schedule.threads,
                to_string(row.schedule.isa));
-    fmt::print("{:>11.2f}  {:>11.2f}  {:>10.1f}  {:>11.1f}  {:>8.2f}  {:>8.2f}\n",
+    fmt::print("{:>11.2f}  {:>11.2f}  {:>10.1f}  {:>11.1f}  {:>8.2f}  {:>8.2f}  {:>8.2f}\n",
                row.timing.median_us, row.timing.p99_us, row.compile_us, row.first_call_us,
-               row.gflops, row.gbytes_per_s);
+               row.gflops, row.gbytes_per_s, row.limit_us / row.timing.median_us);
     std::fflush(stdout);
   }
 
@@ -197,14 +177,14 @@ class Table {
 };
 
 Status bench(const BenchFlags& flags) {
-  const auto entries = entries_of(flags);
+  const auto entries = problem_list(flags.problems, flags.file);
   if (!entries) return entries.error();
   const auto options = compile_options(flags.compile);
   if (!options) return options.error();
   auto array = nlohmann::ordered_json::array();
   Table table(*entries);
   std::optional<Error> failed;
-  for (const Entry& entry : *entries) {
+  for (const ListedProblem& entry : *entries) {
     const auto row = bench_problem(entry.problem, *options, flags.seconds);
     if (!row) {
       if (failed) fmt::print(stderr, "deepcpu: {}\n", failed->message());

@@ -20,5 +20,6 @@ void add_bench(CLI::App& app, Action& action);
 void add_dump(CLI::App& app, Action& action);
 void add_cells(CLI::App& app, Action& action);
 void add_machine(CLI::App& app, Action& action);
+void add_tune(CLI::App& app, Action& action);
 
 }  // namespace deepcpu::cli

@@ -51,8 +51,9 @@ double best(const std::vector<double>& values) {
   return values.empty() ? 0.0 : *std::max_element(values.begin(), values.end());
 }
 
-/// Of what a core has for itself the best round counts: whatever disturbs makes it slower. What it
-/// shares, with other virtual machines too, comes and goes in both directions: the median.
+/// Of a cache's rate the best round counts: whatever disturbs makes it slower. Memory, and how much
+/// of a shared level one core gets, change with what others do, other virtual machines too: the
+/// median.
 using Statistic = double (*)(const std::vector<double>&);
 double typical(const std::vector<double>& values) { return median(values); }
 
@@ -174,7 +175,8 @@ class Calibrator {
       isa.fma_gflops = rounds[i].fma.rates(best);
       isa.load_l1_gbytes_per_s = rounds[i].load.rates(best).one;
       for (std::size_t l = 0; l < levels_.size(); ++l) {
-        isa.read_gbytes_per_s.push_back(rounds[i].reads[l].rates(is_private(l) ? best : typical));
+        const bool memory = l + 1 == levels_.size();
+        isa.read_gbytes_per_s.push_back(rounds[i].reads[l].rates(memory ? typical : best));
       }
       out_.isas.push_back(std::move(isa));
     }

@@ -55,10 +55,10 @@ constexpr double kClockGhz = 3.0;
 /// So many cores reading together saturate the memory of a socket: four channels of DDR4-2400 give
 /// 77 GB/s, one core reads 10.
 constexpr double kCoresOfMemory = 8.0;
-/// One-way transfer between two cores: 130 to 160 ns on a Granite Rapids; on the EPYC 48 ns within
-/// a group of cores that shares its L3, 245 ns from one group to another.
+/// One-way transfer between two cores: 130 to 160 ns on a Granite Rapids; on the EPYC about 47 or
+/// about 245 ns (bench/README.md).
 constexpr double kExchangeNs = 150.0;
-/// The calibrations in bench/README.md: 15 to 31.
+/// The calibrations in bench/README.md: 19 to 31.
 constexpr double kWakeUs = 25.0;
 
 const Design& design_of(const Machine& m) {

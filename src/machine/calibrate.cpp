@@ -30,10 +30,10 @@ struct Part {
   int least;
   int most;
 };
-constexpr Part kRates{0.5, 3, 16};
-constexpr Part kPrivate{0.65, kPlaces / 2, 2 * kPlaces};
-constexpr Part kCoarse{0.7, 2, 4};
-constexpr Part kLast{0.95, 3, 32};
+constexpr Part kRates{0.4, 3, 16};
+constexpr Part kPrivate{0.5, kPlaces / 2, 2 * kPlaces};
+constexpr Part kCoarse{0.55, 2, 4};
+constexpr Part kLast{0.95, 3, 4 * kPlaces};
 
 constexpr double kRateSeconds = 5e-3;
 /// A pass over a stream from memory takes milliseconds; some of them must fit.
@@ -51,8 +51,9 @@ double best(const std::vector<double>& values) {
   return values.empty() ? 0.0 : *std::max_element(values.begin(), values.end());
 }
 
-/// Of what a core has for itself the best round counts: whatever disturbs makes it slower. What it
-/// shares, with other virtual machines too, comes and goes in both directions: the median.
+/// Of a cache's rate the best round counts: whatever disturbs makes it slower. Memory, and how much
+/// of a shared level one core gets, change with what others do, other virtual machines too: the
+/// median.
 using Statistic = double (*)(const std::vector<double>&);
 double typical(const std::vector<double>& values) { return median(values); }
 
@@ -174,7 +175,8 @@ class Calibrator {
       isa.fma_gflops = rounds[i].fma.rates(best);
       isa.load_l1_gbytes_per_s = rounds[i].load.rates(best).one;
       for (std::size_t l = 0; l < levels_.size(); ++l) {
-        isa.read_gbytes_per_s.push_back(rounds[i].reads[l].rates(is_private(l) ? best : typical));
+        const bool memory = l + 1 == levels_.size();
+        isa.read_gbytes_per_s.push_back(rounds[i].reads[l].rates(memory ? typical : best));
       }
       out_.isas.push_back(std::move(isa));
     }
@@ -222,19 +224,16 @@ class Calibrator {
       }
       const std::size_t outer = std::max(levels_[i + 1].bytes_one, levels_[i].stated * 3);
       const CapacityPlan plan = private_plan(levels_[i].stated, outer);
-      forward_edge(levels_[i], plan, kPrivate, best);
-      if (levels_[i].out.measured) alternating_edge(levels_[i], plan, kPrivate, best);
+      edges(levels_[i], plan, kPrivate, best);
     }
   }
 
   /// First a coarse look, since the size may be far from what is stated.
   void last_capacity(Level& level) const {
     const std::size_t most = group_.buffer(0).bytes();
-    forward_edge(level, coarse_plan(level.bytes_one, most), kCoarse, typical);
+    edges(level, coarse_plan(level.bytes_one, most), kCoarse, typical);
     if (!level.out.measured) return;
-    const CapacityPlan plan = fine_plan(level.bytes_one, level.out.forward_bytes, most);
-    forward_edge(level, plan, kLast, typical);
-    if (level.out.measured) alternating_edge(level, plan, kLast, typical);
+    edges(level, fine_plan(level.bytes_one, level.out.forward_bytes, most), kLast, typical);
   }
 
   using Curve = std::vector<StreamRate>;
@@ -266,27 +265,24 @@ class Calibrator {
     return curve;
   }
 
-  void forward_edge(Level& level, const CapacityPlan& plan, const Part& part,
-                    Statistic statistic) const {
+  /// Both capacities from the same rounds; the alternating one only if the plan has sizes for it.
+  void edges(Level& level, const CapacityPlan& plan, const Part& part, Statistic statistic) const {
     std::vector<Stream> streams = {{plan.outer, {}}, {plan.inner, {}}};
     for (const std::size_t bytes : plan.forward) streams.push_back({bytes, {}});
-    Curve curve = read(streams, part, statistic);
-    const double outer = curve.front().rate;
-    curve.erase(curve.begin());
-    const auto found = forward_capacity(curve, curve.front().rate, outer);
-    level.out.measured = found.has_value();
-    level.out.forward_bytes = found ? static_cast<std::uint64_t>(*found) : level.stated;
-    level.out.alternating_bytes = level.out.forward_bytes;
-  }
-
-  void alternating_edge(Level& level, const CapacityPlan& plan, const Part& part,
-                        Statistic statistic) const {
-    std::vector<Stream> streams = {{plan.outer, {}}, {plan.inner, {}}};
     for (const std::size_t bytes : plan.alternating) streams.push_back({bytes, {true, plan.group}});
     const Curve curve = read(streams, part, statistic);
-    const auto found =
-        alternating_capacity({curve.begin() + 2, curve.end()}, curve[1].rate, curve[0].rate);
-    if (found) level.out.alternating_bytes = static_cast<std::uint64_t>(*found);
+    const double outer = curve[0].rate;
+    const double inner = curve[1].rate;
+    const auto turn = curve.begin() + 2 + static_cast<std::ptrdiff_t>(plan.forward.size());
+    const auto forward = forward_capacity({curve.begin() + 1, turn}, inner, outer);
+    const auto alternating = alternating_capacity({turn, curve.end()}, inner, outer);
+    level.out.measured = forward.has_value();
+    level.out.forward_bytes = forward ? static_cast<std::uint64_t>(*forward) : level.stated;
+    level.out.alternating_bytes = level.out.forward_bytes;
+    if (forward && alternating) {
+      level.out.alternating_bytes =
+          std::max<std::uint64_t>(static_cast<std::uint64_t>(*alternating), plan.inner);
+    }
   }
 
   Status exchange(const std::vector<int>& cpus) {

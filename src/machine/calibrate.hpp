@@ -72,7 +72,7 @@ struct Calibration {
 
 struct CalibrateOptions {
   /// Rough limit of the whole run. Rounds get shorter to keep it; 2 s gives a coarse model.
-  double seconds = 10.0;
+  double seconds = 12.0;
   /// Most bytes that one stream from memory may take.
   std::uint64_t memory_bytes = std::uint64_t{1} << 30;
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace deepcpu {
 namespace {
@@ -49,9 +50,10 @@ std::optional<double> alternating_capacity(const std::vector<StreamRate>& stream
   if (streams.empty() || inner < kLeastGap * outer) return std::nullopt;
   std::vector<double> found;
   for (const StreamRate& s : streams) found.push_back(s.bytes * served_part(s.rate, inner, outer));
-  const auto middle = found.begin() + static_cast<std::ptrdiff_t>(found.size() / 2);
-  std::nth_element(found.begin(), middle, found.end());
-  return *middle;
+  std::sort(found.begin(), found.end());
+  const auto drop = static_cast<std::ptrdiff_t>(found.size() / 4);  // at either end
+  const double sum = std::accumulate(found.begin() + drop, found.end() - drop, 0.0);
+  return sum / static_cast<double>(found.size() - 2 * static_cast<std::size_t>(drop));
 }
 
 CapacityPlan private_plan(std::uint64_t stated, std::size_t outer) {
@@ -60,7 +62,7 @@ CapacityPlan private_plan(std::uint64_t stated, std::size_t outer) {
   for (const double f : {0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5, 1.75, 2.0, 2.5}) {
     plan.forward.push_back(scaled(bytes, f));
   }
-  for (const double f : {1.5, 2.0, 3.0}) plan.alternating.push_back(scaled(bytes, f));
+  for (const double f : {1.5, 1.75, 2.0, 3.0}) plan.alternating.push_back(scaled(bytes, f));
   return plan;
 }
 
@@ -73,11 +75,11 @@ CapacityPlan coarse_plan(std::size_t inner, std::size_t most) {
 CapacityPlan fine_plan(std::size_t inner, std::uint64_t capacity, std::size_t most) {
   const auto bytes = static_cast<double>(capacity);
   CapacityPlan plan{inner, most, {}, {}, capacity / kGroupsPerLevel};
-  for (const double f : {0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8}) {
+  for (const double f : {0.4, 0.6, 0.75, 0.9, 1.1, 1.35, 1.7, 2.2}) {
     const std::size_t size = scaled(bytes, f);
     if (size > inner && size < most) plan.forward.push_back(size);
   }
-  for (const double f : {1.25, 1.5, 2.0}) {
+  for (const double f : {1.25, 1.5, 1.75, 2.0}) {
     if (scaled(bytes, f) < most) plan.alternating.push_back(scaled(bytes, f));
   }
   return plan;

@@ -30,8 +30,8 @@ double served_part(double rate, double inner, double outer) noexcept;
 std::optional<double> forward_capacity(const std::vector<StreamRate>& curve, double inner,
                                        double outer);
 
-/// Median of the bytes that are served of streams larger than the level. Nothing if the gap is too
-/// small or there are no streams.
+/// Mean of the bytes that are served of streams larger than the level, without the quarter at
+/// either end. Nothing if the gap is too small or there are no streams.
 std::optional<double> alternating_capacity(const std::vector<StreamRate>& streams, double inner,
                                            double outer);
 

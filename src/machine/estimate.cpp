@@ -32,11 +32,13 @@ constexpr std::string_view kIntel = "GenuineIntel";
 /// The first row that fits counts. Sources:
 /// AMD family 25 (Zen 3, Zen 4): calibrations of an EPYC, family 25 model 17 (bench/README.md). It
 ///   executes 512 bits as two halves.
-/// AMD family 26 (Zen 5): AMD's optimisation guide 58455: two FMAs and two loads of 512 bits a
-///   cycle, 64 bytes from L2; of L1 as much is lost as in family 25; the rest as there.
-/// AMD family 23 (Zen 2): as family 25, with half the path from L3.
-/// Intel with AVX2 only: two loads of 32 bytes from L1; L2 and L3 as published in Intel's forum for
-///   a Xeon E5-2680 v3 (54 and 32 GiB/s at 2.5 GHz); memory 10 GB/s.
+/// AMD family 26 (Zen 5): not measured; taken as twice the width of family 25 for 512-bit FMA, L1
+///   and L2, the rest as there.
+/// AMD family 23 (Zen 2): not measured; as family 25, less from L3.
+/// Intel with AVX2 only: two loads of 32 bytes from L1; L2 and L3 as a user of Intel's forum
+/// measured
+///   them on a Xeon E5-2680 v3 (54 and 32 GiB/s at 2.5 GHz, reading and writing, so a floor);
+///   memory 10 GB/s.
 /// Intel with AVX-512: a Granite Rapids (family 6 model 173): 236 GFLOP/s, 310, 177, 29 and 14 GB/s
 ///   at 3.7 GHz, 47 of 58 GB/s from L3 by two cores. AVX2 code: half the L1 rate, and from L2 one
 ///   vector a cycle.
@@ -55,10 +57,10 @@ constexpr double kClockGhz = 3.0;
 /// So many cores reading together saturate the memory of a socket: four channels of DDR4-2400 give
 /// 77 GB/s, one core reads 10.
 constexpr double kCoresOfMemory = 8.0;
-/// One-way transfer between two cores: 130 to 160 ns on a Granite Rapids; on the EPYC 48 ns within
-/// a group of cores that shares its L3, 245 ns from one group to another.
+/// One-way transfer between two cores: 130 to 160 ns on a Granite Rapids; on the EPYC about 47 or
+/// about 245 ns (bench/README.md).
 constexpr double kExchangeNs = 150.0;
-/// The calibrations in bench/README.md: 15 to 31.
+/// The calibrations in bench/README.md: 19 to 31.
 constexpr double kWakeUs = 25.0;
 
 const Design& design_of(const Machine& m) {

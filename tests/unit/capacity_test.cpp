@@ -93,6 +93,17 @@ TEST_CASE("capacity: a machine with a large gap, measured elsewhere") {
   CHECK(alternating == Approx(2048 * kKiB).epsilon(0.05));
 }
 
+TEST_CASE("capacity: a single wrong stream does not move the alternating capacity") {
+  const double size = 1000.0;
+  std::vector<StreamRate> streams;
+  for (const double bytes : {1250.0, 1500.0, 1750.0, 2000.0}) {
+    streams.push_back({bytes, mixed(size / bytes, 200.0, 30.0)});
+  }
+  CHECK(alternating_capacity(streams, 200.0, 30.0).value() == Approx(size));
+  streams[1].rate = 30.0;
+  CHECK(alternating_capacity(streams, 200.0, 30.0).value() == Approx(size));
+}
+
 TEST_CASE("capacity: what is read lies on both sides of the edge") {
   const CapacityPlan l1 = private_plan(32 << 10, 512 << 10);
   CHECK(l1.inner < 32 << 10);

@@ -311,6 +311,40 @@ TEST_CASE("control groups, version 1") {
   CHECK(cgroup_cpu_quota(root.path()) == 2.5);
 }
 
+TEST_CASE("memory that is left: the system's and the smallest of the control groups'") {
+  const FakeRoot root;
+  CHECK(available_memory(root.path()) == 0);
+  root.write("/proc/meminfo", "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 5000 kB\n");
+  CHECK(available_memory(root.path()) == 5000 << 10);
+  root.write("/proc/self/cgroup", "0::/a\n");
+  root.write("/sys/fs/cgroup/a/memory.max", "max\n");
+  CHECK(available_memory(root.path()) == 5000 << 10);
+  root.write("/sys/fs/cgroup/a/memory.max", "3000000\n");
+  CHECK(available_memory(root.path()) == 3000000);
+  root.write("/sys/fs/cgroup/a/memory.current", "1000000\n");
+  CHECK(available_memory(root.path()) == 2000000);
+  root.write("/sys/fs/cgroup/a/memory.current", "4000000\n");
+  CHECK(available_memory(root.path()) == 1);
+  root.write("/proc/self/cgroup", "7:memory:/job\n");
+  root.write("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "900\n");
+  CHECK(available_memory(root.path()) == 900);
+}
+
+TEST_CASE("one processor per core, by the lists of siblings") {
+  const FakeRoot root;
+  const auto siblings = [&](int cpu, const char* list) {
+    root.write(
+        "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list",
+        list);
+  };
+  CHECK(one_per_core(root.path(), {0, 1, 2}) == std::vector<int>{0, 1, 2});
+  for (const int cpu : {0, 2}) siblings(cpu, "0,2\n");
+  for (const int cpu : {1, 3}) siblings(cpu, "1,3\n");
+  CHECK(one_per_core(root.path(), {0, 1, 2, 3}) == std::vector<int>{0, 1});
+  CHECK(one_per_core(root.path(), {1, 2, 3}) == std::vector<int>{1, 2});
+  CHECK(one_per_core(root.path(), {3}) == std::vector<int>{3});
+}
+
 TEST_CASE("rates are refused where there is nothing to measure") {
   Machine m = machine();
   CHECK(measure_rates(m, Isa::interpreter).error().message() ==

@@ -99,7 +99,7 @@ void add_machine(CLI::App& app, Action& action) {
                 "Print JSON; rates are null where only the interpreter runs");
   auto* calibrate = sub->add_flag("--calibrate", flags->calibrate,
                                   "Measure the machine model and save it; nothing else should run");
-  sub->add_option("--seconds", flags->seconds, "Rough limit of the measuring (10)")
+  sub->add_option("--seconds", flags->seconds, "Rough limit of the measuring (12)")
       ->check(CLI::Range(0.1, 600.0))
       ->needs(calibrate);
   sub->add_option("--output", flags->output, "Save there, not where it is looked for")

@@ -87,15 +87,20 @@ void add_note(std::vector<std::string>& notes, std::string note) {
   if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(std::move(note));
 }
 
-void emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
+/// Where a kernel cannot be emitted the interpreter serves and a note says why; but if that is for
+/// lack of memory, which may pass, it is an error.
+Status emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
   const auto start = std::chrono::steady_clock::now();
   auto code = code_for(kernel.bound.plan);
   kernel.microseconds = microseconds_since(start);
   if (code) {
     kernel.code = *code;
-  } else {
-    add_note(notes, code.error().message() + "; the interpreter serves instead");
+    return {};
   }
+  if (code.error().kind() == ErrorKind::memory) return code.error();
+  kernel.too_large = code.error().kind() == ErrorKind::code_size;
+  add_note(notes, code.error().message() + "; the interpreter serves instead");
+  return {};
 }
 
 std::string layer_name(const ModelSpec& spec, int layer) {
@@ -117,11 +122,11 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
   out.hoisted_row = plans->hoisted_row;
-  emit_kernel(out.step, notes);
+  if (auto st = emit_kernel(out.step, notes); !st) return st.error();
   if (plans->hoist) {
     out.hoist = std::make_unique<Kernel>();
     out.hoist->bound = std::move(*plans->hoist);
-    emit_kernel(*out.hoist, notes);
+    if (auto st = emit_kernel(*out.hoist, notes); !st) return st.error();
   }
   out.shared_panels = layer_panels(out, schedule, c.program.group);
   out.serial_panels = layer_panels(out, schedule, 1);
@@ -143,11 +148,7 @@ Result<LayerCode> compile_fitting(Compilation& c, int layer) {
   for (;;) {
     std::vector<std::string> notes;
     auto code = compile_layer(c, layer, notes);
-    const bool too_large = std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
-      return note.find(jit::kTooLarge) != std::string::npos;
-    });
-    const bool done = !code || !too_large;
-    if (done || !lower_tiles(schedule)) {
+    if (!code || !code->too_large() || !lower_tiles(schedule)) {
       for (std::string& note : notes) add_note(c.notes, std::move(note));
       return code;
     }

@@ -23,6 +23,7 @@ struct Kernel {
   lower::BoundPlan bound;
   std::shared_ptr<const jit::CodeBlob> code;
   double microseconds = 0.0;  ///< to emit it, or to find it in the cache
+  bool too_large = false;     ///< there is no code because it would exceed what is allowed
 
   void operator()(const jit::KernelArgs& args) const noexcept {
     if (code) {
@@ -64,6 +65,7 @@ struct LayerCode {
   LayerPanels serial_panels;  ///< for one participant
 
   const LayerPanels& panels(bool serial) const { return serial ? serial_panels : shared_panels; }
+  bool too_large() const { return step.too_large || (hoist && hoist->too_large); }
 };
 
 /// Everything compile_program derives; immutable afterwards.

@@ -253,7 +253,7 @@ std::string to_json(const Calibration& calibration) {
 }
 
 Result<Calibration> calibration_from_json(std::string_view text) {
-  const Result<nlohmann::json> json = parse_json(text, kMaxDepth, kMaxBytes);
+  const Result<JsonTree> json = parse_json(text, kMaxDepth, kMaxBytes);
   if (!json.ok()) return json.error();
   Calibration out;
   std::uint32_t format = 0;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -14,18 +15,18 @@ namespace deepcpu {
 /// what nobody wrote is found out.
 inline std::atomic<bool> poison_new_memory{false};
 
-/// Zeroed bytes at a multiple of 4096. Empty if `bytes` is 0 or there is no memory.
+/// Zeroed bytes at a multiple of 4096; none if `bytes` is 0. Throws std::bad_alloc.
 class AlignedBytes {
  public:
   AlignedBytes() = default;
   explicit AlignedBytes(std::size_t bytes) {
     if (bytes == 0) return;
+    if (bytes > SIZE_MAX - kAlignment) throw std::bad_alloc();
     const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));
-    if (data_) {
-      std::memset(data_.get(), poison_new_memory.load() ? 0xFF : 0, rounded);
-      size_ = bytes;
-    }
+    if (!data_) throw std::bad_alloc();
+    std::memset(data_.get(), poison_new_memory.load() ? 0xFF : 0, rounded);
+    size_ = bytes;
   }
   std::byte* data() const noexcept { return data_.get(); }
   std::size_t size() const noexcept { return size_; }

@@ -36,11 +36,10 @@ struct RunInput {
 
 class Runner {
  public:
+  /// Throws std::bad_alloc.
   Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps);
   ~Runner();
 
-  /// Whether all memory could be had.
-  bool ready() const noexcept { return ready_; }
   /// Whether the helpers that the schedule asks for could not be started: one thread serves then.
   bool short_of_threads() const noexcept { return short_of_threads_; }
   void run(const RunInput& in) noexcept;
@@ -89,11 +88,11 @@ class Runner {
     std::uint64_t number = 0;  ///< counts on from run to run
   };
 
-  bool allocate();
-  bool make_part(Part& part, std::size_t index);
-  bool make_buffers(Part& part);
+  void allocate();
+  void make_part(Part& part, std::size_t index);
+  void make_buffers(Part& part);
   void make_seat(Part& part, int seat);
-  bool make_handover();
+  void make_handover();
   View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
   View view_of(const Part& part, lower::BufferRole role, const RunInput& in, Block block) const;
   static void work(void* self, int participant) noexcept;
@@ -120,7 +119,6 @@ class Runner {
   const Program* program_;  ///< the model's own, or the one-thread form of it
   Layout layout_;
   std::int64_t max_steps_;
-  bool ready_ = false;
   bool short_of_threads_ = false;
   std::int64_t batch_;
   std::unique_ptr<ThreadTeam> team_;

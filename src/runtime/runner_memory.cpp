@@ -2,6 +2,7 @@
 /// The parts of Runner that make, fill and read its memory.
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "src/runtime/runner.hpp"
 
@@ -45,22 +46,19 @@ Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::i
       program_ = &model_->compiled.serial_program;
     }
   }
-  ready_ = allocate();
+  allocate();
 }
 
 Runner::~Runner() = default;
 
-bool Runner::allocate() {
+void Runner::allocate() {
   parts_.resize(program_->steps.size());
-  if (!make_handover()) return false;
-  for (std::size_t i = 0; i < parts_.size(); ++i) {
-    if (!make_part(parts_[i], i)) return false;
-  }
+  make_handover();
+  for (std::size_t i = 0; i < parts_.size(); ++i) make_part(parts_[i], i);
   reset();
-  return true;
 }
 
-bool Runner::make_handover() {
+void Runner::make_handover() {
   const ModelSpec& spec = model_->compiled.spec;
   for (int layer = 0; layer + 1 < spec.layers(); ++layer) {
     const std::int64_t width = spec.width(Dim::input, layer + 1);
@@ -69,44 +67,38 @@ bool Runner::make_handover() {
                                    : program_->block * program_->handover_slots;
     handover_row_.push_back(row_stride(width));
     constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;
-    if (steps > kMostBytes / (batch_ * handover_row_.back())) return false;
+    if (steps > kMostBytes / (batch_ * handover_row_.back())) throw std::bad_alloc();
     handover_.emplace_back(at(steps * batch_ * handover_row_.back()));
-    if (handover_.back().size() == 0) return false;
   }
-  return true;
 }
 
-bool Runner::make_part(Part& part, std::size_t index) {
+void Runner::make_part(Part& part, std::size_t index) {
   part.step = &program_->steps[index];
   part.code = &model_->compiled.layers[at(part.step->layer)];
   part.weights =
       reinterpret_cast<const unsigned char*>(model_->packed.data()) + model_->weights_at[index];
-  if (!make_buffers(part)) return false;
+  make_buffers(part);
   for (int i = 0; i < program_->group; ++i) {
     part.published.push_back(std::make_unique<Counter>());
     part.published_at.push_back(&part.published.back()->value);
     part.blocks.push_back(std::make_unique<Counter>());
   }
   for (int i = 0; i < program_->group; ++i) make_seat(part, i);
-  return true;
 }
 
-bool Runner::make_buffers(Part& part) {
+void Runner::make_buffers(Part& part) {
   const auto& buffers = part.code->step.bound.plan.buffers;
   part.owned.resize(buffers.size());
   std::size_t spare = spare_.size();
   for (std::size_t b = 0; b < buffers.size(); ++b) {
     if (buffers[b].space == Space::slots) {
       part.owned[b] = AlignedBytes(buffers[b].slot_stride * buffers[b].slots);
-      if (part.owned[b].size() == 0) return false;
       spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
     } else if (buffers[b].space == Space::block) {
       part.hoisted = AlignedBytes(at(program_->block) * buffers[b].step_stride);
-      if (part.hoisted.size() == 0) return false;
     }
   }
   if (spare > spare_.size()) spare_ = AlignedBytes(spare);
-  return spare_.size() >= spare;
 }
 
 void Runner::make_seat(Part& part, int index) {

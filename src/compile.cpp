@@ -14,6 +14,7 @@
 #include "src/dag/matmul_dag.hpp"
 #include "src/dag/phases.hpp"
 #include "src/machine/machine.hpp"
+#include "src/machine/system.hpp"
 #include "src/runtime/kernel_cache.hpp"
 #include "src/schedule/check.hpp"
 #include "src/tune/default_schedule.hpp"
@@ -181,19 +182,20 @@ Status check_legal(const ModelSpec& spec, const Schedule& s, const CompileOption
 }
 
 Isa pick_isa(const CompileOptions& options, std::vector<std::string>& notes) {
+  (void)machine();  // if there is no memory to find it out, this says so; host_isa() cannot
   const Isa host = host_isa();
   const Isa isa = options.isa && *options.isa < host ? *options.isa : host;
-  if (std::string note = isa_note(); !note.empty()) add_note(notes, std::move(note));
-  if (host == Isa::interpreter && options.isa.value_or(Isa::avx2) != Isa::interpreter) {
+  if (std::string note = isa_note(); !note.empty()) {
+    add_note(notes, std::move(note));
+  } else if (host == Isa::interpreter && options.isa.value_or(Isa::avx2) != Isa::interpreter) {
     add_note(notes, "isa=interpreter: no code is emitted; the interpreter serves");
   }
   return isa;
 }
 
 /// The caller's cap, as far as the process may use that many processors.
-int usable_threads(int cap, std::vector<std::string>& notes) {
+int usable_threads(int cap, int cpus, std::vector<std::string>& notes) {
   const Machine& m = machine();
-  const int cpus = std::max(1, static_cast<int>(m.cpus.size()));
   const int quota = m.cpu_quota > 0 ? std::max(1, static_cast<int>(m.cpu_quota)) : cpus;
   if (m.cpu_quota > 0 && m.cpu_quota < 1.0) {
     add_note(notes, fmt::format("threads: the control group grants {:.2f} processors; one thread "
@@ -246,20 +248,21 @@ void report(const Compilation& c) {
 Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
                                     const DumpHook& dump) {
   const auto start = std::chrono::steady_clock::now();
-  if (auto st = spec.validate(); !st) return st.error();
   if (options.threads < 1) {
     return Error(fmt::format("threads={}: must be at least 1", options.threads));
   }
   Compilation c;
   c.spec = spec;
+  c.processors = static_cast<int>(affinity().size());
   if (dump) dump("cell", spec.cell.to_text());
   if (dump) dump("dag", MatmulDag::build(spec.cell).to_text(spec));
   if (dump) dump("phases", phases_text(MatmulDag::build(spec.cell), spec));
   const Isa isa = pick_isa(options, c.notes);
-  c.schedule = options.schedule
-                   ? *options.schedule
-                   : default_schedule(spec, isa, usable_threads(options.threads, c.notes),
-                                      machine().l2.bytes);
+  c.schedule =
+      options.schedule
+          ? *options.schedule
+          : default_schedule(spec, isa, usable_threads(options.threads, c.processors, c.notes),
+                             machine().l2.bytes);
   if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);

@@ -76,6 +76,7 @@ struct Compilation {
   std::vector<LayerCode> layers;
   Program program;
   Program serial_program;  ///< the same on one participant, for when threads cannot be had
+  int processors = 1;      ///< that the process could use
   std::vector<std::string> notes;
   double microseconds = 0.0;
 };
@@ -84,7 +85,7 @@ struct Compilation {
 /// An empty hook costs nothing: no text is made.
 using DumpHook = std::function<void(std::string_view stage, const std::string& text)>;
 
-/// Schedule, lower, emit. Weights play no part.
+/// Schedule, lower, emit. Weights play no part. `spec` is valid (ModelSpec::validate).
 Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
                                     const DumpHook& dump = {});
 

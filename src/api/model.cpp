@@ -31,8 +31,10 @@ std::uint64_t place_weights(CompiledModel& model) {
   return bytes;
 }
 
-void pack_weights(CompiledModel& model, const Weights& weights) {
-  model.packed = AlignedBytes(place_weights(model));
+Status pack_weights(CompiledModel& model, const Weights& weights) {
+  const std::uint64_t bytes = place_weights(model);
+  if (auto st = check_available("weights: packed they take", bytes); !st) return st;
+  model.packed = AlignedBytes(bytes);
   const auto& steps = model.compiled.program.steps;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const LayerCode& layer = model.compiled.layers[static_cast<std::size_t>(steps[i].layer)];
@@ -40,6 +42,7 @@ void pack_weights(CompiledModel& model, const Weights& weights) {
                 tensor_name("", steps[i].layer, steps[i].direction),
                 model.packed.data() + model.weights_at[i]);
   }
+  return {};
 }
 
 }  // namespace
@@ -53,7 +56,7 @@ Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
     if (!compiled) return compiled.error();
     auto impl = std::make_shared<Impl>();
     impl->compiled = std::move(*compiled);
-    pack_weights(*impl, weights);
+    if (auto st = pack_weights(*impl, weights); !st) return st.error();
     return Model(std::move(impl));
   });
 }
@@ -99,6 +102,17 @@ class InUse {
 };
 }  // namespace
 
+namespace {
+/// That the states and the scratch of a session can be had.
+Status check_memory(const CompiledModel& model, std::int64_t max_steps) {
+  const Compilation& c = model.compiled;
+  const std::string what =
+      fmt::format("session: with batch={}, blocks of {} steps and max_steps={} it takes",
+                  c.spec.batch, c.program.block, max_steps);
+  return check_available(what, session_bytes(c, max_steps));
+}
+}  // namespace
+
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
@@ -110,6 +124,7 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
     if (max_steps < 0 || max_steps > kMostSteps) {
       return Error(fmt::format("max_steps={}: must be between 0 and {}", max_steps, kMostSteps));
     }
+    if (auto st = check_memory(*impl_, max_steps); !st) return st.error();
     auto session = std::make_unique<Session::Impl>();
     session->runner = std::make_unique<Runner>(impl_, layout, max_steps);
     session->carries_state = impl_->compiled.spec.direction == Direction::forward;
@@ -172,9 +187,6 @@ Status check_run(const Runner& runner, std::span<const float> x, std::span<float
   return check_lengths(in.lengths, spec.batch, in.steps);
 }
 
-constexpr const char* kNoThreads =
-    "threads: the helpers could not be started; one thread serves instead";
-
 /// An aid: whether the line could be made and written does not matter.
 void report_run(const Runner& runner, std::int64_t steps) {
   const Compilation& c = runner.model().compiled;
@@ -220,8 +232,9 @@ Status Session::run(std::span<const float> x, std::span<float> y,
 }
 
 std::vector<std::string> Session::notes() const {
-  if (impl_->runner->short_of_threads()) return {kNoThreads};
-  return {};
+  const std::string_view why = impl_->runner->why_serial();
+  if (why.empty()) return {};
+  return {fmt::format("threads: {}; one thread serves instead", why)};
 }
 
 void Session::reset() noexcept {

@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -74,7 +76,7 @@ double quota_over_period(std::string_view quota, std::string_view period) {
 }
 
 /// Version 2: `cpu.max` holds "<quota or max> <period>".
-double limit_v2(const std::string& folder) {
+double quota_v2(const std::string& folder) {
   std::istringstream line(first_line(folder + "/cpu.max").value_or(""));
   std::string quota;
   std::string period;
@@ -83,7 +85,7 @@ double limit_v2(const std::string& folder) {
 }
 
 /// Version 1: one file each.
-double limit_v1(const std::string& folder) {
+double quota_v1(const std::string& folder) {
   return quota_over_period(first_line(folder + "/cpu.cfs_quota_us").value_or(""),
                            first_line(folder + "/cpu.cfs_period_us").value_or(""));
 }
@@ -100,13 +102,79 @@ double along_path(const std::string& mount, std::string path, double (*limit)(co
   }
 }
 
-bool has_cpu_controller(const std::string& controllers) {
+bool has_controller(const std::string& controllers, std::string_view wanted) {
   std::istringstream list(controllers);
   std::string name;
   while (std::getline(list, name, ',')) {
-    if (name == "cpu") return true;
+    if (name == wanted) return true;
   }
   return false;
+}
+
+/// A limit of the control groups of this process: the smallest along the way from its group to the
+/// root, version 1 or 2. `v1` and `v2` read a folder's; 0 = no limit.
+struct GroupLimit {
+  std::string_view controller;
+  double (*v1)(const std::string& folder);
+  double (*v2)(const std::string& folder);
+};
+
+double least_limit(const std::string& root, const GroupLimit& limit) {
+  std::ifstream groups(root + "/proc/self/cgroup");
+  const std::string base = root + "/sys/fs/cgroup";
+  double least = 0.0;
+  const auto look = [&](const std::string& mount, const std::string& path, auto read) {
+    least = smaller_limit(least, along_path(mount, path, read));
+  };
+  std::string line;  // "<hierarchy>:<controllers>:<path>"
+  while (std::getline(groups, line)) {
+    const std::size_t first = line.find(':');
+    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const std::string path = line.substr(second + 1);
+    if (controllers.empty()) {
+      look(base, path, limit.v2);
+      look(base + "/unified", path, limit.v2);
+    } else if (has_controller(controllers, limit.controller)) {
+      look(fmt::format("{}/{}", base, limit.controller), path, limit.v1);
+      look(fmt::format("{}/{}", base, controllers), path, limit.v1);
+    }
+  }
+  return least;
+}
+
+/// The number after `key` in a file of lines `key number`, or `key: number kB`; 0 if there is none.
+double value_of(const std::string& path, std::string_view key) {
+  std::ifstream file(path);
+  std::string word;
+  double value = 0.0;
+  while (file >> word) {
+    if (word == key && file >> value) return value;
+    file.clear();
+    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return 0.0;
+}
+
+/// What a memory limit leaves: at least 1, since 0 means that there is no limit.
+double room(const std::string& limit, const std::string& used, double file_pages) {
+  const auto most = number<std::uint64_t>(first_line(limit).value_or(""));
+  const auto taken = number<std::uint64_t>(first_line(used).value_or(""));
+  if (!most || !taken) return 0.0;  // "max" is no limit
+  return std::max(1.0, static_cast<double>(*most) - static_cast<double>(*taken) + file_pages);
+}
+
+double memory_v2(const std::string& folder) {
+  const std::string stat = folder + "/memory.stat";
+  return room(folder + "/memory.max", folder + "/memory.current",
+              value_of(stat, "inactive_file") + value_of(stat, "active_file"));
+}
+
+double memory_v1(const std::string& folder) {
+  const std::string stat = folder + "/memory.stat";
+  return room(folder + "/memory.limit_in_bytes", folder + "/memory.usage_in_bytes",
+              value_of(stat, "total_inactive_file") + value_of(stat, "total_active_file"));
 }
 
 }  // namespace
@@ -153,26 +221,13 @@ std::vector<int> affinity() {
 }
 
 double cgroup_cpu_quota(const std::string& root) {
-  std::ifstream groups(root + "/proc/self/cgroup");
-  const std::string base = root + "/sys/fs/cgroup";
-  double least = 0.0;
-  std::string line;  // "<hierarchy>:<controllers>:<path>"
-  while (std::getline(groups, line)) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const std::string path = line.substr(second + 1);
-    if (controllers.empty()) {
-      least = smaller_limit(least, along_path(base, path, limit_v2));
-      least = smaller_limit(least, along_path(base + "/unified", path, limit_v2));
-    } else if (has_cpu_controller(controllers)) {
-      least = smaller_limit(least, along_path(base + "/cpu", path, limit_v1));
-      least =
-          smaller_limit(least, along_path(fmt::format("{}/{}", base, controllers), path, limit_v1));
-    }
-  }
-  return least;
+  return least_limit(root, {"cpu", quota_v1, quota_v2});
+}
+
+std::uint64_t available_memory(const std::string& root) {
+  const double system = value_of(root + "/proc/meminfo", "MemAvailable:") * 1024.0;
+  const double least = smaller_limit(system, least_limit(root, {"memory", memory_v1, memory_v2}));
+  return least > 0.0 && least < 0x1p63 ? static_cast<std::uint64_t>(least) : UINT64_MAX;
 }
 
 }  // namespace deepcpu

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,5 +26,11 @@ std::vector<int> affinity();
 /// Processors' worth of time granted by the control groups of this process, version 1 or 2: the
 /// smallest along the way from its group to the root; 0 = no limit.
 double cgroup_cpu_quota(const std::string& root);
+
+/// Bytes that this process may still get without swapping or being ended: what the system has
+/// available, or what the memory limits of the process's control groups leave, if that is less.
+/// Pages of files count as available, since the system gives them up. UINT64_MAX if neither is
+/// known.
+std::uint64_t available_memory(const std::string& root);
 
 }  // namespace deepcpu

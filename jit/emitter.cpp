@@ -24,7 +24,7 @@ Result<CodeBlob> emit_for(const KernelPlan& plan) {
   // As aligned as the pages that the code is copied to: align() looks at addresses.
   const auto free = [](void* p) { std::free(p); };
   const std::unique_ptr<void, decltype(free)> buffer(std::aligned_alloc(4096, kBufferBytes), free);
-  if (!buffer) return Error(fmt::format("kernel {}: no memory to emit code", plan.name));
+  if (!buffer) return Error::memory("emit code");
   Xbyak::CodeGenerator code(kBufferBytes, buffer.get());
   EmitContext<Vmm> ctx(code, plan);
   TimestepEmitter<Vmm>(ctx).emit();
@@ -32,8 +32,9 @@ Result<CodeBlob> emit_for(const KernelPlan& plan) {
   ctx.pool.place(code);
   if (code.hasUndefinedLabel()) return Error("emission: a label was left undefined");
   if (code.getSize() > kMaxCodeBytes) {
-    return Error(fmt::format("kernel {}: {} {} {} are allowed", plan.name, code.getSize(),
-                             kTooLarge, kMaxCodeBytes));
+    return Error(fmt::format("kernel {}: {} bytes of code, at most {} are allowed", plan.name,
+                             code.getSize(), kMaxCodeBytes),
+                 ErrorKind::code_size);
   }
   auto memory = CodeMemory::make(std::as_bytes(std::span(code.getCode(), code.getSize())));
   if (!memory) return memory.error();
@@ -58,9 +59,11 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
     if (!blob) return blob.error();
     return publish(std::move(*blob));
   } catch (const Xbyak::Error& e) {
-    return Error(fmt::format("kernel {}: emission failed: {}", plan.name, e.what()));
+    const bool too_large = static_cast<int>(e) == Xbyak::ERR_CODE_IS_TOO_BIG;
+    return Error(fmt::format("kernel {}: emission failed: {}", plan.name, e.what()),
+                 too_large ? ErrorKind::code_size : ErrorKind::other);
   } catch (const std::bad_alloc&) {
-    return Error(fmt::format("kernel {}: no memory to emit code", plan.name));
+    return Error::memory("emit code");
   }
 }
 

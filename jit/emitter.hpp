@@ -11,14 +11,11 @@
 namespace deepcpu::jit {
 
 /// Emits AVX2+FMA or AVX-512 code for plan.isa and publishes it. The same plan gives the same
-/// bytes. Errors: plan.isa is the interpreter; the code would exceed kMaxCodeBytes; no executable
-/// memory. Thread-safe.
+/// bytes. Errors: plan.isa is the interpreter; the code would exceed kMaxCodeBytes (kind
+/// code_size); no executable memory; no memory at all (kind memory). Thread-safe.
 Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan);
 
 /// A kernel has to share the instruction cache with nothing else to be fast.
 inline constexpr std::size_t kMaxCodeBytes = 32 * 1024;
-
-/// Part of the sentence of the error for larger code.
-inline constexpr const char* kTooLarge = "bytes of code, at most";
 
 }  // namespace deepcpu::jit

@@ -28,7 +28,7 @@ struct Operands {
   std::uint32_t lanes;
 };
 
-void accumulate_portable(const Operands& o, Chains& c) {
+[[gnu::always_inline]] inline void add_products(const Operands& o, Chains& c) {
   for (std::uint32_t k = 0; k < o.k; ++k) {
     auto& sum = c.sum[k % o.chains];
     const float* w = o.w + std::size_t{k} * o.w_stride;
@@ -36,14 +36,10 @@ void accumulate_portable(const Operands& o, Chains& c) {
   }
 }
 
+void accumulate_portable(const Operands& o, Chains& c) { add_products(o, c); }
+
 /// The same with FMA instructions, where std::fma would be a call of the C library.
-[[gnu::target("fma")]] void accumulate_fma(const Operands& o, Chains& c) {
-  for (std::uint32_t k = 0; k < o.k; ++k) {
-    auto& sum = c.sum[k % o.chains];
-    const float* w = o.w + std::size_t{k} * o.w_stride;
-    for (std::uint32_t l = 0; l < o.lanes; ++l) sum[l] = std::fma(o.a[k], w[l], sum[l]);
-  }
-}
+[[gnu::target("fma")]] void accumulate_fma(const Operands& o, Chains& c) { add_products(o, c); }
 
 void accumulate(const Operands& o, Chains& c) {
   static const bool has_fma = __builtin_cpu_supports("fma") != 0;

@@ -15,6 +15,7 @@
 #include "src/dag/phases.hpp"
 #include "src/machine/machine.hpp"
 #include "src/machine/machine_model.hpp"
+#include "src/machine/system.hpp"
 #include "src/runtime/kernel_cache.hpp"
 #include "src/schedule/check.hpp"
 #include "src/tune/estimate.hpp"
@@ -89,15 +90,20 @@ void add_note(std::vector<std::string>& notes, std::string note) {
   if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(std::move(note));
 }
 
-void emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
+/// Where a kernel cannot be emitted the interpreter serves and a note says why; but if that is for
+/// lack of memory, which may pass, it is an error.
+Status emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
   const auto start = std::chrono::steady_clock::now();
   auto code = code_for(kernel.bound.plan);
   kernel.microseconds = microseconds_since(start);
   if (code) {
     kernel.code = *code;
-  } else {
-    add_note(notes, code.error().message() + "; the interpreter serves instead");
+    return {};
   }
+  if (code.error().kind() == ErrorKind::memory) return code.error();
+  kernel.too_large = code.error().kind() == ErrorKind::code_size;
+  add_note(notes, code.error().message() + "; the interpreter serves instead");
+  return {};
 }
 
 std::string layer_name(const ModelSpec& spec, int layer) {
@@ -121,11 +127,11 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
   out.hoisted_row = plans->hoisted_row;
-  emit_kernel(out.step, notes);
+  if (auto st = emit_kernel(out.step, notes); !st) return st.error();
   if (plans->hoist) {
     out.hoist = std::make_unique<Kernel>();
     out.hoist->bound = std::move(*plans->hoist);
-    emit_kernel(*out.hoist, notes);
+    if (auto st = emit_kernel(*out.hoist, notes); !st) return st.error();
   }
   out.shared_panels = layer_panels(out, schedule, c.program.group);
   out.serial_panels = layer_panels(out, schedule, 1);
@@ -147,11 +153,7 @@ Result<LayerCode> compile_fitting(Compilation& c, int layer) {
   for (;;) {
     std::vector<std::string> notes;
     auto code = compile_layer(c, layer, notes);
-    const bool too_large = std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
-      return note.find(jit::kTooLarge) != std::string::npos;
-    });
-    const bool done = !code || !too_large;
-    if (done || !lower_tiles(schedule)) {
+    if (!code || !code->too_large() || !lower_tiles(schedule)) {
       for (std::string& note : notes) add_note(c.notes, std::move(note));
       return code;
     }
@@ -184,19 +186,20 @@ Status check_legal(const ModelSpec& spec, const Schedule& s, const CompileOption
 }
 
 Isa pick_isa(const CompileOptions& options, std::vector<std::string>& notes) {
+  (void)machine();  // if there is no memory to find it out, this says so; host_isa() cannot
   const Isa host = host_isa();
   const Isa isa = options.isa && *options.isa < host ? *options.isa : host;
-  if (std::string note = isa_note(); !note.empty()) add_note(notes, std::move(note));
-  if (host == Isa::interpreter && options.isa.value_or(Isa::avx2) != Isa::interpreter) {
+  if (std::string note = isa_note(); !note.empty()) {
+    add_note(notes, std::move(note));
+  } else if (host == Isa::interpreter && options.isa.value_or(Isa::avx2) != Isa::interpreter) {
     add_note(notes, "isa=interpreter: no code is emitted; the interpreter serves");
   }
   return isa;
 }
 
 /// The caller's cap, as far as the process may use that many processors.
-int usable_threads(int cap, std::vector<std::string>& notes) {
+int usable_threads(int cap, int cpus, std::vector<std::string>& notes) {
   const Machine& m = machine();
-  const int cpus = std::max(1, static_cast<int>(m.cpus.size()));
   const int quota = m.cpu_quota > 0 ? std::max(1, static_cast<int>(m.cpu_quota)) : cpus;
   if (m.cpu_quota > 0 && m.cpu_quota < 1.0) {
     add_note(notes, fmt::format("threads: the control group grants {:.2f} processors; one thread "
@@ -249,12 +252,12 @@ void report(const Compilation& c) {
 Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
                                     const DumpHook& dump) {
   const auto start = std::chrono::steady_clock::now();
-  if (auto st = spec.validate(); !st) return st.error();
   if (options.threads < 1) {
     return Error(fmt::format("threads={}: must be at least 1", options.threads));
   }
   Compilation c;
   c.spec = spec;
+  c.processors = static_cast<int>(affinity().size());
   if (dump) dump("cell", spec.cell.to_text());
   if (dump) dump("dag", MatmulDag::build(spec.cell).to_text(spec));
   if (dump) dump("phases", phases_text(MatmulDag::build(spec.cell), spec));
@@ -262,8 +265,8 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   if (options.schedule) {
     c.schedule = *options.schedule;
   } else {
-    auto estimated =
-        estimate_schedule(spec, isa, usable_threads(options.threads, c.notes), machine_model());
+    const int threads = usable_threads(options.threads, c.processors, c.notes);
+    auto estimated = estimate_schedule(spec, isa, threads, machine_model());
     if (!estimated) return estimated.error();
     c.schedule = std::move(*estimated);
   }

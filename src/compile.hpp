@@ -23,6 +23,7 @@ struct Kernel {
   lower::BoundPlan bound;
   std::shared_ptr<const jit::CodeBlob> code;
   double microseconds = 0.0;  ///< to emit it, or to find it in the cache
+  bool too_large = false;     ///< there is no code because it would exceed what is allowed
 
   void operator()(const jit::KernelArgs& args) const noexcept {
     if (code) {
@@ -64,6 +65,7 @@ struct LayerCode {
   LayerPanels serial_panels;  ///< for one participant
 
   const LayerPanels& panels(bool serial) const { return serial ? serial_panels : shared_panels; }
+  bool too_large() const { return step.too_large || (hoist && hoist->too_large); }
 };
 
 /// Everything compile_program derives; immutable afterwards.
@@ -74,6 +76,7 @@ struct Compilation {
   std::vector<LayerCode> layers;
   Program program;
   Program serial_program;  ///< the same on one participant, for when threads cannot be had
+  int processors = 1;      ///< that the process could use
   std::vector<std::string> notes;
   double microseconds = 0.0;
 };
@@ -82,7 +85,7 @@ struct Compilation {
 /// An empty hook costs nothing: no text is made.
 using DumpHook = std::function<void(std::string_view stage, const std::string& text)>;
 
-/// Schedule, lower, emit. Weights play no part.
+/// Schedule, lower, emit. Weights play no part. `spec` is valid (ModelSpec::validate).
 Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
                                     const DumpHook& dump = {});
 

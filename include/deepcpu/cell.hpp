@@ -160,7 +160,8 @@ struct TensorBlock {
   int blocks = 1;
 };
 
-/// Builds a Cell. Calls never fail one by one: the first mistake is kept and build() returns it.
+/// Builds a Cell. Calls never fail one by one: the first mistake is kept and build() returns it,
+/// also that memory ran out.
 /// Not thread-safe. A Value must not outlive its builder.
 ///
 /// Widths: the arguments of an element-wise operation have the same Dim, or one of them is
@@ -230,11 +231,16 @@ class CellBuilder {
   struct Draft;
 
  private:
+  template <class Call>
+  void attempt(const Call& call);
+  template <class Call>
+  Value attempt_value(const Call& call);
   Value push(Node node);
   Value unary(Op op, Value a, float p = 0.0F, float q = 0.0F);
   Value binary(Op op, Value a, Value b);
   int add_parameter(Parameter parameter);
   bool owns(Op op, Value value);
+  static Result<Cell> finish(Draft& draft);
 
   std::unique_ptr<Draft> draft_;
 };

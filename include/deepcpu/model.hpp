@@ -105,6 +105,9 @@ class Weights {
   const std::map<std::string, std::string>& skipped() const noexcept { return skipped_; }
 
  private:
+  Status add_view(std::string name, std::vector<std::int64_t> shape, std::span<const float> data);
+  Status add_reordered(std::string name, std::string_view gates, std::vector<std::int64_t> shape,
+                       std::span<const float> data, bool transposed);
   Status add_owned(std::string name, std::vector<std::int64_t> shape, std::vector<float> data);
 
   std::map<std::string, Tensor> tensors_;

@@ -6,11 +6,10 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <exception>
-#include <new>
 #include <string_view>
 
 #include "src/compile.hpp"
+#include "src/guard_memory.hpp"
 #include "src/model/weights.hpp"
 #include "src/runtime/runner.hpp"
 
@@ -19,19 +18,19 @@ namespace deepcpu {
 struct Model::Impl : CompiledModel {};
 
 Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
-                             const CompileOptions& options) try {
-  if (auto st = spec.validate(); !st) return st.error();
-  if (auto st = check_weights(spec, weights); !st) return st.error();
-  auto compiled = compile_program(spec, options);
-  if (!compiled) return compiled.error();
-  auto impl = std::make_shared<Impl>();
-  impl->compiled = std::move(*compiled);
-  auto packed = pack_weights(impl->compiled, weights);
-  if (!packed) return packed.error();
-  impl->packed = std::move(*packed);
-  return Model(std::move(impl));
-} catch (const std::bad_alloc&) {
-  return Error("model: memory to compile it could not be had");
+                             const CompileOptions& options) {
+  return guard_memory("compile the model", [&]() -> Result<Model> {
+    if (auto st = spec.validate(); !st) return st.error();
+    if (auto st = check_weights(spec, weights); !st) return st.error();
+    auto compiled = compile_program(spec, options);
+    if (!compiled) return compiled.error();
+    auto impl = std::make_shared<Impl>();
+    impl->compiled = std::move(*compiled);
+    auto packed = pack_weights(impl->compiled, weights);
+    if (!packed) return packed.error();
+    impl->packed = std::move(*packed);
+    return Model(std::move(impl));
+  });
 }
 
 const ModelSpec& Model::spec() const noexcept { return impl_->compiled.spec; }
@@ -75,27 +74,36 @@ class InUse {
 };
 }  // namespace
 
+namespace {
+/// That the states and the scratch of a session can be had.
+Status check_memory(const CompiledModel& model, std::int64_t max_steps) {
+  const Compilation& c = model.compiled;
+  const std::string what =
+      fmt::format("session: with batch={}, blocks of {} steps and max_steps={} it takes",
+                  c.spec.batch, c.program.block, max_steps);
+  return check_available(what, session_bytes(c, max_steps));
+}
+}  // namespace
+
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-Result<Session> Model::session(Layout layout, std::int64_t max_steps) const try {
-  const ModelSpec& spec = impl_->compiled.spec;
-  constexpr std::int64_t kMostSteps = 2147483647;
-  if (max_steps < 0 || max_steps > kMostSteps) {
-    return Error(fmt::format("max_steps={}: must be between 0 and {}", max_steps, kMostSteps));
-  }
-  auto runner = std::make_unique<Runner>(impl_, layout, max_steps);
-  if (!runner->ready()) return Error("session: memory for states and scratch could not be had");
-  const char* verbose = std::getenv("DEEPCPU_VERBOSE");
-  auto session = std::make_unique<Session::Impl>();
-  session->runner = std::move(runner);
-  session->carries_state = spec.direction == Direction::forward;
-  session->verbose = verbose != nullptr && std::string_view(verbose) == "1";
-  return Session(std::move(session));
-} catch (const std::bad_alloc&) {
-  return Error("session: memory for states and scratch could not be had");
+Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
+  return guard_memory("make a session", [&]() -> Result<Session> {
+    constexpr std::int64_t kMostSteps = 2147483647;
+    if (max_steps < 0 || max_steps > kMostSteps) {
+      return Error(fmt::format("max_steps={}: must be between 0 and {}", max_steps, kMostSteps));
+    }
+    if (auto st = check_memory(*impl_, max_steps); !st) return st.error();
+    auto session = std::make_unique<Session::Impl>();
+    session->runner = std::make_unique<Runner>(impl_, layout, max_steps);
+    session->carries_state = impl_->compiled.spec.direction == Direction::forward;
+    const char* verbose = std::getenv("DEEPCPU_VERBOSE");
+    session->verbose = verbose != nullptr && std::string_view(verbose) == "1";
+    return Session(std::move(session));
+  });
 }
 
 namespace {
@@ -151,14 +159,15 @@ Status check_run(const Runner& runner, std::span<const float> x, std::span<float
   return check_lengths(in.lengths, spec.batch, in.steps);
 }
 
-constexpr const char* kNoThreads =
-    "threads: the helpers could not be started; one thread serves instead";
-
+/// An aid: whether the line could be made and written does not matter.
 void report_run(const Runner& runner, std::int64_t steps) {
   const Compilation& c = runner.model().compiled;
-  const std::string line = fmt::format("deepcpu,run,{},{},{},{}\n", c.spec.str(),
-                                       to_string(c.schedule.isa), c.schedule.threads, steps);
-  std::fputs(line.c_str(), stderr);  // an aid: whether it could be written does not matter
+  (void)guard_memory("report the run", [&]() -> Status {
+    const std::string line = fmt::format("deepcpu,run,{},{},{},{}\n", c.spec.str(),
+                                         to_string(c.schedule.isa), c.schedule.threads, steps);
+    std::fputs(line.c_str(), stderr);
+    return {};
+  });
 }
 
 }  // namespace
@@ -189,17 +198,15 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
 Status Session::run(std::span<const float> x, std::span<float> y,
                     std::span<const std::span<const float>> extra,
                     std::span<const std::int64_t> lengths) noexcept {
-  try {
-    return checked_run(*impl_, x, y, extra, lengths);
-  } catch (const std::exception&) {
-    // Only sentences of errors allocate here; an empty one does not.
-    return Error(std::string());
-  }
+  // Only sentences of errors need memory here.
+  return guard_memory("say what is wrong with the run",
+                      [&] { return checked_run(*impl_, x, y, extra, lengths); });
 }
 
 std::vector<std::string> Session::notes() const {
-  if (impl_->runner->short_of_threads()) return {kNoThreads};
-  return {};
+  const std::string_view why = impl_->runner->why_serial();
+  if (why.empty()) return {};
+  return {fmt::format("threads: {}; one thread serves instead", why)};
 }
 
 void Session::reset() noexcept {
@@ -241,19 +248,21 @@ Status for_state(const Runner& runner, std::string_view name, std::size_t size, 
 
 Status Session::set_state(std::string_view name, std::span<const float> values) {
   Runner& runner = *impl_->runner;
-  return for_state(runner, name, values.size(), [&](std::size_t step, int state, std::size_t at) {
+  const auto store = [&](std::size_t step, int state, std::size_t at) {
     // Of a model that starts anew at every call, the states not set begin at zero.
     if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
     impl_->state_is_set = true;
     runner.store_state(step, state, values.data() + at);
-  });
+  };
+  return guard_memory("set a state", [&] { return for_state(runner, name, values.size(), store); });
 }
 
 Status Session::get_state(std::string_view name, std::span<float> values) const {
   const Runner& runner = *impl_->runner;
-  return for_state(runner, name, values.size(), [&](std::size_t step, int state, std::size_t at) {
+  const auto load = [&](std::size_t step, int state, std::size_t at) {
     runner.load_state(step, state, values.data() + at);
-  });
+  };
+  return guard_memory("get a state", [&] { return for_state(runner, name, values.size(), load); });
 }
 
 }  // namespace deepcpu

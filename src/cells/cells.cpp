@@ -34,7 +34,7 @@ const std::vector<CellEntry>& cell_table() {
   return table;
 }
 
-const CellEntry* find_cell(std::string_view name) noexcept {
+const CellEntry* find_cell(std::string_view name) {
   for (const CellEntry& entry : cell_table()) {
     if (entry.name == name) return &entry;
   }

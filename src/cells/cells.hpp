@@ -34,7 +34,7 @@ struct CellEntry {
 const std::vector<CellEntry>& cell_table();
 
 /// Entry `name`, or null.
-const CellEntry* find_cell(std::string_view name) noexcept;
+const CellEntry* find_cell(std::string_view name);
 
 /// The canonical spelling of an option's value ("5.0" -> "5"), or an error
 /// "reset=never: must be after or before".

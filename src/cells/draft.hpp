@@ -18,7 +18,8 @@ struct CellBuilder::Draft {
   std::vector<int> inputs;
   int output = -1;
   bool built = false;
-  std::string error;  ///< the first mistake, empty if none
+  bool no_memory = false;  ///< ran out during some call: build() says so
+  std::string error;       ///< the first mistake, empty if none
 
   /// Keeps `message` unless an earlier mistake is kept already.
   void fail(const std::string& message) {

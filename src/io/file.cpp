@@ -23,6 +23,35 @@ Error file_error(const std::string& path, std::string_view action, int code) {
       fmt::format("{}: cannot be {}: {}", path, action, std::generic_category().message(code)));
 }
 
+/// Closes a descriptor when it goes out of scope.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+/// A file that is removed when it goes out of scope, unless it was kept.
+class Temporary {
+ public:
+  Temporary() = default;
+  ~Temporary() {
+    if (!name.empty()) ::unlink(name.c_str());
+  }
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+
+  std::string name;  ///< empty: there is none
+};
+
 Status write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t done = ::write(fd, bytes.data(), std::min(bytes.size(), kLargestTransfer));
@@ -33,15 +62,14 @@ Status write_all(int fd, const std::string& path, std::span<const std::byte> byt
   return {};
 }
 
-Status write_and_close(int fd, const std::string& path,
+Status write_and_close(Descriptor& file, const std::string& path,
                        std::span<const std::span<const std::byte>> parts) {
-  Status status;
   for (const auto& part : parts) {
-    if (status.ok()) status = write_all(fd, path, part);
+    if (auto status = write_all(file.get(), path, part); !status) return status;
   }
-  if (status.ok() && ::fsync(fd) != 0) status = file_error(path, "written", errno);
-  if (::close(fd) != 0 && status.ok()) status = file_error(path, "written", errno);
-  return status;
+  if (::fsync(file.get()) != 0) return file_error(path, "written", errno);
+  if (::close(file.release()) != 0) return file_error(path, "written", errno);
+  return {};
 }
 
 /// Where a write to `path` ends up: the target of a symbolic link, else `path` itself.
@@ -58,22 +86,28 @@ Result<std::string> resolve_target(const std::string& path) {
   return resolved.string();
 }
 
-/// A new file beside `target`, open for writing. Names the file in `name`.
-Result<int> open_temporary(const std::string& target, std::string& name) {
+/// A new file beside `target`, open for writing.
+Result<int> open_temporary(const std::string& target, Temporary& temporary) {
   static std::atomic<unsigned> counter{0};
   for (int attempt = 0; attempt < 100; ++attempt) {
-    name = fmt::format("{}.{}.{}.tmp", target, ::getpid(), counter.fetch_add(1));
+    std::string name = fmt::format("{}.{}.{}.tmp", target, ::getpid(), counter.fetch_add(1));
     const int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0) return fd;
+    if (fd >= 0) {
+      temporary.name = std::move(name);
+      return fd;
+    }
     if (errno != EEXIST) return file_error(target, "written", errno);
   }
   return file_error(target, "written", EEXIST);
 }
 
-/// Makes the rename last through a power failure. Directories that cannot be opened are left.
-void flush_directory_of(const std::string& target) {
+std::string directory_of(const std::string& target) {
   const auto parent = std::filesystem::path(target).parent_path();
-  const std::string directory = parent.empty() ? "." : parent.string();
+  return parent.empty() ? "." : parent.string();
+}
+
+/// Makes a rename last through a power failure. Directories that cannot be opened are left.
+void flush_directory(const std::string& directory) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
   ::fsync(fd);
@@ -101,19 +135,13 @@ InputFile::~InputFile() {
 
 Result<InputFile> InputFile::open(const std::string& path) {
   // O_NONBLOCK: opening a pipe that nobody writes to must not wait for ever.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return file_error(path, "read", errno);
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (file.get() < 0) return file_error(path, "read", errno);
   struct stat info {};
-  if (::fstat(fd, &info) != 0) {
-    const int code = errno;
-    ::close(fd);
-    return file_error(path, "read", code);
-  }
-  if (!S_ISREG(info.st_mode)) {
-    ::close(fd);
-    return Error(fmt::format("{}: is not a regular file", path));
-  }
-  return InputFile(path, fd, static_cast<std::uint64_t>(info.st_size));
+  if (::fstat(file.get(), &info) != 0) return file_error(path, "read", errno);
+  if (!S_ISREG(info.st_mode)) return Error(fmt::format("{}: is not a regular file", path));
+  std::string name = path;  // while the descriptor has an owner
+  return InputFile(std::move(name), file.release(), static_cast<std::uint64_t>(info.st_size));
 }
 
 Status InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
@@ -136,19 +164,18 @@ Status InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
 Status write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
   const auto target = resolve_target(path);
   if (!target) return target.error();
-  std::string temporary;
+  const std::string directory = directory_of(*target);
+  Temporary temporary;
   const auto fd = open_temporary(*target, temporary);
   if (!fd) return fd.error();
-  Status status = write_and_close(*fd, path, parts);
-  if (status.ok() && ::rename(temporary.c_str(), target->c_str()) != 0) {
-    status = file_error(path, "written", errno);
+  Descriptor file(*fd);
+  if (auto status = write_and_close(file, path, parts); !status) return status;
+  if (::rename(temporary.name.c_str(), target->c_str()) != 0) {
+    return file_error(path, "written", errno);
   }
-  if (!status.ok()) {
-    ::unlink(temporary.c_str());
-    return status;
-  }
-  flush_directory_of(*target);
-  return status;
+  temporary.name.clear();
+  flush_directory(directory);
+  return {};
 }
 
 }  // namespace deepcpu

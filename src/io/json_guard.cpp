@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <new>
 #include <optional>
 #include <set>
 #include <string>
@@ -57,22 +56,24 @@ class DuplicateKeys {
   std::optional<std::string> duplicate_;
 };
 
-}  // namespace
+/// Empties a value from its leaves up.
+void dismantle(nlohmann::json& value) noexcept {
+  if (value.is_array()) {
+    auto& items = value.get_ref<nlohmann::json::array_t&>();
+    for (; !items.empty(); items.pop_back()) dismantle(items.back());
+  } else if (value.is_object()) {
+    auto& items = value.get_ref<nlohmann::json::object_t&>();
+    for (; !items.empty(); items.erase(items.begin())) dismantle(items.begin()->second);
+  }
+}
 
-Result<nlohmann::json> parse_json(std::string_view text, std::size_t max_depth,
-                                  std::size_t max_bytes) {
-  if (text.size() > max_bytes) {
-    return Error(fmt::format("JSON of {} bytes: must be at most {}", text.size(), max_bytes));
-  }
-  if (const std::size_t depth = nesting(text); depth > max_depth) {
-    return Error(fmt::format("JSON nested {} deep: must be at most {}", depth, max_depth));
-  }
+Result<JsonTree> parse(std::string_view text) {
   try {
     DuplicateKeys keys;
     const auto callback = [&keys](int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
       return keys(event, value);
     };
-    auto parsed = nlohmann::json::parse(text, callback);
+    JsonTree parsed(nlohmann::json::parse(text, callback));
     if (keys.duplicate()) {
       return Error(fmt::format("{}: is given twice", quote(*keys.duplicate())));
     }
@@ -83,9 +84,21 @@ Result<nlohmann::json> parse_json(std::string_view text, std::size_t max_depth,
     return Error("JSON holds a number that is too large");
   } catch (const nlohmann::json::exception&) {
     return Error("JSON is not valid");
-  } catch (const std::bad_alloc&) {
-    return Error(fmt::format("JSON of {} bytes: does not fit into memory", text.size()));
   }
+}
+
+}  // namespace
+
+JsonTree::~JsonTree() { dismantle(*this); }
+
+Result<JsonTree> parse_json(std::string_view text, std::size_t max_depth, std::size_t max_bytes) {
+  if (text.size() > max_bytes) {
+    return Error(fmt::format("JSON of {} bytes: must be at most {}", text.size(), max_bytes));
+  }
+  if (const std::size_t depth = nesting(text); depth > max_depth) {
+    return Error(fmt::format("JSON nested {} deep: must be at most {}", depth, max_depth));
+  }
+  return parse(text);
 }
 
 }  // namespace deepcpu

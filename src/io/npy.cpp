@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <new>
 #include <utility>
 
+#include "src/guard_memory.hpp"
 #include "src/io/checked.hpp"
 #include "src/io/file.hpp"
 #include "src/io/quote.hpp"
@@ -131,15 +131,13 @@ std::string_view type_name(const NpyArray& array) {
 }  // namespace
 
 Result<NpyArray> read_npy(const std::string& path) {
-  try {
+  return guard_memory("read the array", [&]() -> Result<NpyArray> {
     const auto file = InputFile::open(path);
     if (!file) return file.error();
     auto array = read_array(*file);
     if (!array) return with_path(path, array.error());
     return array;
-  } catch (const std::bad_alloc&) {
-    return Error(fmt::format("{}: does not fit into memory", path));
-  }
+  });
 }
 
 Result<NpyFloats> read_npy_f32(const std::string& path, std::size_t rank) {

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <new>
 #include <optional>
 #include <set>
 #include <tuple>
@@ -212,7 +211,7 @@ Result<std::string> read_header(const InputFile& file) {
 
 /// The header of `tensors` in the order given, padded with spaces so that the data is aligned.
 Result<std::string> build_header(std::span<const SafetensorsTensor> tensors) {
-  auto header = nlohmann::ordered_json::object();
+  std::string text = "{";
   std::set<std::string_view> names;
   std::uint64_t begin = 0;
   for (const auto& tensor : tensors) {
@@ -225,12 +224,12 @@ Result<std::string> build_header(std::span<const SafetensorsTensor> tensors) {
                                             fmt::join(tensor.shape, ", "), tensor.data.size()));
     }
     const std::uint64_t end = begin + tensor.data.size_bytes();
-    header[name] = {{"dtype", "F32"},
-                    {"shape", std::vector<std::int64_t>(tensor.shape.begin(), tensor.shape.end())},
-                    {"data_offsets", {begin, end}}};
+    text += fmt::format(R"({}{}:{{"dtype":"F32","shape":[{}],"data_offsets":[{},{}]}})",
+                        names.size() > 1 ? "," : "", json(name).dump(),
+                        fmt::join(tensor.shape, ","), begin, end);
     begin = end;
   }
-  std::string text = header.dump();
+  text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
   return text;
 }
@@ -239,11 +238,7 @@ Result<std::string> build_header(std::span<const SafetensorsTensor> tensors) {
 
 Result<std::vector<SafetensorsEntry>> parse_safetensors_header(std::string_view header,
                                                                std::uint64_t data_bytes) {
-  try {
-    return parse_header(header, data_bytes);
-  } catch (const std::bad_alloc&) {
-    return Error("header: does not fit into memory");
-  }
+  return parse_header(header, data_bytes);
 }
 
 SafetensorsFile::SafetensorsFile(InputFile file, std::uint64_t data,
@@ -265,14 +260,10 @@ Result<std::vector<float>> SafetensorsFile::read_f32(const SafetensorsEntry& ent
   if (entry.dtype != "F32") {
     return tensor_error(entry.name, fmt::format("dtype {}: must be F32", quote(entry.dtype)));
   }
-  try {
-    std::vector<float> values(static_cast<std::size_t>((entry.end - entry.begin) / sizeof(float)));
-    auto status = file_.read(data_ + entry.begin, std::as_writable_bytes(std::span(values)));
-    if (!status) return status.error();
-    return values;
-  } catch (const std::bad_alloc&) {
-    return tensor_error(entry.name, "does not fit into memory");
-  }
+  std::vector<float> values(static_cast<std::size_t>((entry.end - entry.begin) / sizeof(float)));
+  auto status = file_.read(data_ + entry.begin, std::as_writable_bytes(std::span(values)));
+  if (!status) return status.error();
+  return values;
 }
 
 Status write_safetensors(const std::string& path, std::span<const SafetensorsTensor> tensors) {
@@ -286,8 +277,6 @@ Status write_safetensors(const std::string& path, std::span<const SafetensorsTen
     return write_file(path, parts);
   } catch (const nlohmann::json::exception&) {
     return Error(fmt::format("{}: cannot be written: a tensor's name is not UTF-8", path));
-  } catch (const std::bad_alloc&) {
-    return Error(fmt::format("{}: cannot be written: out of memory", path));
   }
 }
 

@@ -6,11 +6,6 @@ namespace deepcpu::lower {
 using jit::Stage;
 using jit::Sum;
 
-std::uint64_t row_bytes(std::uint64_t elements) {
-  const std::uint64_t bytes = align_up(elements * sizeof(float), 64);
-  return bytes % 4096 == 0 ? bytes + 64 : bytes;
-}
-
 bool hoistable(const StepGraph& graph, const SumProduct& p) {
   const Expr& e = graph.exprs[at(p.operand)];
   return e.kind == Kind::input && e.index == 0;
@@ -34,7 +29,7 @@ HoistLayout hoist_layout(const StepGraph& graph, const Widths& widths, bool hois
     layout.offset[s] = static_cast<std::int64_t>(layout.row);
     layout.row += row_bytes(widths.of(graph.exprs[at(graph.sums[s].expr)].dim));
   }
-  if (layout.row > 0 && layout.row % 4096 == 0) layout.row += 64;
+  if (layout.row > 0) layout.row = off_page(layout.row);
   return layout;
 }
 

@@ -9,16 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include "src/lower/align.hpp"
 #include "src/lower/lower.hpp"
 
 namespace deepcpu::lower {
 
 inline std::size_t at(int i) { return static_cast<std::size_t>(i); }
-inline std::uint64_t align_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
-
-/// Bytes of a row of `elements` numbers, whole vectors, off multiples of 4 KiB: rows a multiple of
-/// 4 KiB apart fall into the same cache set and alias in the store buffer.
-std::uint64_t row_bytes(std::uint64_t elements);
 
 /// Where the hoisted sums of one row stand: one segment per sum.
 struct HoistLayout {

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "src/lower/align.hpp"
+
 namespace deepcpu::lower {
 namespace {
 
@@ -16,7 +18,6 @@ constexpr std::uint32_t kPanelVectors = 4;
 constexpr std::size_t kMaxGates = 8;
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
-std::uint64_t align_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
 /// Accumulators that one row of a register tile may take: half of AVX2's registers, so that the
 /// epilogue has some left; of AVX-512's so many that a tile of two rows still fits.

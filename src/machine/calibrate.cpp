@@ -317,7 +317,7 @@ std::size_t memory_stream(const Machine& m, const CalibrateOptions& options) {
   const std::uint64_t last = std::max(m.l2.bytes, m.l3.bytes);
   std::uint64_t bytes = std::min(std::max(last * 4, kLeast), options.memory_bytes);
   // The first core takes all of it, the second half, the others together as much again.
-  if (const std::uint64_t left = available_memory(""); left != 0) bytes = std::min(bytes, left / 4);
+  bytes = std::min(bytes, available_memory("") / 4);
   return std::max<std::uint64_t>(bytes, m.l2.bytes * 8) & ~std::uint64_t{4095};
 }
 

@@ -42,8 +42,18 @@ struct Machine {
 };
 
 /// This machine, found out at the first call (under a millisecond) and the same ever after, also
-/// when the process's affinity changes later. Thread-safe.
+/// when the process's affinity changes later: affinity() of system.hpp follows that. Thread-safe.
 const Machine& machine();
+
+/// For tests: while it lives, machine() is `machine`, which outlives it. One at a time, made and
+/// ended while no other thread uses the library.
+class PretendMachine {
+ public:
+  explicit PretendMachine(const Machine& machine);
+  ~PretendMachine();
+  PretendMachine(const PretendMachine&) = delete;
+  PretendMachine& operator=(const PretendMachine&) = delete;
+};
 
 /// Format version of machine_key and of machine descriptions.
 inline constexpr int kMachineFormat = 1;

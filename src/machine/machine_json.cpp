@@ -355,7 +355,7 @@ std::string to_json(const Calibration& calibration) {
 }
 
 Result<Calibration> calibration_from_json(std::string_view text) {
-  const Result<nlohmann::json> json = parse_json(text, kMaxDepth, kMaxBytes);
+  const Result<JsonTree> json = parse_json(text, kMaxDepth, kMaxBytes);
   if (!json.ok()) return json.error();
   return read_calibration(*json);
 }

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstdint>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <set>
@@ -76,7 +77,7 @@ double quota_over_period(std::string_view quota, std::string_view period) {
 }
 
 /// Version 2: `cpu.max` holds "<quota or max> <period>".
-double limit_v2(const std::string& folder) {
+double quota_v2(const std::string& folder) {
   std::istringstream line(first_line(folder + "/cpu.max").value_or(""));
   std::string quota;
   std::string period;
@@ -85,7 +86,7 @@ double limit_v2(const std::string& folder) {
 }
 
 /// Version 1: one file each.
-double limit_v1(const std::string& folder) {
+double quota_v1(const std::string& folder) {
   return quota_over_period(first_line(folder + "/cpu.cfs_quota_us").value_or(""),
                            first_line(folder + "/cpu.cfs_period_us").value_or(""));
 }
@@ -111,18 +112,21 @@ bool has_controller(const std::string& controllers, std::string_view wanted) {
   return false;
 }
 
-/// One limit as both versions of control groups state it.
-struct Limit {
+/// A limit of the control groups of this process: the smallest along the way from its group to the
+/// root, version 1 or 2. `v1` and `v2` read a folder's; 0 = no limit.
+struct GroupLimit {
   std::string_view controller;
-  double (*v2)(const std::string& folder);
   double (*v1)(const std::string& folder);
+  double (*v2)(const std::string& folder);
 };
 
-/// The smallest such limit of the groups that this process is in; 0 = none.
-double least_limit(const std::string& root, const Limit& limit) {
+double least_limit(const std::string& root, const GroupLimit& limit) {
   std::ifstream groups(root + "/proc/self/cgroup");
   const std::string base = root + "/sys/fs/cgroup";
   double least = 0.0;
+  const auto look = [&](const std::string& mount, const std::string& path, auto read) {
+    least = smaller_limit(least, along_path(mount, path, read));
+  };
   std::string line;  // "<hierarchy>:<controllers>:<path>"
   while (std::getline(groups, line)) {
     const std::size_t first = line.find(':');
@@ -130,46 +134,48 @@ double least_limit(const std::string& root, const Limit& limit) {
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const std::string path = line.substr(second + 1);
-    const auto look = [&](const std::string& mount, double (*value)(const std::string&)) {
-      least = smaller_limit(least, along_path(mount, path, value));
-    };
     if (controllers.empty()) {
-      look(base, limit.v2);
-      look(base + "/unified", limit.v2);
+      look(base, path, limit.v2);
+      look(base + "/unified", path, limit.v2);
     } else if (has_controller(controllers, limit.controller)) {
-      look(fmt::format("{}/{}", base, limit.controller), limit.v1);
-      look(fmt::format("{}/{}", base, controllers), limit.v1);
+      look(fmt::format("{}/{}", base, limit.controller), path, limit.v1);
+      look(fmt::format("{}/{}", base, controllers), path, limit.v1);
     }
   }
   return least;
 }
 
-/// Bytes up to a limit, at least 1; 0 if there is no such limit.
-double bytes_left(const std::string& folder, const char* limit_file, const char* used_file) {
-  const auto limit = number<std::uint64_t>(first_line(folder + limit_file).value_or(""));
-  const auto used = number<std::uint64_t>(first_line(folder + used_file).value_or(""));
-  if (!limit) return 0.0;  // "max"
-  return std::max(1.0, static_cast<double>(*limit) - static_cast<double>(used.value_or(0)));
-}
-
-double memory_left_v2(const std::string& folder) {
-  return bytes_left(folder, "/memory.max", "/memory.current");
-}
-
-double memory_left_v1(const std::string& folder) {
-  return bytes_left(folder, "/memory.limit_in_bytes", "/memory.usage_in_bytes");
-}
-
-/// The line `MemAvailable: <n> kB` in bytes; 0 = not stated.
-double system_memory_left(const std::string& root) {
-  std::ifstream lines(root + "/proc/meminfo");
-  std::string name;
-  std::string rest;
-  double kib = 0.0;
-  while (lines >> name >> kib && std::getline(lines, rest)) {
-    if (name == "MemAvailable:") return kib * 1024.0;
+/// The number after `key` in a file of lines `key number`, or `key: number kB`; 0 if there is none.
+double value_of(const std::string& path, std::string_view key) {
+  std::ifstream file(path);
+  std::string word;
+  double value = 0.0;
+  while (file >> word) {
+    if (word == key && file >> value) return value;
+    file.clear();
+    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
   }
   return 0.0;
+}
+
+/// What a memory limit leaves: at least 1, since 0 means that there is no limit.
+double room(const std::string& limit, const std::string& used, double file_pages) {
+  const auto most = number<std::uint64_t>(first_line(limit).value_or(""));
+  const auto taken = number<std::uint64_t>(first_line(used).value_or(""));
+  if (!most || !taken) return 0.0;  // "max" is no limit
+  return std::max(1.0, static_cast<double>(*most) - static_cast<double>(*taken) + file_pages);
+}
+
+double memory_v2(const std::string& folder) {
+  const std::string stat = folder + "/memory.stat";
+  return room(folder + "/memory.max", folder + "/memory.current",
+              value_of(stat, "inactive_file") + value_of(stat, "active_file"));
+}
+
+double memory_v1(const std::string& folder) {
+  const std::string stat = folder + "/memory.stat";
+  return room(folder + "/memory.limit_in_bytes", folder + "/memory.usage_in_bytes",
+              value_of(stat, "total_inactive_file") + value_of(stat, "total_active_file"));
 }
 
 }  // namespace
@@ -216,13 +222,13 @@ std::vector<int> affinity() {
 }
 
 double cgroup_cpu_quota(const std::string& root) {
-  return least_limit(root, {"cpu", limit_v2, limit_v1});
+ return least_limit(root, {"cpu", quota_v1, quota_v2});
 }
 
 std::uint64_t available_memory(const std::string& root) {
-  const double groups = least_limit(root, {"memory", memory_left_v2, memory_left_v1});
-  return static_cast<std::uint64_t>(
-      std::min(smaller_limit(groups, system_memory_left(root)), 1e18));
+  const double system = value_of(root + "/proc/meminfo", "MemAvailable:") * 1024.0;
+  const double least = smaller_limit(system, least_limit(root, {"memory", memory_v1, memory_v2}));
+  return least > 0.0 && least < 0x1p63 ? static_cast<std::uint64_t>(least) : UINT64_MAX;
 }
 
 std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus) {

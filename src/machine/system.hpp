@@ -27,12 +27,14 @@ std::vector<int> affinity();
 /// processor without such a list counts as a core.
 std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus);
 
-/// Bytes that this process may still take, by /proc/meminfo and the control groups' limits; 0 = not
-/// stated.
-std::uint64_t available_memory(const std::string& root);
-
 /// Processors' worth of time granted by the control groups of this process, version 1 or 2: the
 /// smallest along the way from its group to the root; 0 = no limit.
 double cgroup_cpu_quota(const std::string& root);
+
+/// Bytes that this process may still get without swapping or being ended: what the system has
+/// available, or what the memory limits of the process's control groups leave, if that is less.
+/// Pages of files count as available, since the system gives them up. UINT64_MAX if neither is
+/// known.
+std::uint64_t available_memory(const std::string& root);
 
 }  // namespace deepcpu

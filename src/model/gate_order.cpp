@@ -7,6 +7,7 @@
 #include <string>
 
 #include "deepcpu/model.hpp"
+#include "src/guard_memory.hpp"
 #include "src/io/quote.hpp"
 
 namespace deepcpu {
@@ -63,6 +64,14 @@ float element(std::span<const float> data, const Stack& s, std::int64_t row, std
 
 Status Weights::add_gates(std::string name, std::string_view gates, std::vector<std::int64_t> shape,
                           std::span<const float> data, bool transposed) {
+  return guard_memory("add the tensor", [&] {
+    return add_reordered(std::move(name), gates, std::move(shape), data, transposed);
+  });
+}
+
+Status Weights::add_reordered(std::string name, std::string_view gates,
+                              std::vector<std::int64_t> shape, std::span<const float> data,
+                              bool transposed) {
   const std::string from = own_letters(gates);
   const std::string_view to = find_order(from);
   if (to.empty()) {

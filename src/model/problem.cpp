@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
-#include <new>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "deepcpu/model.hpp"
+#include "src/guard_memory.hpp"
 #include "src/io/quote.hpp"
 #include "src/model/registry.hpp"
 #include "src/model/sizes.hpp"
@@ -203,13 +203,11 @@ Result<ModelSpec> assemble(const Problem& problem) {
 }  // namespace
 
 Result<ModelSpec> ModelSpec::parse(std::string_view problem) {
-  try {
+  return guard_memory("read the problem", [&]() -> Result<ModelSpec> {
     const auto parts = split(problem);
     if (!parts) return parts.error();
     return assemble(*parts);
-  } catch (const std::bad_alloc&) {
-    return Error("problem: does not fit into memory");
-  }
+  });
 }
 
 }  // namespace deepcpu

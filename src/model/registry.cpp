@@ -10,6 +10,7 @@
 
 #include "deepcpu/model.hpp"
 #include "src/cells/cells.hpp"
+#include "src/guard_memory.hpp"
 #include "src/io/quote.hpp"
 
 namespace deepcpu {
@@ -90,6 +91,20 @@ bool is_word(std::string_view text) {
   });
 }
 
+Status add_to_registry(const Cell& cell) {
+  if (!is_cell_name(cell.name()) || cell.nodes().empty()) {
+    return Error(
+        fmt::format("cell={}: must be a built cell whose name consists of letters, digits "
+                    "and underscores and starts with a letter",
+                    quote(cell.name())));
+  }
+  const Error taken(fmt::format("cell={}: this name is taken", cell.name()));
+  if (find_cell(cell.name()) != nullptr) return taken;
+  const std::unique_lock lock(registry().mutex);
+  if (!registry().cells.emplace(cell.name(), cell).second) return taken;
+  return {};
+}
+
 }  // namespace
 
 bool is_cell_name(std::string_view name) noexcept {
@@ -132,17 +147,7 @@ Result<FoundCell> resolve_cell(const std::string& name, const CellOptions& optio
 }
 
 Status register_cell(const Cell& cell) {
-  if (!is_cell_name(cell.name()) || cell.nodes().empty()) {
-    return Error(
-        fmt::format("cell={}: must be a built cell whose name consists of letters, digits "
-                    "and underscores and starts with a letter",
-                    quote(cell.name())));
-  }
-  const Error taken(fmt::format("cell={}: this name is taken", cell.name()));
-  if (find_cell(cell.name()) != nullptr) return taken;
-  const std::unique_lock lock(registry().mutex);
-  if (!registry().cells.emplace(cell.name(), cell).second) return taken;
-  return {};
+  return guard_memory("register the cell", [&] { return add_to_registry(cell); });
 }
 
 std::vector<CellInfo> list_cells() {

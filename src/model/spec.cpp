@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "deepcpu/model.hpp"
+#include "src/guard_memory.hpp"
 #include "src/model/sizes.hpp"
 
 namespace deepcpu {
@@ -46,15 +47,17 @@ std::string_view to_string(Direction direction) noexcept {
 Result<ModelSpec> ModelSpec::make(Cell cell, std::int64_t input, std::vector<std::int64_t> hidden,
                                   std::int64_t batch, std::int64_t projection,
                                   Direction direction) {
-  ModelSpec spec;
-  spec.cell = std::move(cell);
-  spec.input = input;
-  spec.hidden = std::move(hidden);
-  spec.batch = batch;
-  spec.projection = projection;
-  spec.direction = direction;
-  if (auto status = spec.validate(); !status) return status.error();
-  return spec;
+  return guard_memory("make a spec", [&]() -> Result<ModelSpec> {
+    ModelSpec spec;
+    spec.cell = std::move(cell);
+    spec.input = input;
+    spec.hidden = std::move(hidden);
+    spec.batch = batch;
+    spec.projection = projection;
+    spec.direction = direction;
+    if (auto status = spec.validate(); !status) return status.error();
+    return spec;
+  });
 }
 
 std::string ModelSpec::str() const {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "deepcpu/model.hpp"
+#include "src/guard_memory.hpp"
 #include "src/io/checked.hpp"
 #include "src/io/quote.hpp"
 #include "src/model/registry.hpp"
@@ -188,6 +189,17 @@ Status check_memory(const ModelSpec& spec) {
   return {};
 }
 
+Status check_all(const ModelSpec& spec) {
+  for (const auto check : {check_numbers, check_cell, check_projection, check_layer_inputs}) {
+    if (auto status = check(spec); !status) return status;
+  }
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    if (auto status = check_element_widths(spec, layer); !status) return status;
+  }
+  if (auto status = check_further_inputs(spec); !status) return status;
+  return check_memory(spec);
+}
+
 }  // namespace
 
 Status check_size(const Size& size, std::int64_t value, std::string_view name) {
@@ -197,14 +209,7 @@ Status check_size(const Size& size, std::int64_t value, std::string_view name) {
 }
 
 Status ModelSpec::validate() const {
-  for (const auto check : {check_numbers, check_cell, check_projection, check_layer_inputs}) {
-    if (auto status = check(*this); !status) return status;
-  }
-  for (int layer = 0; layer < layers(); ++layer) {
-    if (auto status = check_element_widths(*this, layer); !status) return status;
-  }
-  if (auto status = check_further_inputs(*this); !status) return status;
-  return check_memory(*this);
+  return guard_memory("check the spec", [&] { return check_all(*this); });
 }
 
 }  // namespace deepcpu

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <set>
 
+#include "src/guard_memory.hpp"
 #include "src/io/checked.hpp"
 #include "src/io/quote.hpp"
 #include "src/io/safetensors.hpp"
@@ -93,10 +93,6 @@ void check_tensor(const RequiredTensor& required, const Weights& weights, Compla
   }
 }
 
-Error out_of_memory(std::string_view what) {
-  return Error(fmt::format("{}: the weights do not fit into memory", what));
-}
-
 }  // namespace
 
 std::string tensor_name(std::string_view tensor, int layer, int direction) {
@@ -136,6 +132,12 @@ Status check_weights(const ModelSpec& spec, const Weights& weights) {
 
 Status Weights::add(std::string name, std::vector<std::int64_t> shape,
                     std::span<const float> data) {
+  return guard_memory("add the tensor",
+                      [&] { return add_view(std::move(name), std::move(shape), data); });
+}
+
+Status Weights::add_view(std::string name, std::vector<std::int64_t> shape,
+                         std::span<const float> data) {
   const auto fail = [&](std::string_view what) {
     return Error(fmt::format("tensor {}: {}", quote(name), what));
   };
@@ -154,14 +156,16 @@ Status Weights::add(std::string name, std::vector<std::int64_t> shape,
 
 Status Weights::add_owned(std::string name, std::vector<std::int64_t> shape,
                           std::vector<float> data) {
+  // The place first, so that nothing can fail once the tensor shows the numbers.
+  if (owned_.size() == owned_.capacity()) owned_.reserve(2 * owned_.size() + 8);
   auto owned = std::make_shared<const std::vector<float>>(std::move(data));
-  if (auto status = add(std::move(name), std::move(shape), *owned); !status) return status;
+  if (auto st = add_view(std::move(name), std::move(shape), *owned); !st) return st;
   owned_.push_back(std::move(owned));
   return {};
 }
 
 Result<Weights> Weights::from_safetensors(const std::string& path) {
-  try {
+  return guard_memory("read the weights", [&]() -> Result<Weights> {
     const auto file = SafetensorsFile::open(path);
     if (!file) return file.error();
     Weights weights;
@@ -176,25 +180,21 @@ Result<Weights> Weights::from_safetensors(const std::string& path) {
       if (!status) return Error(fmt::format("{}: {}", path, status.error().message()));
     }
     return weights;
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(path);
-  }
+  });
 }
 
 Status Weights::to_safetensors(const std::string& path) const {
-  try {
+  return guard_memory("write the weights", [&] {
     std::vector<SafetensorsTensor> tensors;
     for (const auto& [name, tensor] : tensors_)
       tensors.push_back({name, tensor.shape, tensor.data});
     return write_safetensors(path, tensors);
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(path);
-  }
+  });
 }
 
 Result<Weights> Weights::random(const ModelSpec& spec, std::uint64_t seed) {
-  if (auto status = spec.validate(); !status) return status.error();
-  try {
+  return guard_memory("make random weights", [&]() -> Result<Weights> {
+    if (auto status = spec.validate(); !status) return status.error();
     Weights weights;
     for (auto& required : required_tensors(spec)) {
       const auto hidden = static_cast<double>(spec.width(Dim::hidden, required.layer));
@@ -208,9 +208,7 @@ Result<Weights> Weights::random(const ModelSpec& spec, std::uint64_t seed) {
       if (!status) return status.error();
     }
     return weights;
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(spec.str());
-  }
+  });
 }
 
 }  // namespace deepcpu

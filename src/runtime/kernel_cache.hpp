@@ -9,9 +9,9 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_map>
-#include <vector>
 
 #include "deepcpu/kernels.hpp"
 #include "deepcpu/result.hpp"
@@ -51,15 +51,21 @@ class KernelCache {
   KernelCounters counters() const;
 
  private:
-  /// One plan's place. Kept alive by the map, its compiling thread and its waiters.
+  /// A kernel held, in the order of use.
+  struct Use {
+    const jit::KernelPlan* key = nullptr;  ///< the map's own
+    Kernel kernel;
+  };
+  /// One plan's place. Kept alive by the map, its compiling thread and its waiters. All that is
+  /// needed to finish it is made before its compilation begins, so that nothing can go wrong
+  /// between the end of the compilation and the waking of the waiters.
   struct Entry {
-    Kernel kernel;        ///< set when compiled well
-    bool done = false;    ///< compiled, well or not
-    std::string message;  ///< of the error
+    std::optional<Result<Kernel>> result;  ///< once compiled, well or not
     std::thread::id owner;
-    const jit::KernelPlan* key = nullptr;             ///< the map's own key, while `listed`
-    bool listed = false;                              ///< in the map
-    std::list<const jit::KernelPlan*>::iterator use;  ///< place in uses_, once done and listed
+    const jit::KernelPlan* key = nullptr;      ///< the map's own, while `listed`
+    bool listed = false;                       ///< in the map
+    std::list<Use> place = std::list<Use>(1);  ///< the list node to be, until done
+    std::list<Use>::iterator use;              ///< place in uses_, once done and listed
   };
   struct Hash {
     std::size_t operator()(const jit::KernelPlan& plan) const noexcept { return jit::hash(plan); }
@@ -69,16 +75,16 @@ class KernelCache {
   Result<Kernel> wait(std::unique_lock<std::mutex>& lock, const EntryPtr& entry,
                       const jit::KernelPlan& plan);
   bool would_wait_for_itself(const Entry& entry) const;
-  void finish(Entry& entry, const Result<Kernel>& result);
-  void unlist(Entry& entry);
+  void finish(Entry& entry, Result<Kernel> result) noexcept;
+  void unlist(Entry& entry) noexcept;
   /// Drops kernels until the capacity holds. They are returned, to be freed without the lock.
-  std::vector<Kernel> shrink();
+  std::list<Use> shrink() noexcept;
 
   mutable std::mutex mutex_;
   std::condition_variable finished_;
   std::size_t capacity_;
   std::unordered_map<jit::KernelPlan, EntryPtr, Hash> entries_;
-  std::list<const jit::KernelPlan*> uses_;                         ///< most recently used first
+  std::list<Use> uses_;                                            ///< most recently used first
   std::unordered_map<std::thread::id, const Entry*> waiting_for_;  ///< threads inside wait()
   KernelCounters counters_;
 };

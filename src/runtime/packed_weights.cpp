@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/runtime/packed_weights.hpp"
 
-#include <fmt/format.h>
-
 #include "src/lower/pack_layout.hpp"
 #include "src/model/weights.hpp"
 
@@ -28,10 +26,8 @@ Result<std::shared_ptr<const PackedWeights>> pack_weights(const Compilation& com
                                                           const Weights& weights) {
   auto packed = std::make_shared<PackedWeights>();
   const std::uint64_t bytes = place(compiled, packed->at);
+  if (auto st = check_available("weights: packed they take", bytes); !st) return st.error();
   packed->bytes = AlignedBytes(bytes);
-  if (bytes > 0 && packed->bytes.size() == 0) {
-    return Error(fmt::format("weights: {} bytes of memory could not be had", bytes));
-  }
   const auto& steps = compiled.program.steps;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const LayerCode& layer = compiled.layers[static_cast<std::size_t>(steps[i].layer)];

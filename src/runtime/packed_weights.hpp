@@ -18,7 +18,7 @@ struct PackedWeights {
   std::vector<std::uint64_t> at;  ///< per program step: offset of its weights
 };
 
-/// Errors: the memory could not be had. The weights have been checked against the spec.
+/// Errors: more memory than there is. May throw bad_alloc. The weights have been checked against the spec.
 Result<std::shared_ptr<const PackedWeights>> pack_weights(const Compilation& compiled,
                                                           const Weights& weights);
 

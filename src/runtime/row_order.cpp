@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <utility>
 
 namespace deepcpu {
 
@@ -12,18 +11,26 @@ void RowOrder::set(std::span<const std::int64_t> lengths, std::int64_t steps) {
   std::iota(order_.begin(), order_.end(), 0);
   std::fill(length_.begin(), length_.end(), steps);
   if (!ragged_) return;
-  auto of = [&](std::size_t at) { return lengths[static_cast<std::size_t>(order_[at])]; };
-  // Insertion sort: stable, in place, and batches are short.
-  for (std::size_t i = 1; i < order_.size(); ++i) {
-    for (std::size_t j = i; j > 0 && of(j - 1) < of(j); --j) std::swap(order_[j - 1], order_[j]);
-  }
-  for (std::size_t i = 0; i < order_.size(); ++i) length_[i] = of(i);
+  const auto of = [&](std::int64_t row) { return lengths[static_cast<std::size_t>(row)]; };
+  // std::stable_sort would allocate; no two keys are equal here, so any sort is stable.
+  std::sort(order_.begin(), order_.end(),
+            [&](std::int64_t a, std::int64_t b) { return of(a) != of(b) ? of(a) > of(b) : a < b; });
+  std::transform(order_.begin(), order_.end(), length_.begin(), of);
 }
 
 std::int32_t RowOrder::live(std::int64_t step) const {
-  const auto end =
-      std::find_if(length_.begin(), length_.end(), [step](std::int64_t n) { return n <= step; });
+  const auto end = std::partition_point(length_.begin(), length_.end(),
+                                        [step](std::int64_t n) { return n > step; });
   return static_cast<std::int32_t>(end - length_.begin());
+}
+
+void RowOrder::live(std::int64_t first, std::span<std::int32_t> out) const {
+  std::int32_t rows = live(first);
+  for (std::int32_t& of_step : out) {
+    while (rows > 0 && length(rows - 1) <= first) --rows;
+    of_step = rows;
+    ++first;
+  }
 }
 
 }  // namespace deepcpu

@@ -24,6 +24,8 @@ class RowOrder {
   std::int64_t length(std::int64_t at) const { return length_[static_cast<std::size_t>(at)]; }
   /// Rows longer than `step`.
   std::int32_t live(std::int64_t step) const;
+  /// The same for the steps `first`, `first + 1`, ...: one number each in `out`.
+  void live(std::int64_t first, std::span<std::int32_t> out) const;
 
  private:
   std::vector<std::int64_t> order_;

@@ -119,9 +119,7 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   args.phase = steps % 3;
   args.active = nullptr;
   if (order_.ragged()) {
-    for (std::int64_t t = 0; t < block.steps; ++t) {
-      seat.active[at(t)] = order_.live(block.first + t);
-    }
+    order_.live(block.first, std::span(seat.active).first(at(block.steps)));
     args.active = seat.active.data();
   }
   args.epoch = part.published[at(static_cast<std::int64_t>(args.participant))]->value;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -34,15 +35,17 @@ struct RunInput {
   std::span<const std::int64_t> lengths;  ///< empty: all rows run all steps
 };
 
+/// Bytes of all states and scratch of a session; absent if 64 bits cannot count them.
+std::optional<std::uint64_t> session_bytes(const Compilation& compiled, std::int64_t max_steps);
+
 class Runner {
  public:
+  /// Throws std::bad_alloc.
   Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps);
   ~Runner();
 
-  /// Whether all memory could be had.
-  bool ready() const noexcept { return ready_; }
-  /// Whether the helpers that the schedule asks for could not be started: one thread serves then.
-  bool short_of_threads() const noexcept { return short_of_threads_; }
+  /// Why one thread serves though the schedule asks for more; empty if that is not so.
+  std::string_view why_serial() const noexcept { return why_serial_; }
   void run(const RunInput& in) noexcept;
   void reset() noexcept;
   /// State `state` of program step `step`, [batch, width] packed.
@@ -92,11 +95,12 @@ class Runner {
     std::uint64_t number = 0;  ///< counts on from run to run
   };
 
-  bool allocate();
-  bool make_part(Part& part, std::size_t index);
-  bool make_buffers(Part& part);
+  void find_team();
+  void allocate();
+  void make_part(Part& part, std::size_t index);
+  void make_buffers(Part& part);
   void make_seat(Part& part, int seat);
-  bool make_handover();
+  void make_handover();
   View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
   View view_of(const Part& part, lower::BufferRole role, const RunInput& in, Block block) const;
   static void work(void* self, int participant) noexcept;
@@ -125,8 +129,7 @@ class Runner {
   const Program* program_;  ///< the model's own, or the one-thread form of it
   Layout layout_;
   std::int64_t max_steps_;
-  bool ready_ = false;
-  bool short_of_threads_ = false;
+  std::string_view why_serial_;
   std::int64_t batch_;
   std::unique_ptr<ThreadTeam> team_;
   std::vector<Part> parts_;

@@ -3,7 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <initializer_list>
 
+#include "src/io/checked.hpp"
+#include "src/lower/align.hpp"
+#include "src/machine/system.hpp"
 #include "src/runtime/runner.hpp"
 
 namespace deepcpu {
@@ -15,10 +19,45 @@ using lower::Role;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-/// Off multiples of 4 KiB, so that rows do not fall into one cache set.
-std::int64_t row_stride(std::int64_t elements) {
-  const std::int64_t bytes = (elements * 4 + 63) / 64 * 64;
-  return bytes % 4096 == 0 ? bytes + 64 : bytes;
+/// Time steps that stand between two layers.
+std::int64_t handover_steps(const Program& program, std::int64_t max_steps) {
+  if (program.whole_sequence) return std::max<std::int64_t>(1, max_steps);
+  return program.block * program.handover_slots;
+}
+
+/// Bytes of one row between layer `layer` and the next.
+std::int64_t handover_row(const ModelSpec& spec, int layer) {
+  const std::int64_t width = spec.width(Dim::input, layer + 1);
+  return static_cast<std::int64_t>(row_bytes(static_cast<std::uint64_t>(width)));
+}
+
+/// A sum of products, absent once it passes 64 bits.
+class Bytes {
+ public:
+  void add(std::initializer_list<std::uint64_t> factors) {
+    std::optional<std::uint64_t> product = 1;
+    for (const std::uint64_t f : factors) product = product ? checked_mul(*product, f) : product;
+    sum_ = sum_ && product ? checked_add(*sum_, *product) : std::nullopt;
+  }
+  std::optional<std::uint64_t> sum() const { return sum_; }
+
+ private:
+  std::optional<std::uint64_t> sum_ = 0;
+};
+
+/// The buffers of one program step, and what its participants point into them with.
+void add_buffers(const lower::BoundPlan& bound, const Program& program, std::uint64_t batch,
+                 std::uint64_t block, Bytes& bytes) {
+  const auto group = static_cast<std::uint64_t>(program.group);
+  std::uint64_t spare = 0;
+  for (const jit::Buffer& b : bound.plan.buffers) {
+    if (b.space == Space::slots) bytes.add({b.slot_stride, b.slots});
+    if (b.space == Space::block) bytes.add({b.step_stride, block});
+    if (b.space == Space::external) bytes.add({group, batch, sizeof(std::byte*)});
+    if (b.space == Space::slots) spare = std::max<std::uint64_t>(spare, b.slot_stride);
+  }
+  bytes.add({spare});
+  bytes.add({group, block, sizeof(std::int32_t)});
 }
 
 std::size_t state_buffer(const LayerCode& code, int state) {
@@ -39,6 +78,20 @@ void make_written(float* numbers, std::size_t count) {
 
 }  // namespace
 
+std::optional<std::uint64_t> session_bytes(const Compilation& c, std::int64_t max_steps) {
+  Bytes bytes;
+  const auto batch = static_cast<std::uint64_t>(c.spec.batch);
+  for (int layer = 0; layer + 1 < c.spec.layers(); ++layer) {
+    bytes.add({static_cast<std::uint64_t>(handover_steps(c.program, max_steps)), batch,
+               static_cast<std::uint64_t>(handover_row(c.spec, layer))});
+  }
+  for (const ProgramStep& step : c.program.steps) {
+    add_buffers(c.layers[at(step.layer)].step.bound, c.program, batch,
+                static_cast<std::uint64_t>(c.program.block), bytes);
+  }
+  return bytes.sum();
+}
+
 Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps)
     : model_(std::move(model)),
       program_(&model_->compiled.program),
@@ -46,76 +99,73 @@ Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::i
       max_steps_(max_steps),
       batch_(model_->compiled.spec.batch),
       order_(batch_) {
-  if (program_->participants > 1) {
-    team_ = std::make_unique<ThreadTeam>(program_->participants - 1);
-    if (!team_->complete()) {
-      team_.reset();
-      short_of_threads_ = true;
-      program_ = &model_->compiled.serial_program;
-    }
+  find_team();
+  allocate();
+}
+
+/// Starts the helpers, unless the process has been bound to fewer processors since the model was
+/// compiled: then they would wait for each other.
+void Runner::find_team() {
+  const int participants = program_->participants;
+  if (participants == 1) return;
+  const int promised = std::min(participants, model_->compiled.processors);
+  if (static_cast<int>(affinity().size()) < promised) {
+    why_serial_ = "the process may use fewer processors than when the model was compiled";
+  } else {
+    team_ = std::make_unique<ThreadTeam>(participants - 1);
+    if (team_->complete()) return;
+    team_.reset();
+    why_serial_ = "the helpers could not be started";
   }
-  ready_ = allocate();
+  program_ = &model_->compiled.serial_program;
 }
 
 Runner::~Runner() = default;
 
-bool Runner::allocate() {
+void Runner::allocate() {
   parts_.resize(program_->steps.size());
-  if (!make_handover()) return false;
-  for (std::size_t i = 0; i < parts_.size(); ++i) {
-    if (!make_part(parts_[i], i)) return false;
-  }
+  make_handover();
+  for (std::size_t i = 0; i < parts_.size(); ++i) make_part(parts_[i], i);
   reset();
-  return true;
 }
 
-bool Runner::make_handover() {
+void Runner::make_handover() {
   const ModelSpec& spec = model_->compiled.spec;
   for (int layer = 0; layer + 1 < spec.layers(); ++layer) {
-    const std::int64_t width = spec.width(Dim::input, layer + 1);
-    const std::int64_t steps = program_->whole_sequence
-                                   ? std::max<std::int64_t>(1, max_steps_)
-                                   : program_->block * program_->handover_slots;
-    handover_row_.push_back(row_stride(width));
-    constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;
-    if (steps > kMostBytes / (batch_ * handover_row_.back())) return false;
-    handover_.emplace_back(at(steps * batch_ * handover_row_.back()));
-    if (handover_.back().size() == 0) return false;
+    handover_row_.push_back(handover_row(spec, layer));
+    handover_.emplace_back(
+        at(handover_steps(*program_, max_steps_) * batch_ * handover_row_.back()));
   }
-  return true;
 }
 
-bool Runner::make_part(Part& part, std::size_t index) {
+void Runner::make_part(Part& part, std::size_t index) {
   part.step = &program_->steps[index];
   part.code = &model_->compiled.layers[at(part.step->layer)];
   part.weights =
-      reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) + model_->packed->at[index];
-  if (!make_buffers(part)) return false;
+      reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) +
+      model_->packed->at[index];
+  make_buffers(part);
   for (int i = 0; i < program_->group; ++i) {
     part.published.push_back(std::make_unique<Counter>());
     part.published_at.push_back(&part.published.back()->value);
     part.blocks.push_back(std::make_unique<Counter>());
   }
   for (int i = 0; i < program_->group; ++i) make_seat(part, i);
-  return true;
 }
 
-bool Runner::make_buffers(Part& part) {
+void Runner::make_buffers(Part& part) {
   const auto& buffers = part.code->step.bound.plan.buffers;
   part.owned.resize(buffers.size());
   std::size_t spare = spare_.size();
   for (std::size_t b = 0; b < buffers.size(); ++b) {
     if (buffers[b].space == Space::slots) {
       part.owned[b] = AlignedBytes(buffers[b].slot_stride * buffers[b].slots);
-      if (part.owned[b].size() == 0) return false;
       spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
     } else if (buffers[b].space == Space::block) {
       part.hoisted = AlignedBytes(at(program_->block) * buffers[b].step_stride);
-      if (part.hoisted.size() == 0) return false;
     }
   }
   if (spare > spare_.size()) spare_ = AlignedBytes(spare);
-  return spare_.size() >= spare;
 }
 
 void Runner::make_seat(Part& part, int index) {

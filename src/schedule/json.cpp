@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <limits>
-#include <new>
 #include <tuple>
 
 #include "deepcpu/schedule.hpp"
+#include "src/guard_memory.hpp"
 #include "src/io/json_guard.hpp"
 #include "src/io/quote.hpp"
 #include "src/schedule/check.hpp"
@@ -16,7 +16,6 @@ namespace deepcpu {
 namespace {
 
 using nlohmann::json;
-using nlohmann::ordered_json;
 
 /// A schedule nests three deep: the schedule, its layers, one layer.
 constexpr std::size_t kDepth = 3;
@@ -54,27 +53,32 @@ constexpr std::tuple kLayerFields{
 };
 
 template <class S, class Fields>
-ordered_json write_fields(const S& from, const Fields& fields);
+std::string write_fields(const S& from, const Fields& fields);
 
-ordered_json write_value(bool value) { return value; }
-ordered_json write_value(int value) { return value; }
+std::string write_value(bool value) { return value ? "true" : "false"; }
+std::string write_value(int value) { return std::to_string(value); }
 template <class E>
-requires std::is_enum_v<E> ordered_json write_value(E value) { return std::string(word(value)); }
-ordered_json write_value(const std::vector<LayerSchedule>& layers) {
-  auto array = ordered_json::array();
-  for (const auto& layer : layers) array.push_back(write_fields(layer, kLayerFields));
-  return array;
+requires std::is_enum_v<E> std::string write_value(E value) {
+  return fmt::format("\"{}\"", word(value));
+}
+std::string write_value(const std::vector<LayerSchedule>& layers) {
+  std::string array;
+  for (const auto& layer : layers) {
+    array += (array.empty() ? "" : ",") + write_fields(layer, kLayerFields);
+  }
+  return "[" + array + "]";
 }
 
+/// Words and the names of fields need no escapes.
 template <class S, class Fields>
-ordered_json write_fields(const S& from, const Fields& fields) {
-  auto object = ordered_json::object();
-  std::apply(
-      [&](const auto&... field) {
-        ((object[std::string(field.name)] = write_value(from.*field.member)), ...);
-      },
-      fields);
-  return object;
+std::string write_fields(const S& from, const Fields& fields) {
+  std::string object;
+  const auto write = [&](const auto& field) {
+    object += fmt::format("{}\"{}\":{}", object.empty() ? "" : ",", field.name,
+                          write_value(from.*field.member));
+  };
+  std::apply([&](const auto&... field) { (write(field), ...); }, fields);
+  return "{" + object + "}";
 }
 
 Error wrong_value(const std::string& where, const json& value, std::string_view rule) {
@@ -159,14 +163,10 @@ Result<Schedule> read_schedule(std::string_view text) {
 
 }  // namespace
 
-std::string Schedule::to_json() const { return write_fields(*this, kScheduleFields).dump(); }
+std::string Schedule::to_json() const { return write_fields(*this, kScheduleFields); }
 
 Result<Schedule> Schedule::from_json(std::string_view text) {
-  try {
-    return read_schedule(text);
-  } catch (const std::bad_alloc&) {
-    return Error("schedule: does not fit into memory");
-  }
+  return guard_memory("read the schedule", [&] { return read_schedule(text); });
 }
 
 }  // namespace deepcpu

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "src/guard_memory.hpp"
 #include "src/io/quote.hpp"
 #include "src/schedule/check.hpp"
 #include "src/schedule/names.hpp"
@@ -98,7 +99,9 @@ Result<Isa> parse_isa(std::string_view text) {
   for (const auto& row : kWords<Isa>) {
     if (row.text == text) return row.value;
   }
-  return Error(fmt::format("isa={}: must be one of interpreter, avx2, avx512", quote(text)));
+  return guard_memory("say what is wrong with the ISA", [&]() -> Result<Isa> {
+    return Error(fmt::format("isa={}: must be one of interpreter, avx2, avx512", quote(text)));
+  });
 }
 
 int lanes(Isa isa) noexcept { return isa == Isa::avx2 ? 8 : 16; }

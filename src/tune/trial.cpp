@@ -2,9 +2,10 @@
 #include "src/tune/trial.hpp"
 
 #include <emmintrin.h>
-#include <fmt/format.h>
 
-#include "src/lower/step_graph.hpp"
+#include <string>
+
+#include "src/guard_memory.hpp"
 
 namespace deepcpu {
 namespace {
@@ -22,51 +23,55 @@ std::vector<float> random_numbers(std::int64_t count, std::uint64_t seed) {
 
 }  // namespace
 
-Result<TrialData> TrialData::make(const ModelSpec& spec, std::uint64_t seed) try {
-  auto weights = Weights::random(spec, seed);
-  if (!weights) return weights.error();
-  TrialData out;
-  out.spec = spec;
-  out.weights = std::move(*weights);
-  for (const int input : spec.cell.inputs()) {
-    const Node& n = spec.cell.nodes()[static_cast<std::size_t>(input)];
-    const std::int64_t width = out.inputs.empty() ? spec.input : spec.width(n.dim, 0);
-    out.inputs.push_back(
-        random_numbers(spec.steps * spec.batch * width, seed + out.inputs.size() + 1));
-  }
-  out.outputs = static_cast<std::size_t>(spec.steps * spec.batch * spec.output_width());
-  return out;
-} catch (const std::bad_alloc&) {
-  return Error(fmt::format("{}: its weights and inputs do not fit into memory", spec.str()));
+Result<TrialData> TrialData::make(const ModelSpec& spec, std::uint64_t seed) {
+  return guard_memory("make weights and inputs", [&]() -> Result<TrialData> {
+    auto weights = Weights::random(spec, seed);
+    if (!weights) return weights.error();
+    TrialData out;
+    out.spec = spec;
+    out.weights = std::move(*weights);
+    for (const int input : spec.cell.inputs()) {
+      const Node& n = spec.cell.nodes()[static_cast<std::size_t>(input)];
+      const std::int64_t width = out.inputs.empty() ? spec.input : spec.width(n.dim, 0);
+      out.inputs.push_back(
+          random_numbers(spec.steps * spec.batch * width, seed + out.inputs.size() + 1));
+    }
+    out.outputs = static_cast<std::size_t>(spec.steps * spec.batch * spec.output_width());
+    return out;
+  });
 }
 
 Result<Trial> Trial::make(const TrialData& data, const Schedule& schedule,
-                          std::shared_ptr<const PackedWeights>& packed) try {
-  CompileOptions options;
-  options.threads = schedule.threads;
-  options.schedule = schedule;
-  auto compiled = compile_program(data.spec, options);
-  if (!compiled) return compiled.error();
-  if (!compiled->notes.empty()) return Error(compiled->notes.front());
-  auto model = std::make_shared<CompiledModel>();
-  model->compiled = std::move(*compiled);
-  if (!packed) {
-    auto made = pack_weights(model->compiled, data.weights);
-    if (!made) return made.error();
-    packed = std::move(*made);
-  }
-  model->packed = packed;
-  Trial t;
-  t.data_ = &data;
-  t.model_ = model;
-  t.runner_ = std::make_unique<Runner>(model, Layout::time_major, data.spec.steps);
-  if (!t.runner_->ready()) return Error("memory for states and scratch could not be had");
-  if (t.runner_->short_of_threads()) return Error("helper threads could not be started");
-  for (std::size_t i = 1; i < data.inputs.size(); ++i) t.extra_.emplace_back(data.inputs[i]);
-  t.y_.resize(data.outputs);
-  return t;
-} catch (const std::bad_alloc&) {
-  return Error("memory for a candidate could not be had");
+                          std::shared_ptr<const PackedWeights>& packed) {
+  return guard_memory("make a candidate", [&]() -> Result<Trial> {
+    CompileOptions options;
+    options.threads = schedule.threads;
+    options.schedule = schedule;
+    auto compiled = compile_program(data.spec, options);
+    if (!compiled) return compiled.error();
+    if (!compiled->notes.empty()) return Error(compiled->notes.front());
+    auto model = std::make_shared<CompiledModel>();
+    model->compiled = std::move(*compiled);
+    if (!packed) {
+      auto made = pack_weights(model->compiled, data.weights);
+      if (!made) return made.error();
+      packed = std::move(*made);
+    }
+    model->packed = packed;
+    if (auto st =
+            check_available("candidate: it takes", session_bytes(model->compiled, data.spec.steps));
+        !st) {
+      return st.error();
+    }
+    Trial t;
+    t.data_ = &data;
+    t.model_ = model;
+    t.runner_ = std::make_unique<Runner>(model, Layout::time_major, data.spec.steps);
+    if (!t.runner_->why_serial().empty()) return Error(std::string(t.runner_->why_serial()));
+    for (std::size_t i = 1; i < data.inputs.size(); ++i) t.extra_.emplace_back(data.inputs[i]);
+    t.y_.resize(data.outputs);
+    return t;
+  });
 }
 
 void Trial::run() noexcept {

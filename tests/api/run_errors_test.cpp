@@ -128,6 +128,27 @@ TEST_CASE("a max_steps that no memory can hold is refused, not wrapped around") 
   }
 }
 
+TEST_CASE("scratch that no memory can hold is refused before it is touched") {
+  const Sample s = Sample::make("lstm:i3h512l2b1024t1");
+  CompileOptions options;
+  options.schedule = Model::compile(s.spec, s.weights).value().schedule();
+  options.schedule->layers[1].hoist_block = 1 << 20;  // 2^20 steps, 1024 rows, 8 KiB each: 8 TiB
+  const Model model = Model::compile(s.spec, s.weights, options).value();
+  const auto session = model.session();
+  REQUIRE(!session.ok());
+  CHECK(session.error().kind() == ErrorKind::memory);
+  CHECK(message(session).starts_with(
+      "session: with batch=1024, blocks of 1048576 steps and max_steps=0 it takes "));
+  CHECK(message(session).ends_with(" are available"));
+
+  const Sample long_run = Sample::make("lstm:i3h512l2b1024bit1");
+  const auto too_long = Model::compile(long_run.spec, long_run.weights)
+                            .value()
+                            .session(Layout::time_major, std::numeric_limits<std::int32_t>::max());
+  REQUIRE(!too_long.ok());
+  CHECK(too_long.error().kind() == ErrorKind::memory);
+}
+
 TEST_CASE("states of the wrong name or size are refused") {
   Setup s;
   std::vector<float> values(8);

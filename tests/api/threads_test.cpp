@@ -57,26 +57,44 @@ TEST_CASE("threads is a cap: one above the processors is legal, uses no more and
   }
 }
 
-/// Run by the next test case, in a process that has been bound to one processor from its start:
-/// the library looks once.
-TEST_CASE("bound to one processor", "[.bound]") {
-  REQUIRE(processors() == 1);
-  const Sample s = Sample::make("lstm:i64h256t2");
-  const Model model = compile_capped(s, 2);
-  CHECK(model.schedule().threads == 1);
-  const std::vector<std::string> said = {
-      "threads=2: the process may use 1 processors; no more are used"};
-  CHECK(model.notes() == said);
+bool bind_to_one_processor() {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  return sched_setaffinity(0, sizeof one, &one) == 0;
 }
 
-TEST_CASE("a process bound to one processor uses one thread") {
-  const Ending ending = run_forked([] {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(sched_getcpu(), &one);
-    if (sched_setaffinity(0, sizeof one, &one) != 0) return 100;
-    execl("/proc/self/exe", "api_tests", "[bound]", "-w", "NoTests", "-o", "/dev/null", nullptr);
-    return 101;
+TEST_CASE("a process that binds itself to one processor compiles for one thread from then on") {
+  const Sample s = Sample::make("lstm:i64h256t2");
+  (void)compile_capped(s, 2);  // the library has looked at the machine before
+  const Ending ending = run_forked([&] {
+    if (!bind_to_one_processor()) return 2;
+    const Model model = compile_capped(s, 2);
+    if (model.schedule().threads != 1) return 3;
+    const std::vector<std::string> said = {
+        "threads=2: the process may use 1 processors; no more are used"};
+    return model.notes() == said ? 0 : 4;
+  });
+  CHECK(ending.signal == 0);
+  CHECK(ending.status == 0);
+}
+
+TEST_CASE("a model compiled for more processors than are left runs on one thread and says so") {
+  if (processors() < 2) return;  // then none can be taken away
+  const Sample s = Sample::make("lstm:i5h40b2t9");
+  const Model model = compile_for(s, host_isa(), 2);
+  const std::vector<float> expected = run_once(compile_for(s, host_isa(), 1), s);
+  const Ending ending = run_forked([&] {
+    if (!bind_to_one_processor()) return 2;
+    auto session = model.session();
+    if (!session.ok()) return 3;
+    const std::vector<std::string> said = {
+        "threads: the process may use fewer processors than when the model was compiled; one "
+        "thread serves instead"};
+    if (session->notes() != said) return 4;
+    std::vector<float> y(s.y_size());
+    if (!session->run(s.x, y).ok()) return 5;
+    return bit_difference(y, expected).empty() ? 0 : 6;
   });
   CHECK(ending.signal == 0);
   CHECK(ending.status == 0);

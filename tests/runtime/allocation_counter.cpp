@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 
+#include "tests/runtime/allocation_failure.hpp"
 #include "tests/support/sanitizers.hpp"
 
 namespace {
@@ -62,6 +63,7 @@ void* memalign(std::size_t alignment, std::size_t bytes) noexcept {
 
 void* aligned_alloc(std::size_t alignment, std::size_t bytes) noexcept {
   note_allocation();
+  if (deepcpu::test::allocation_fails()) return nullptr;
   return __libc_memalign(alignment, bytes);
 }
 

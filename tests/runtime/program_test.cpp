@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "tests/catch.hpp"
 #include "tests/support/compare.hpp"
 #include "tests/support/forked.hpp"
+#include "tests/support/random.hpp"
 #include "tests/support/sample.hpp"
 
 namespace {
@@ -88,11 +90,43 @@ TEST_CASE("rows are sorted by length, longest first, equal ones in their order")
   CHECK(order.live(2) == 3);
   CHECK(order.live(6) == 2);
   CHECK(order.live(7) == 0);
+  std::vector<std::int32_t> live(6);
+  order.live(2, live);
+  CHECK(live == std::vector<std::int32_t>{3, 2, 2, 2, 2, 0});
   order.set({}, 9);
   CHECK(!order.ragged());
   CHECK(order.longest() == 9);
   CHECK(order.row(4) == 4);
   CHECK(order.live(8) == 5);
+}
+
+TEST_CASE("the order of many rows is that of a stable sort, and every step counts its rows") {
+  Random random(17);
+  for (int round = 0; round < 50; ++round) {
+    const std::int64_t batch = random.range(1, 1024);
+    const std::int64_t steps = random.range(0, 40);
+    std::vector<std::int64_t> lengths;
+    for (std::int64_t b = 0; b < batch; ++b) lengths.push_back(random.range(0, steps));
+    RowOrder order(batch);
+    order.set(lengths, steps);
+    std::vector<std::int64_t> expected(lengths.size());
+    std::iota(expected.begin(), expected.end(), 0);
+    const auto of = [&](std::int64_t row) { return lengths[static_cast<std::size_t>(row)]; };
+    std::stable_sort(expected.begin(), expected.end(),
+                     [&](std::int64_t a, std::int64_t b) { return of(a) > of(b); });
+    for (std::int64_t i = 0; i < batch; ++i) {
+      REQUIRE(order.row(i) == expected[static_cast<std::size_t>(i)]);
+      REQUIRE(order.length(i) == of(order.row(i)));
+    }
+    std::vector<std::int32_t> live(static_cast<std::size_t>(steps));
+    order.live(0, live);
+    for (std::int64_t t = 0; t < steps; ++t) {
+      const auto longer = std::count_if(lengths.begin(), lengths.end(),
+                                        [&](std::int64_t length) { return length > t; });
+      REQUIRE(live[static_cast<std::size_t>(t)] == longer);
+      REQUIRE(order.live(t) == longer);
+    }
+  }
 }
 
 struct Case {

@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "deepcpu/model.hpp"
 #include "src/machine/cpuid.hpp"
 #include "src/machine/rates.hpp"
 #include "src/machine/system.hpp"
@@ -311,23 +312,72 @@ TEST_CASE("control groups, version 1") {
   CHECK(cgroup_cpu_quota(root.path()) == 2.5);
 }
 
-TEST_CASE("memory that is left: the system's and the smallest of the control groups'") {
+TEST_CASE("available memory is the least of the system's and of the control groups'") {
   const FakeRoot root;
-  CHECK(available_memory(root.path()) == 0);
-  root.write("/proc/meminfo", "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 5000 kB\n");
-  CHECK(available_memory(root.path()) == 5000 << 10);
-  root.write("/proc/self/cgroup", "0::/a\n");
-  root.write("/sys/fs/cgroup/a/memory.max", "max\n");
-  CHECK(available_memory(root.path()) == 5000 << 10);
-  root.write("/sys/fs/cgroup/a/memory.max", "3000000\n");
-  CHECK(available_memory(root.path()) == 3000000);
-  root.write("/sys/fs/cgroup/a/memory.current", "1000000\n");
-  CHECK(available_memory(root.path()) == 2000000);
-  root.write("/sys/fs/cgroup/a/memory.current", "4000000\n");
+  CHECK(available_memory(root.path()) == UINT64_MAX);
+  root.write("/proc/meminfo", "MemTotal:  900 kB\nMemFree: 1 kB\nMemAvailable:   800 kB\n");
+  CHECK(available_memory(root.path()) == 800 * 1024);
+  root.write("/proc/self/cgroup", "0::/a/b\n");
+  root.write("/sys/fs/cgroup/a/b/memory.max", "max\n");
+  root.write("/sys/fs/cgroup/a/b/memory.current", "5000\n");
+  CHECK(available_memory(root.path()) == 800 * 1024);
+  root.write("/sys/fs/cgroup/a/memory.max", "500000\n");
+  root.write("/sys/fs/cgroup/a/memory.current", "200000\n");
+  CHECK(available_memory(root.path()) == 300000);
+  root.write("/sys/fs/cgroup/a/memory.stat", "anon 50000\ninactive_file 30000\nactive_file 4000\n");
+  CHECK(available_memory(root.path()) == 334000);
+  root.write("/sys/fs/cgroup/a/memory.current", "900000\n");  // over its limit
   CHECK(available_memory(root.path()) == 1);
-  root.write("/proc/self/cgroup", "7:memory:/job\n");
-  root.write("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "900\n");
-  CHECK(available_memory(root.path()) == 900);
+}
+
+TEST_CASE("available memory, control groups of version 1") {
+  const FakeRoot root;
+  root.write("/proc/meminfo", "MemAvailable: 800 kB\n");
+  root.write("/proc/self/cgroup", "4:cpu,cpuacct:/x\n7:memory:/job\n");
+  const std::string group = "/sys/fs/cgroup/memory/job/";
+  root.write(group + "memory.limit_in_bytes", "9223372036854771712\n");  // none
+  root.write(group + "memory.usage_in_bytes", "1000\n");
+  CHECK(available_memory(root.path()) == 800 * 1024);
+  root.write(group + "memory.limit_in_bytes", "6000\n");
+  root.write(group + "memory.stat", "total_inactive_file 100\ntotal_active_file 20\n");
+  CHECK(available_memory(root.path()) == 5120);
+}
+
+TEST_CASE("available memory of this process is some, and no more than 2^50 bytes") {
+  CHECK(available_memory("") > std::uint64_t{1} << 20);
+  CHECK(available_memory("") < std::uint64_t{1} << 50);
+}
+
+TEST_CASE("on a CPU without AVX2 the interpreter serves and the model's notes say so") {
+  const MaxIsa unset(nullptr);
+  const ModelSpec spec = ModelSpec::parse("lstm:i5h20b2t4").value();
+  const Weights weights = Weights::random(spec, 1).value();
+  std::vector<float> x(4 * 2 * 5, 0.5F);
+  const auto run = [&](const Model& model) {
+    std::vector<float> y(4 * 2 * 20);
+    model.session().value().run(x, y).value();
+    return y;
+  };
+  const std::vector<float> expected = run(Model::compile(spec, weights).value());
+  // Either half of what is needed: the instructions, and the system that saves the registers.
+  FakeCpu old_cpu = intel();
+  old_cpu.leaves[{7, 0}].ebx &= ~5_bit;
+  FakeCpu old_system = intel();
+  old_system.saved = 3;
+  for (const FakeCpu& cpu : {old_cpu, old_system}) {
+    const Machine old = cpu.read();
+    const PretendMachine pretend(old);
+    CHECK(host_isa() == Isa::interpreter);
+    const Model model = Model::compile(spec, weights).value();
+    CHECK(model.schedule().isa == Isa::interpreter);
+    CHECK(model.code_bytes() == 0);
+    const std::vector<std::string> said = {
+        "cpu: it has no AVX2 with FMA (or the operating system does not save their registers); "
+        "the interpreter runs instead of emitted code"};
+    CHECK(model.notes() == said);
+    CHECK(run(model) == expected);
+  }
+  CHECK(Model::compile(spec, weights).value().schedule().isa == host_isa());
 }
 
 TEST_CASE("one processor per core, by the lists of siblings") {

@@ -361,7 +361,7 @@ Result<Calibration> calibration_from_json(std::string_view text) {
 }
 
 Result<MachineModel> model_from_json(std::string_view text) {
-  const Result<nlohmann::json> json = parse_json(text, kMaxDepth, kMaxBytes);
+  const Result<JsonTree> json = parse_json(text, kMaxDepth, kMaxBytes);
   if (!json.ok()) return json.error();
   const bool described_only = json->is_object() && json->contains("machine") &&
                               json->value("calibration", nlohmann::json()).is_null();

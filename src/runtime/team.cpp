@@ -11,6 +11,7 @@
 #include <chrono>
 #include <climits>
 #include <exception>
+#include <utility>
 
 namespace deepcpu {
 namespace {
@@ -27,28 +28,30 @@ void futex_wake_all(std::atomic<std::uint32_t>& word) noexcept {
           nullptr, 0);
 }
 
-/// Binds the calling thread to the (index + 1)-th processor after the first one that it may use,
-/// so that the first is left to the caller's thread. A refusal changes nothing.
-void pin_to(int index) noexcept {
+/// The processors that the calling thread may use.
+std::vector<int> allowed_cpus() {
+  std::vector<int> cpus;
   cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  const int count = CPU_COUNT(&allowed);
-  if (count < 2) return;
-  int wanted = (index + 1) % count;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return cpus;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed) || wanted-- > 0) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    pthread_setaffinity_np(pthread_self(), sizeof one, &one);
-    return;
+    if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
   }
+  return cpus;
+}
+
+/// Binds the calling thread. A refusal changes nothing.
+bool pin_to(int cpu) noexcept {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  return pthread_setaffinity_np(pthread_self(), sizeof one, &one) == 0;
 }
 
 }  // namespace
 
 ThreadTeam::ThreadTeam(int helpers, TeamOptions options) : options_(options) {
   for (int i = 0; i < helpers; ++i) helpers_.push_back(std::make_unique<Helper>());
+  if (options_.pin) choose_cpus();
   for (int i = 0; i < helpers; ++i) {
     try {
       helpers_[static_cast<std::size_t>(i)]->thread = std::thread([this, i] { loop(i); });
@@ -57,6 +60,16 @@ ThreadTeam::ThreadTeam(int helpers, TeamOptions options) : options_(options) {
       return;
     }
   }
+}
+
+/// One processor per helper, as long as there are enough; the first one is left to the caller.
+void ThreadTeam::choose_cpus() {
+  const std::vector<int> cpus = allowed_cpus();
+  if (cpus.size() < 2) return;
+  for (std::size_t i = 0; i < helpers_.size(); ++i) {
+    helpers_[i]->cpu = cpus[(i + 1) % cpus.size()];
+  }
+  if (helpers_.size() < cpus.size()) spare_cpu_ = cpus.front();
 }
 
 ThreadTeam::~ThreadTeam() {
@@ -70,6 +83,7 @@ ThreadTeam::~ThreadTeam() {
 void ThreadTeam::run(Work work, void* context) noexcept {
   work_ = work;
   context_ = context;
+  caller_cpu_ = sched_getcpu();
   const std::uint32_t job = (jobs_.load(std::memory_order_relaxed) + 1) & ~kEnd;
   // Sequentially consistent with parked_: either the helper sees the job before it sleeps, or it
   // is seen as parked here.
@@ -85,15 +99,25 @@ void ThreadTeam::run(Work work, void* context) noexcept {
 }
 
 void ThreadTeam::loop(int helper) noexcept {
-  if (options_.pin) pin_to(helper);
-  std::uint64_t last = 0;
   Helper& self = *helpers_[static_cast<std::size_t>(helper)];
+  if (self.cpu >= 0 && !pin_to(self.cpu)) self.cpu = -1;
+  std::uint64_t last = 0;
   for (;;) {
     last = next_job(last);
     if ((last & kEnd) != 0) return;
+    make_room(self);
     work_(context_, helper + 1);
     self.done.store(last);
   }
+}
+
+/// The caller's thread goes where the system puts it, and that may be a helper's processor. Both
+/// would run there by turns for the whole call, while the spare processor does nothing and the
+/// system takes milliseconds to see it. The helper goes to the spare one instead. Only one helper
+/// can meet the caller, and the team's calls order its write before the next helper's.
+void ThreadTeam::make_room(Helper& self) noexcept {
+  if (self.cpu < 0 || self.cpu != caller_cpu_) return;
+  if (spare_cpu_ >= 0 && pin_to(spare_cpu_)) std::swap(self.cpu, spare_cpu_);
 }
 
 /// Waits for a job other than `last`: looks for a while, then parks.

@@ -14,7 +14,8 @@ namespace deepcpu {
 
 struct TeamOptions {
   int spin_us = 50;  ///< how long a helper keeps looking for work after a call before it parks
-  bool pin = true;   ///< bind every helper to one processor of the process's affinity mask
+  /// Bind every helper to one processor of the process's affinity mask, not the caller's own.
+  bool pin = true;
 };
 
 /// Owned by one Session; one call at a time. The caller's own thread is participant 0 and is never
@@ -38,7 +39,10 @@ class ThreadTeam {
   struct Helper {
     std::thread thread;
     Counter done;
+    int cpu = -1;  ///< where it is bound, -1 = nowhere
   };
+  void choose_cpus();
+  void make_room(Helper& self) noexcept;
   void loop(int helper) noexcept;
   std::uint64_t next_job(std::uint64_t last) noexcept;
 
@@ -46,6 +50,8 @@ class ThreadTeam {
   bool complete_ = true;
   Work work_ = nullptr;
   void* context_ = nullptr;
+  int caller_cpu_ = -1;  ///< where the caller was when it began the call
+  int spare_cpu_ = -1;   ///< no helper is bound to it; -1 = there are as many helpers as processors
   /// Number of calls so far; bit 31 tells helpers to end. 32 bits: a futex is.
   alignas(128) std::atomic<std::uint32_t> jobs_{0};
   alignas(128) std::atomic<int> parked_{0};

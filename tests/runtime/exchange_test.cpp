@@ -252,7 +252,7 @@ const std::vector<Stress>& stresses() {
   return table;
 }
 
-TEST_CASE("the stress finds an exchange that does not wait") {
+TEST_CASE("the stress finds an exchange that does not wait", "[race]") {
   const Waits none = {&does_not_wait, &does_not_wait_for_data};
   for (const char* problem : {"lstm:i5h70", "gru:i3h80b2,reset=before"}) {
     for (const Exchange exchange : {Exchange::flag, Exchange::data}) {
@@ -308,24 +308,36 @@ void waits_for_data_and_stays_behind(const volatile std::uint32_t* numbers, std:
   spin(delays.range(0, 4000));
 }
 
-TEST_CASE("what others read is not overwritten before they have read it") {
-  const Waits waits = {&waits_and_stays_behind, &waits_for_data_and_stays_behind};
+constexpr Waits kStayBehind = {&waits_and_stays_behind, &waits_for_data_and_stays_behind};
+
+template <class Check>
+void for_late_readers(const Check& check) {
   const ModelSpec spec = ModelSpec::make(late_reader(), 4, {48}).value();
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
     for (const Exchange exchange : {Exchange::flag, Exchange::data}) {
       INFO(to_string(isa) << (exchange == Exchange::data ? " data" : " flag"));
       Subject s(spec, isa, 2, exchange);
-      jit::KernelPlan& plan = s.compiled.layers.front().step.bound.plan;
-      REQUIRE(plan.stages.size() == 2);
-      CHECK(stress(s, 2, 10 * kChunk, waits).empty());
-      // Without the exchange after the stage that reads, the same delays give other numbers.
-      REQUIRE(plan.stages[1].exchange);
-      plan.stages[1].exchange = false;
-      if (isa != Isa::interpreter) s.compiled.layers.front().step.code = jit::emit(plan).value();
-      CHECK(!stress(s, 2, 10 * kChunk, waits).empty());
+      REQUIRE(s.compiled.layers.front().step.bound.plan.stages.size() == 2);
+      check(s, isa);
     }
   }
+}
+
+TEST_CASE("what others read is not overwritten before they have read it") {
+  for_late_readers(
+      [](const Subject& s, Isa) { CHECK(stress(s, 2, 4 * kChunk, kStayBehind).empty()); });
+}
+
+TEST_CASE("without the exchange after reads of others, the same delays give other numbers",
+          "[race]") {
+  for_late_readers([](Subject& s, Isa isa) {
+    jit::KernelPlan& plan = s.compiled.layers.front().step.bound.plan;
+    REQUIRE(plan.stages[1].exchange);
+    plan.stages[1].exchange = false;
+    if (isa != Isa::interpreter) s.compiled.layers.front().step.code = jit::emit(plan).value();
+    CHECK(!stress(s, 2, 10 * kChunk, kStayBehind).empty());
+  });
 }
 
 }  // namespace

@@ -193,7 +193,7 @@ TEST_CASE("sessions of one model on several threads at once do not disturb each 
   CHECK(wrong == 0);
 }
 
-TEST_CASE("two processes with two threads each on the same processors make progress") {
+TEST_CASE("two processes with two threads each on the same processors make progress", "[fork]") {
   const auto body = [] {
     return compare({"lstm:i5h40l2b2t200", 2, Parallel::none}, host_isa(), 5).empty() ? 0 : 1;
   };

@@ -113,14 +113,14 @@ TEST_CASE("a signalling NaN from the caller is not taken for a number that is mi
     std::vector<float> p(static_cast<std::size_t>(kHidden), 0.5F);
     p[3] = std::bit_cast<float>(jit::kUnwritten);
     Weights weights;
+    std::vector<std::vector<float>> tensors;  // looked at until the model is compiled
     for (const Parameter& parameter : s.spec.cell.parameters()) {
       const std::int64_t cols = parameter.cols == Dim::one ? 1 : s.spec.width(parameter.cols, 0);
-      std::vector<float> values =
-          random_floats(random, static_cast<std::size_t>(kHidden * cols), -0.2, 0.2);
+      tensors.push_back(random_floats(random, static_cast<std::size_t>(kHidden * cols), -0.2, 0.2));
       if (parameter.cols == Dim::one) {
         weights.add(parameter.name + "_l0", {kHidden}, p).value();
       } else {
-        weights.add(parameter.name + "_l0", {kHidden, cols}, values).value();
+        weights.add(parameter.name + "_l0", {kHidden, cols}, tensors.back()).value();
       }
     }
     s.weights = weights;

@@ -120,7 +120,7 @@ bool forbid_system_calls() {
   return prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0;  // all but read, write, exit, sigreturn
 }
 
-TEST_CASE("the filter of system calls ends a process that makes one") {
+TEST_CASE("the filter of system calls ends a process that makes one", "[fork]") {
   const Ending quiet = run_forked([] { return forbid_system_calls() ? 0 : 9; });
   CHECK(quiet.status == 0);
   const Ending calling = run_forked([] {
@@ -131,7 +131,7 @@ TEST_CASE("the filter of system calls ends a process that makes one") {
   CHECK(calling.signal == SIGKILL);
 }
 
-TEST_CASE("a run on one thread makes no system call") {
+TEST_CASE("a run on one thread makes no system call", "[fork]") {
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
     for (const Case& c : cases()) {

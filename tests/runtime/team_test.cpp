@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -99,7 +100,7 @@ TEST_CASE("helpers are pinned to one processor each unless told not to, the call
   CHECK(cpus_of_this_thread() == before);
 }
 
-TEST_CASE("a helper is pinned inside the process's affinity mask") {
+TEST_CASE("a helper is pinned inside the process's affinity mask", "[fork]") {
   const Ending ending = run_forked([] {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 2;
@@ -115,6 +116,41 @@ TEST_CASE("a helper is pinned inside the process's affinity mask") {
     return board.cpus[1] == 1 && board.cpus[3] == 1 && board.calls[3] == 20 ? 0 : 4;
   });
   CHECK(ending.status == 0);
+}
+
+/// Binds the calling thread to each processor that it may use, in turn; no helper may then run
+/// where it is. Counts how often one does.
+int meetings() {
+  struct Places {
+    std::array<int, kMost> cpu{};
+    static void work(void* self, int participant) noexcept {
+      static_cast<Places*>(self)->cpu[static_cast<std::size_t>(participant)] = sched_getcpu();
+    }
+  };
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return -1;
+  const int helpers = std::min(CPU_COUNT(&allowed) - 1, 3);
+  ThreadTeam team(helpers);
+  int count = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed)) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) return -1;
+    Places places;
+    team.run(&Places::work, &places);
+    for (int h = 1; h <= helpers; ++h) {
+      count += places.cpu[static_cast<std::size_t>(h)] == cpu ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+TEST_CASE("a helper leaves the processor on which it finds the caller") {
+  int count = -1;
+  std::thread([&] { count = meetings(); }).join();
+  CHECK(count == 0);
 }
 
 TEST_CASE("waiting ends when the counter has reached the number or passed it") {
@@ -146,7 +182,7 @@ rlim_t address_space() {
   return pages * 4096;
 }
 
-TEST_CASE("a team of which only some helpers can be started is not complete and ends") {
+TEST_CASE("a team of which only some helpers can be started is not complete and ends", "[fork]") {
   const Ending ending = run_forked([] {
     const rlim_t room = address_space() + (rlim_t{30} << 20);  // three stacks of 8 MiB
     const rlimit limit{room, room};

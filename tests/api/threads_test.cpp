@@ -69,7 +69,7 @@ TEST_CASE("bound to one processor", "[.bound]") {
   CHECK(model.notes() == said);
 }
 
-TEST_CASE("a process bound to one processor uses one thread") {
+TEST_CASE("a process bound to one processor uses one thread", "[fork]") {
   const Ending ending = run_forked([] {
     cpu_set_t one;
     CPU_ZERO(&one);
@@ -97,7 +97,8 @@ bool refuse_threads() {
          prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-TEST_CASE("where the system refuses threads, one serves, says so, and gives the same bits") {
+TEST_CASE("where the system refuses threads, one serves, says so, and gives the same bits",
+          "[fork]") {
   struct Case {
     const char* problem;
     int threads;

@@ -169,8 +169,8 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
   json["estimate_loss"] = q.loss;
   for (const Row& row : rows) json["rows"].push_back(to_json(row));
   out.push_back(std::move(json));
-  fmt::print("{:<42} {:>9.3f} {:>7.1f} % {:>9.1f} % {:>10.1f} {:>10.1f} {:>4}\n", spec.str(), q.rank,
-             100 * noise, 100 * q.loss, rows.front().measured.median_us,
+  fmt::print("{:<42} {:>9.3f} {:>7.1f} % {:>9.1f} % {:>10.1f} {:>10.1f} {:>4}\n", spec.str(),
+             q.rank, 100 * noise, 100 * q.loss, rows.front().measured.median_us,
              rows.front().predicted.us, rows.front().schedule.threads);
   std::fflush(stdout);
   return q;

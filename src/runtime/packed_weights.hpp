@@ -18,7 +18,8 @@ struct PackedWeights {
   std::vector<std::uint64_t> at;  ///< per program step: offset of its weights
 };
 
-/// Errors: more memory than there is. May throw bad_alloc. The weights have been checked against the spec.
+/// Errors: more memory than there is. May throw bad_alloc. The weights have been checked against
+/// the spec.
 Result<std::shared_ptr<const PackedWeights>> pack_weights(const Compilation& compiled,
                                                           const Weights& weights);
 

@@ -64,7 +64,8 @@ bool bind_to_one_processor() {
   return sched_setaffinity(0, sizeof one, &one) == 0;
 }
 
-TEST_CASE("a process that binds itself to one processor compiles for one thread from then on") {
+TEST_CASE("a process that binds itself to one processor compiles for one thread from then on",
+          "[fork]") {
   const Sample s = Sample::make("lstm:i64h256t2");
   (void)compile_capped(s, 2);  // the library has looked at the machine before
   const Ending ending = run_forked([&] {
@@ -79,7 +80,8 @@ TEST_CASE("a process that binds itself to one processor compiles for one thread 
   CHECK(ending.status == 0);
 }
 
-TEST_CASE("a model compiled for more processors than are left runs on one thread and says so") {
+TEST_CASE("a model compiled for more processors than are left runs on one thread and says so",
+          "[fork]") {
   if (processors() < 2) return;  // then none can be taken away
   const Sample s = Sample::make("lstm:i5h40b2t9");
   const Model model = compile_for(s, host_isa(), 2);
@@ -115,7 +117,8 @@ bool refuse_threads() {
          prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-TEST_CASE("where the system refuses threads, one serves, says so, and gives the same bits") {
+TEST_CASE("where the system refuses threads, one serves, says so, and gives the same bits",
+          "[fork]") {
   struct Case {
     const char* problem;
     int threads;

@@ -268,7 +268,7 @@ TEST_CASE("participants held up at random give the bits of one") {
     for (const Stress& c : stresses()) {
       INFO(c.problem << " " << to_string(isa) << " threads " << c.threads << " "
                      << (c.exchange == Exchange::data ? "data" : "flag"));
-      const std::int64_t steps = c.threads == 2 ? 4 * kChunk : kChunk;
+      const std::int64_t steps = c.threads == 2 ? 2 * kChunk : kChunk;
       CHECK(stress(c, isa, steps).empty());
     }
   }

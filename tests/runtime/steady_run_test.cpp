@@ -64,7 +64,7 @@ std::string text_of(const Case& c, Isa isa, Layout layout) {
          (layout == Layout::time_major ? " [T,B,I]" : " [B,T,I]");
 }
 
-TEST_CASE("the counter of allocations sees every kind of them") {
+TEST_CASE("the counter of allocations sees every kind of them", "[malloc]") {
   // The compiler may drop an allocation whose address nobody sees.
   const auto seen = [](void* p) {
     asm volatile("" : : "g"(p) : "memory");

@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/sanitizers.hpp"
+
 namespace deepcpu::test {
 
 /// How a child process ended.
@@ -14,14 +16,15 @@ struct Ending {
   int signal = 0;   ///< the signal that ended it, or 0
 };
 
-/// Calls `body` in a forked child, whose exit status is what it returns. The exit is the plain
-/// system call: nothing is flushed and no destructor runs.
+/// Calls `body` in a forked child, whose exit status is what it returns. The exit is a plain system
+/// call: nothing is flushed and no destructor runs. It ends the calling thread, the only one of a
+/// forked child; under the thread sanitizer, whose own thread would go on, the whole process.
 template <class Body>
 pid_t start_child(const Body& body) {
   const pid_t child = fork();
   if (child == 0) {
     const int status = body();
-    for (;;) syscall(SYS_exit, status);
+    for (;;) syscall(DEEPCPU_THREAD_SANITIZER ? SYS_exit_group : SYS_exit, status);
   }
   return child;
 }

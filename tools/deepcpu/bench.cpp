@@ -34,8 +34,8 @@ constexpr const char* kFooter =
     "Times are of one run over t steps. compile: from the parsed problem to code, without packing\n"
     "the weights; first: the first run of all. GFLOP/s: of the matrix products. GB/s: of the\n"
     "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
-    "of limit: the limit (DESIGN.md) over the median; after deepcpu machine --calibrate it is made\n"
-    "of measured rates, else of estimated ones.\n"
+    "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
+    "calibrated, else of estimated ones.\n"
     "A problem that fails is named on stderr, the others go on, and the exit status is 1.";
 
 struct BenchFlags {

@@ -60,8 +60,7 @@ Result<Shard> parse_shard(const std::string& text) {
 }  // namespace
 
 Result<std::vector<ListedProblem>> problem_list(const std::vector<std::string>& problems,
-                                                const std::string& file,
-                                                const std::string& shard) {
+                                                const std::string& file, const std::string& shard) {
   const auto part = parse_shard(shard);
   if (!part) return part.error();
   std::vector<ListedProblem> all;

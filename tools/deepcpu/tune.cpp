@@ -60,7 +60,7 @@ class Interrupts {
   Interrupts& operator=(const Interrupts&) = delete;
 
  private:
-  struct sigaction before_[2] {};
+  struct sigaction before_[2]{};
 };
 
 /// One line on stderr that is written over and over; nothing if stderr is no terminal.
@@ -100,8 +100,8 @@ nlohmann::ordered_json to_json(const ModelSpec& spec, const TuneResult& r) {
   auto refused = nlohmann::ordered_json::array();
   for (const Candidate& c : r.candidates) {
     if (c.refused.empty()) continue;
-    refused.push_back({{"schedule", nlohmann::ordered_json::parse(c.schedule.to_json())},
-                       {"reason", c.refused}});
+    refused.push_back(
+        {{"schedule", nlohmann::ordered_json::parse(c.schedule.to_json())}, {"reason", c.refused}});
   }
   json["refused"] = std::move(refused);
   return json;

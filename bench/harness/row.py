@@ -100,7 +100,9 @@ class Row:
         for name in self.crew.names():
             if not self.crew.is_built(name):
                 program = os.path.basename(self.crew.commands[name][0])
-                self.refused["missing"][name] = f"{program} is not built"
+                self.refused["missing"][name] = (
+                    f"{program} is not built; CMake leaves it out if its library is not there "
+                    "(see bench/README.md)")
                 continue
             worker = self.crew.get(name, self.threads)
             try:

@@ -170,8 +170,6 @@ class TensorFlow(worker.Peer):
         return f"tensorflow {tf.__version__}" + (f" ({self.way})" if self.way else "")
 
     def load(self, problem, threads, weights, x, extra):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
         (tf,) = worker.require("tensorflow")
         check_support(problem)
         if self.threads is None:  # cannot be changed once operations ran
@@ -217,4 +215,6 @@ class TensorFlow(worker.Peer):
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # no search for one
     worker.serve(TensorFlow())

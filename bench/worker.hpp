@@ -172,6 +172,7 @@ class Worker {
     std::istringstream words(line);
     std::string command;
     words >> command;
+    if (command == "import") return contestant_.version();
     if (command == "load") return load(words);
     if (command == "check") return check(words);
     if (command == "run") return run(words);

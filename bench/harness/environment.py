@@ -15,8 +15,8 @@ REQUIREMENTS = os.path.join(BENCH, "peers", "requirements.txt")
 
 
 def sections(text):
-    """{peer: its requirements}; a section starts with a line `# peer NAME`."""
-    parts = re.split(r"^# peer (\w+).*\n", text, flags=re.MULTILINE)
+    """{peer: its requirements}; a section starts with a line `# peer NAME` or `# program NAME`."""
+    parts = re.split(r"^# (?:peer|program) (\w+).*\n", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2]))
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import sys
 
 FIRST_WIDTH = 36
 
@@ -118,9 +119,30 @@ def write_json(path, rows):
     os.replace(partial, path)
 
 
+# What a row must have; the programs that read rows rely on these.
+KEYS = ("problem", "cell", "threads", "ours_us", "limit_us", "peers", "agree", "loaded", "missing",
+        "error", "versions", "machine")
+
+
+def read_rows(path):
+    """The rows of a file of bench/compare; ends the program if it is none."""
+    program = f"bench/{os.path.basename(sys.argv[0])}"
+    try:
+        with open(path) as file:
+            rows = json.load(file)
+    except OSError as error:
+        sys.exit(f"{program}: {path}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"{program}: {path}: not JSON: {error}")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        sys.exit(f"{program}: {path}: must be an array of objects, as bench/compare --json writes")
+    for number, row in enumerate(rows, 1):
+        absent = [key for key in KEYS if key not in row]
+        if absent:
+            sys.exit(f"{program}: {path}: row {number} has no {absent[0]}")
+    return rows
+
+
 def read_json(path):
     """The rows of an earlier run; none if there is no file."""
-    if not os.path.exists(path):
-        return []
-    with open(path) as file:
-        return json.load(file)
+    return read_rows(path) if os.path.exists(path) else []

@@ -12,7 +12,7 @@ import time
 from harness.environment import BENCH, VENV
 
 # The order of the columns; a peer that is not named here follows these.
-ORDER = ["onnxruntime", "pytorch", "blas", "onednn", "openvino", "tensorflow"]
+ORDER = ["onnxruntime", "pytorch", "openblas", "onednn", "openvino", "tensorflow"]
 OURS = "ours"
 SECONDS_PER_ANSWER = 180
 PR_SET_PDEATHSIG = 1

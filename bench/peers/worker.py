@@ -98,10 +98,14 @@ class Worker:
         self.last_us = 0.0
 
     def answer(self, command, *arguments):
-        handlers = {"load": self.load, "check": self.check, "run": self.run, "call_us": self.cost}
+        handlers = {"import": self.import_library, "load": self.load, "check": self.check,
+                    "run": self.run, "call_us": self.cost}
         if command not in handlers:
             raise Refusal("error", f"unknown command {command}")
         return handlers[command](*arguments)
+
+    def import_library(self):
+        return self.peer.version()
 
     def load(self, problem, threads, weights, x, *extra):
         pairs = [pair.split("=", 1) for pair in extra]

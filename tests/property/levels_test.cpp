@@ -146,7 +146,7 @@ std::string compare_plans(const MatmulDag& dag, const StepGraph& graph, const Mo
     return "fewer levels of stages than dependent products";
   }
   const auto plans = lower::lower_layer(spec.cell, graph, widths, layout, schedule, Isa::avx512,
-                                        static_cast<std::uint32_t>(spec.batch), "plan");
+                                        static_cast<std::uint32_t>(spec.batch), {}, "plan");
   if (!plans.ok()) return plans.error().message();
   std::multiset<std::string> names;
   std::multiset<std::string> expected;

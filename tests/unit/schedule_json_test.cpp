@@ -29,8 +29,9 @@ TEST_CASE("schedule JSON: the text is canonical and in the order of the fields")
   schedule.layers.push_back({true, 32, 1, 6, Sweep::alternating, 1, Residency::streamed});
   CHECK(schedule.to_json() ==
         R"({"isa":"avx512","threads":1,"parallel":"none","exchange":"flag","order":"exact",)"
+        R"("start":"zero","split_rows":1,"split_k":1,)"
         R"("layers":[{"fuse_gates":true,"hoist_block":32,"tile_rows":1,"hoist_rows":6,)"
-        R"("sweep":"alternating","group":1,"weights":"streamed"}]})");
+        R"("sweep":"alternating","group":1,"weights":"streamed","phases":"levels"}]})");
 }
 
 TEST_CASE("schedule JSON: random schedules come back as they were written") {

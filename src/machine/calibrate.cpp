@@ -157,6 +157,13 @@ class Calibrator {
 
   bool is_private(std::size_t level) const { return level < 2; }
 
+  /// No level is faster than a nearer one. On a busy machine single rates can come out lower than
+  /// they are.
+  static CoreRates no_faster(CoreRates rates, const CoreRates& nearer) {
+    return {std::min(rates.one, nearer.one), std::min(rates.two, nearer.two),
+            std::min(rates.all, nearer.all)};
+  }
+
   /// Rounds take turns among all rates, so that what disturbs for a while does not hit one of them
   /// alone.
   Status rates() {
@@ -176,7 +183,9 @@ class Calibrator {
       isa.load_l1_gbytes_per_s = rounds[i].load.rates(best).one;
       for (std::size_t l = 0; l < levels_.size(); ++l) {
         const bool memory = l + 1 == levels_.size();
-        isa.read_gbytes_per_s.push_back(rounds[i].reads[l].rates(memory ? typical : best));
+        const CoreRates read = rounds[i].reads[l].rates(memory ? typical : best);
+        const auto& nearer = isa.read_gbytes_per_s;
+        isa.read_gbytes_per_s.push_back(nearer.empty() ? read : no_faster(read, nearer.back()));
       }
       out_.isas.push_back(std::move(isa));
     }

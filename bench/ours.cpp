@@ -16,6 +16,9 @@
 
 #include "bench/worker.hpp"
 #include "deepcpu/deepcpu.hpp"
+#include "src/machine/machine_model.hpp"
+#include "src/machine/saved_calibration.hpp"
+#include "src/tune/limit.hpp"
 
 namespace {
 
@@ -104,6 +107,7 @@ class Ours final : public bench::Contestant {
     const auto weights = value_of(deepcpu::Weights::from_safetensors(request.weights));
     deepcpu::CompileOptions options;
     options.threads = request.threads;
+    threads_ = request.threads;
     model_ = value_of(deepcpu::Model::compile(spec, weights, options));
     session_ = value_of(model_->session(deepcpu::Layout::time_major, spec.steps));
     x_ = request.x;
@@ -126,6 +130,7 @@ class Ours final : public bench::Contestant {
 
   std::string other(const std::string& command, std::istream& words) override {
     if (command == "make") return make(words);
+    if (command == "calibrate") return calibrate(words);
     if (command == "info") return info();
     if (command == "spin") return spin_threads(words);
     if (command == "spinrun") return spin_run(words);
@@ -169,11 +174,28 @@ class Ours final : public bench::Contestant {
     return json.dump();
   }
 
-  /// What was compiled. limit_us is null until the library computes the limit.
+  /// calibrate FILE: measures the machine, about 10 s; answers with its rates.
+  static std::string calibrate(std::istream& words) {
+    std::string path;
+    if (!(words >> path)) throw Refusal{"error", "calibrate: wants a file"};
+    const auto measured = value_of(deepcpu::calibrate(deepcpu::machine()));
+    demand(deepcpu::save_calibration(measured, path));
+    return ordered_json(deepcpu::to_text(deepcpu::MachineModel::from(measured))).dump();
+  }
+
+  /// The limit of the loaded problem with the threads that were asked for; null where no code runs.
+  ordered_json limit() const {
+    const auto work = deepcpu::ModelWork::of(model_->spec(), deepcpu::host_isa());
+    if (!work || deepcpu::host_isa() == deepcpu::Isa::interpreter) return nullptr;
+    const auto steps = static_cast<double>(model_->spec().steps);
+    return deepcpu::limit_of(*work, deepcpu::machine_model(), steps, threads_).us;
+  }
+
+  /// What was compiled.
   std::string info() const {
     if (!model_) throw Refusal{"error", "info: nothing is loaded"};
     ordered_json json;
-    json["limit_us"] = nullptr;
+    json["limit_us"] = limit();
     json["compile_us"] = model_->compile_microseconds();
     json["schedule"] = ordered_json::parse(model_->schedule().to_json());
     json["notes"] = model_->notes();
@@ -211,6 +233,7 @@ class Ours final : public bench::Contestant {
 
   std::optional<deepcpu::Model> model_;
   std::optional<deepcpu::Session> session_;
+  int threads_ = 1;
   bench::Array x_;
   bench::Array y_;
   std::vector<bench::Array> arrays_;

@@ -193,15 +193,14 @@ Isa pick_isa(const CompileOptions& options, std::vector<std::string>& notes) {
 }
 
 /// The caller's cap, as far as the process may use that many processors.
-int usable_threads(int cap, int cpus, std::vector<std::string>& notes) {
+int threads_within(int cap, int cpus, std::vector<std::string>& notes) {
   const Machine& m = machine();
-  const int quota = m.cpu_quota > 0 ? std::max(1, static_cast<int>(m.cpu_quota)) : cpus;
   if (m.cpu_quota > 0 && m.cpu_quota < 1.0) {
     add_note(notes, fmt::format("threads: the control group grants {:.2f} processors; one thread "
                                 "is used",
                                 m.cpu_quota));
   }
-  const int usable = std::min(cpus, quota);
+  const int usable = usable_threads(cpus, m.cpu_quota);
   if (cap > usable) {
     add_note(notes, fmt::format("threads={}: the process may use {} processors; no more are used",
                                 cap, usable));
@@ -267,7 +266,7 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   if (options.schedule) {
     c.schedule = *options.schedule;
   } else {
-    const int threads = usable_threads(options.threads, c.processors, c.notes);
+    const int threads = threads_within(options.threads, c.processors, c.notes);
     auto chosen = choose_schedule(spec, isa, threads, c.notes);
     if (!chosen) return chosen.error();
     c.schedule = std::move(*chosen);

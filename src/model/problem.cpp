@@ -230,7 +230,7 @@ Result<ModelSpec> ModelSpec::parse(std::string_view problem) {
 }
 
 Result<Shape> parse_shape(std::string_view problem) {
-  try {
+  return guard_memory("read the problem", [&]() -> Result<Shape> {
     auto parts = split(problem);
     if (!parts) return parts.error();
     auto spec = sizes_of(*parts);
@@ -238,9 +238,7 @@ Result<Shape> parse_shape(std::string_view problem) {
     if (auto status = check_sizes(*spec); !status) return status.error();
     return Shape{std::move(parts->cell), std::move(*spec), parts->numbers.contains(kBatch.letter),
                  parts->numbers.contains(kSteps.letter)};
-  } catch (const std::bad_alloc&) {
-    return Error("problem: does not fit into memory");
-  }
+  });
 }
 
 }  // namespace deepcpu

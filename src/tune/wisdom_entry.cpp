@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <tuple>
 
+#include "deepcpu/version.hpp"
 #include "src/cells/cell_hash.hpp"
+#include "src/machine/machine_model.hpp"
+#include "src/machine/system.hpp"
 #include "src/model/problem.hpp"
 
 namespace deepcpu {
@@ -56,6 +59,32 @@ WisdomKey WisdomKey::of(const ModelSpec& spec, int threads, Isa isa, const Machi
 std::string WisdomKey::id() const {
   return fmt::format("{}|{}|{}|{}|{}|{}", hash_text(cell), dims_of(problem), threads, batch.text,
                      isa ? to_string(*isa) : "", machine);
+}
+
+WisdomEntry tuned_entry(const ModelSpec& spec, const TuneOptions& options,
+                        const TuneResult& result) {
+  WisdomEntry e;
+  const MachineModel* elsewhere = options.machine;
+  const int usable = elsewhere != nullptr
+                         ? elsewhere->cores
+                         : usable_threads(static_cast<int>(affinity().size()), machine().cpu_quota);
+  const int threads = std::max(std::min(options.threads, usable), result.schedule.threads);
+  const Isa best = elsewhere != nullptr ? elsewhere->isas.back().isa : machine().isa;
+  const Isa host = elsewhere != nullptr ? best : host_isa();
+  const Isa isa = std::min(options.isa.value_or(best), host);
+  e.key = WisdomKey::of(spec, threads, isa);
+  e.key.isa = isa < best ? std::optional(isa) : std::nullopt;
+  if (elsewhere != nullptr) e.key.machine = elsewhere->key;
+  e.schedule = result.schedule;
+  e.predicted_us = result.predicted_us;
+  e.measured_us = result.measured_us;
+  e.spread = result.measured_us > 0.0 ? result.spread : 0.0;
+  e.rows = spec.batch;
+  e.steps = result.steps;
+  e.candidates = static_cast<std::int64_t>(result.candidates.size());
+  e.effort = result.measured_us > 0.0 ? result.effort : Effort::estimate;
+  e.version = DEEPCPU_VERSION;
+  return e;
 }
 
 bool better_evidence(const WisdomEntry& a, const WisdomEntry& b) noexcept {

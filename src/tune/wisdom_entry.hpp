@@ -64,6 +64,12 @@ struct WisdomEntry {
   std::string version;           ///< of the library that found it; may be empty
 };
 
+/// What tune(spec, options) found, as an entry: for this machine, or for the one in `options`. Its
+/// threads allowed are those of the options as far as the machine can run them at once, which is
+/// how a compile looks it up.
+WisdomEntry tuned_entry(const ModelSpec& spec, const TuneOptions& options,
+                        const TuneResult& result);
+
 /// Whether `a` is strictly better evidence than `b`: measured before not measured; then exhaustive,
 /// measure, by hand, estimate; then more candidates; then less measured time per row and step.
 bool better_evidence(const WisdomEntry& a, const WisdomEntry& b) noexcept;

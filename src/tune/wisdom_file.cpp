@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "src/guard_memory.hpp"
 #include "src/io/file.hpp"
 #include "src/io/file_lock.hpp"
 
@@ -46,14 +47,14 @@ Status write_items(const std::string& path, const std::vector<WisdomItem>& items
 
 }  // namespace
 
-Result<std::vector<WisdomItem>> read_wisdom(const std::string& path) try {
-  const auto text = read_text_file(path, kMostWisdomBytes);
-  if (!text) return text.error();
-  auto items = parse_wisdom(*text);
-  if (!items) return Error(fmt::format("{}: {}", path, items.error().message()));
-  return items;
-} catch (const std::bad_alloc&) {
-  return Error(fmt::format("{}: does not fit into memory", path));
+Result<std::vector<WisdomItem>> read_wisdom(const std::string& path) {
+  return guard_memory("read the wisdom", [&]() -> Result<std::vector<WisdomItem>> {
+    const auto text = read_text_file(path, kMostWisdomBytes);
+    if (!text) return text.error();
+    auto items = parse_wisdom(*text);
+    if (!items) return Error(fmt::format("{}: {}", path, items.error().message()));
+    return items;
+  });
 }
 
 void merge_items(std::vector<WisdomItem>& into, std::vector<WisdomItem> items) {
@@ -77,18 +78,18 @@ void merge_items(std::vector<WisdomItem>& into, std::vector<WisdomItem> items) {
 }
 
 Status update_wisdom(const std::string& path,
-                     const std::function<void(std::vector<WisdomItem>&)>& change) try {
-  const auto target = write_target(path);
-  if (!target) return target.error();
-  const auto lock = FileLock::acquire(*target, kLockSeconds);
-  if (!lock) return lock.error();
-  remove_leftovers(*target);
-  auto items = read_old(path);
-  if (!items) return items.error();
-  change(*items);
-  return write_items(path, *items);
-} catch (const std::bad_alloc&) {
-  return Error(fmt::format("{}: does not fit into memory", path));
+                     const std::function<void(std::vector<WisdomItem>&)>& change) {
+  return guard_memory("change the wisdom", [&]() -> Status {
+    const auto target = write_target(path);
+    if (!target) return target.error();
+    const auto lock = FileLock::acquire(*target, kLockSeconds);
+    if (!lock) return lock.error();
+    remove_leftovers(*target);
+    auto items = read_old(path);
+    if (!items) return items.error();
+    change(*items);
+    return write_items(path, *items);
+  });
 }
 
 Status save_wisdom(const std::string& path, std::span<const WisdomEntry> entries) {

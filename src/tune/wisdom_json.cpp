@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <unordered_map>
 #include <utility>
 
 #include "src/cells/cell_hash.hpp"
+#include "src/guard_memory.hpp"
 #include "src/io/json_guard.hpp"
 #include "src/io/quote.hpp"
 #include "src/model/problem.hpp"
@@ -20,7 +20,6 @@ namespace deepcpu {
 namespace {
 
 using nlohmann::json;
-using nlohmann::ordered_json;
 
 /// The file, its entries, one entry, its schedule, the layers, one layer.
 constexpr std::size_t kDepth = 6;
@@ -284,9 +283,15 @@ Result<std::vector<WisdomItem>> read_items(std::string_view text, const json& fi
   return items;
 }
 
-}  // namespace
+/// A JSON string. Bytes that are no UTF-8 are replaced.
+std::string escaped(const std::string& text) {
+  return json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
-Result<std::vector<WisdomItem>> parse_wisdom(std::string_view text) {
+/// The shortest text that reads back as the same number.
+std::string number(double value) { return json(value).dump(); }
+
+Result<std::vector<WisdomItem>> read_file(std::string_view text) {
   if (text.empty()) return Error("is empty");
   const auto parsed = parse_json(text, kDepth, kMostWisdomBytes);
   if (!parsed) return parsed.error();
@@ -304,6 +309,12 @@ Result<std::vector<WisdomItem>> parse_wisdom(std::string_view text) {
   return read_items(text, *parsed);
 }
 
+}  // namespace
+
+Result<std::vector<WisdomItem>> parse_wisdom(std::string_view text) {
+  return guard_memory("read the wisdom", [&] { return read_file(text); });
+}
+
 std::string wisdom_text(const std::vector<WisdomItem>& items) {
   std::string text = fmt::format("{{\n  \"format\": {},\n  \"entries\": [", kWisdomFormat);
   for (std::size_t i = 0; i < items.size(); ++i) {
@@ -313,28 +324,26 @@ std::string wisdom_text(const std::vector<WisdomItem>& items) {
 }
 
 WisdomItem to_item(const WisdomEntry& e) {
-  ordered_json key;
-  key["cell"] = hash_text(e.key.cell);
-  key["problem"] = e.key.problem;
-  key["threads"] = e.key.threads;
-  key["batch"] = std::string(e.key.batch.text);
-  if (e.key.isa) key["isa"] = std::string(to_string(*e.key.isa));
-  key["machine"] = e.key.machine;
-  ordered_json evidence = ordered_json::object();
-  if (e.predicted_us > 0.0) evidence["predicted_us"] = e.predicted_us;
-  if (e.measured_us > 0.0) evidence["measured_us"] = e.measured_us;
-  if (e.measured_us > 0.0) evidence["spread"] = e.spread;
-  if (e.rows > 0) evidence["rows"] = e.rows;
-  if (e.steps > 0) evidence["steps"] = e.steps;
-  if (e.candidates > 0) evidence["candidates"] = e.candidates;
-  if (e.effort) evidence["effort"] = std::string(to_string(*e.effort));
-  if (!e.version.empty()) evidence["version"] = e.version;
+  std::string key =
+      fmt::format(R"("cell":"{}","problem":{},"threads":{},"batch":"{}")", hash_text(e.key.cell),
+                  escaped(e.key.problem), e.key.threads, e.key.batch.text);
+  if (e.key.isa) key += fmt::format(R"(,"isa":"{}")", to_string(*e.key.isa));
+  key += fmt::format(R"(,"machine":{})", escaped(e.key.machine));
   WisdomItem item;
-  item.text = fmt::format("{{\n      \"key\": {},\n      \"schedule\": {}", key.dump(),
-                          e.schedule.to_json());
-  for (const auto& [name, value] : evidence.items()) {
-    item.text += fmt::format(",\n      \"{}\": {}", name, value.dump());
-  }
+  item.text =
+      fmt::format("{{\n      \"key\": {{{}}},\n      \"schedule\": {}", key, e.schedule.to_json());
+  const auto add = [&](std::string_view name, bool stated, const std::string& value) {
+    if (stated) item.text += fmt::format(",\n      \"{}\": {}", name, value);
+  };
+  add("predicted_us", e.predicted_us > 0.0, number(e.predicted_us));
+  add("measured_us", e.measured_us > 0.0, number(e.measured_us));
+  add("spread", e.measured_us > 0.0, number(e.spread));
+  add("rows", e.rows > 0, std::to_string(e.rows));
+  add("steps", e.steps > 0, std::to_string(e.steps));
+  add("candidates", e.candidates > 0, std::to_string(e.candidates));
+  add("effort", e.effort.has_value(),
+      e.effort ? fmt::format("\"{}\"", to_string(*e.effort)) : std::string());
+  add("version", !e.version.empty(), escaped(e.version));
   item.text += "\n    }";
   item.id = e.key.id();
   item.entry = e;

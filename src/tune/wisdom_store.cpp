@@ -6,13 +6,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
-#include <new>
 #include <shared_mutex>
 #include <unordered_map>
 #include <utility>
 
+#include "src/guard_memory.hpp"
 #include "src/io/quote.hpp"
-#include "src/model/problem.hpp"
 #include "src/tune/wisdom_check.hpp"
 #include "src/tune/wisdom_file.hpp"
 
@@ -64,6 +63,21 @@ Report take(std::vector<WisdomItem> items) {
   return report;
 }
 
+/// In an order of their own: a file's text must not depend on that of a hash table.
+std::vector<WisdomEntry> all_entries() {
+  std::vector<std::pair<std::string, WisdomEntry>> all;
+  {
+    Store& s = store();
+    const std::shared_lock lock(s.mutex);
+    for (const auto& [id, known] : s.entries)
+      all.emplace_back(known.entry.key.problem + id, known.entry);
+  }
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<WisdomEntry> entries;
+  for (auto& [order, entry] : all) entries.push_back(std::move(entry));
+  return entries;
+}
+
 /// DEEPCPU_WISDOM, once. Another machine's entries are no reason for a note.
 void read_environment(Store& s) {
   const char* path = std::getenv("DEEPCPU_WISDOM");
@@ -85,29 +99,15 @@ void read_environment(Store& s) {
 }  // namespace
 
 Result<Report> load(const std::string& path) {
-  auto items = read_wisdom(path);
-  if (!items) return items.error();
-  try {
+  return guard_memory("load the wisdom", [&]() -> Result<Report> {
+    auto items = read_wisdom(path);
+    if (!items) return items.error();
     return take(std::move(*items));
-  } catch (const std::bad_alloc&) {
-    return Error(fmt::format("{}: does not fit into memory", path));
-  }
+  });
 }
 
-Status save(const std::string& path) try {
-  std::vector<WisdomEntry> entries;
-  {
-    Store& s = store();
-    const std::shared_lock lock(s.mutex);
-    for (const auto& [id, known] : s.entries) entries.push_back(known.entry);
-  }
-  // A file's text must not depend on the order of a hash table.
-  std::sort(entries.begin(), entries.end(), [](const WisdomEntry& a, const WisdomEntry& b) {
-    return std::pair(a.key.problem, a.key.id()) < std::pair(b.key.problem, b.key.id());
-  });
-  return save_wisdom(path, entries);
-} catch (const std::bad_alloc&) {
-  return Error(fmt::format("{}: does not fit into memory", path));
+Status save(const std::string& path) {
+  return guard_memory("save the wisdom", [&] { return save_wisdom(path, all_entries()); });
 }
 
 void forget() {
@@ -144,15 +144,15 @@ std::optional<Schedule> find(const ModelSpec& spec, Isa isa, int threads,
   return {};
 }
 
-Status add(const WisdomEntry& entry) try {
-  // The same way as a file's entries, so that what is saved can be loaded.
-  auto items = parse_wisdom(wisdom_text({to_item(entry)}));
-  if (!items) return items.error();
-  const Report report = take(std::move(*items));
-  if (!report.refused.empty()) return Error(report.refused.front().reason);
-  return {};
-} catch (const std::bad_alloc&) {
-  return Error("wisdom: memory for an entry could not be had");
+Status add(const WisdomEntry& entry) {
+  return guard_memory("keep a schedule", [&]() -> Status {
+    // The same way as a file's entries, so that what is saved can be loaded.
+    auto items = parse_wisdom(wisdom_text({to_item(entry)}));
+    if (!items) return items.error();
+    const Report report = take(std::move(*items));
+    if (!report.refused.empty()) return Error(report.refused.front().reason);
+    return {};
+  });
 }
 
 }  // namespace deepcpu::wisdom

@@ -2,6 +2,8 @@
 #include "src/tune/wisdom_entry.hpp"
 
 #include "src/cells/cell_hash.hpp"
+#include "src/machine/machine_model.hpp"
+#include "src/machine/system.hpp"
 #include "src/model/problem.hpp"
 #include "tests/catch.hpp"
 #include "tests/support/wisdom_entries.hpp"
@@ -29,9 +31,9 @@ Cell unit(const std::string& p, float slope = 0.01F, bool shared_bias = false) {
 }
 
 TEST_CASE("cell hash: the same in every version and on every machine") {
-  CHECK(hash_of("lstm:i8h8") == "HASH_LSTM");
-  CHECK(hash_of("gru:i8h8") == "HASH_GRU");
-  CHECK(hash_of("rnn:i8h8") == "HASH_RNN");
+  CHECK(hash_of("lstm:i8h8") == "5f6c9ac33dc82687");
+  CHECK(hash_of("gru:i8h8") == "9c88883aacbfc3ed");
+  CHECK(hash_of("rnn:i8h8") == "2194c9e3802b9255");
 }
 
 TEST_CASE("cell hash: structure counts, names and sizes do not") {
@@ -78,9 +80,9 @@ TEST_CASE("wisdom key: equal for equal problems, whatever t and the name are") {
   };
   const std::string base = id("lstm:i8h16b3t100");
   CHECK(base == id("lstm:h16i8b2t7"));
-  for (const char* other : {"lstm:i8h16b1", "lstm:i8h16b5", "lstm:i9h16b3", "lstm:i8h16b3l2",
-                            "lstm:i8h16b3bi", "lstm:i8h16b3rev", "lstm:i8h16b3,coupled=1",
-                            "lstm:i8h16b3p4", "gru:i8h16b3"}) {
+  for (const char* other :
+       {"lstm:i8h16b1", "lstm:i8h16b5", "lstm:i9h16b3", "lstm:i8h16b3l2", "lstm:i8h16b3bi",
+        "lstm:i8h16b3rev", "lstm:i8h16b3,coupled=1", "lstm:i8h16b3p4", "gru:i8h16b3"}) {
     CHECK(base != id(other));
   }
   CHECK(base != id("lstm:i8h16b3", 2));
@@ -95,6 +97,44 @@ TEST_CASE("wisdom key: equal for equal problems, whatever t and the name are") {
   CHECK(named("a") == named("b"));
 }
 
+TEST_CASE("wisdom: an entry made of what tuning found is found by a compile with the same caps") {
+  const ModelSpec spec = ModelSpec::parse("gru:i8h16b3t7").value();
+  TuneOptions options;
+  options.effort = Effort::estimate;
+  options.threads = 1024;
+  TuneResult found;
+  found.schedule = test::wisdom_entry("gru:i8h16b3").schedule;
+  found.predicted_us = 12.5;
+  found.steps = 7;
+  found.candidates.resize(3);
+  const WisdomEntry e = tuned_entry(spec, options, found);
+  CHECK(e.key.threads == usable_threads(static_cast<int>(affinity().size()), machine().cpu_quota));
+  CHECK(e.key.id() == WisdomKey::of(spec, e.key.threads, host_isa()).id());
+  CHECK(e.schedule == found.schedule);
+  CHECK(e.predicted_us == 12.5);
+  CHECK(e.steps == 7);
+  CHECK(e.rows == 3);
+  CHECK(e.candidates == 3);
+  CHECK(e.effort == Effort::estimate);
+  MachineModel elsewhere = MachineModel::estimate(Machine{});
+  elsewhere.key = "v1:elsewhere";
+  elsewhere.cores = 6;
+  options.machine = &elsewhere;
+  options.isa = Isa::interpreter;
+  const WisdomEntry other = tuned_entry(spec, options, found);
+  CHECK(other.key.machine == "v1:elsewhere");
+  CHECK(other.key.threads == 6);
+  CHECK(other.key.isa.has_value() == (elsewhere.isas.back().isa > Isa::interpreter));
+}
+
+TEST_CASE("machine: threads that processors and a quota can run at once") {
+  CHECK(usable_threads(8, 0.0) == 8);
+  CHECK(usable_threads(8, 2.7) == 2);
+  CHECK(usable_threads(8, 0.3) == 1);
+  CHECK(usable_threads(2, 1e300) == 2);
+  CHECK(usable_threads(0, 0.0) == 1);
+}
+
 TEST_CASE("wisdom: which evidence is better") {
   const WisdomEntry base = test::wisdom_entry("lstm:i8h8");
   const auto with = [&](const auto& change) {
@@ -107,8 +147,8 @@ TEST_CASE("wisdom: which evidence is better") {
   const auto more = with([](auto& e) { e.candidates = 21, e.measured_us = 200; });
   const auto faster = with([](auto& e) { e.measured_us = 99; });
   const auto longer = with([](auto& e) { e.measured_us = 190, e.steps = 200; });
-  const auto exhaustive = with(
-      [](auto& e) { e.effort = Effort::exhaustive, e.candidates = 2, e.measured_us = 300; });
+  const auto exhaustive =
+      with([](auto& e) { e.effort = Effort::exhaustive, e.candidates = 2, e.measured_us = 300; });
   const std::vector<WisdomEntry> ascending{estimate, hand, base, faster, longer, more, exhaustive};
   for (std::size_t i = 0; i < ascending.size(); ++i) {
     for (std::size_t j = 0; j < ascending.size(); ++j) {

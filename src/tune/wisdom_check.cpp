@@ -29,6 +29,11 @@ Status check_evidence(const WisdomEntry& e) {
 
 }  // namespace
 
+Error with_prefix(std::string_view prefix, const Error& error) {
+  if (error.kind() == ErrorKind::memory) return error;
+  return Error(std::string(prefix) + error.message());
+}
+
 Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
   const lower::StepGraph graph = lower::StepGraph::build(spec.cell);
   const Program program = Program::build(spec, schedule);
@@ -45,7 +50,7 @@ Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
     const auto plans =
         lower::lower_layer(spec.cell, graph, widths, layout, schedule.layers[at], schedule.isa,
                            static_cast<std::uint32_t>(spec.batch), sharing, "check");
-    if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
+    if (!plans) return with_prefix(fmt::format("layers[{}].", layer), plans.error());
   }
   return {};
 }
@@ -53,7 +58,7 @@ Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
 Status check_entry(const WisdomEntry& entry, std::size_t layers) {
   const Schedule& s = entry.schedule;
   if (auto status = check_schedule(s, layers); !status) {
-    return Error("schedule." + status.error().message());
+    return with_prefix("schedule.", status.error());
   }
   if (s.threads > entry.key.threads) {
     return Error(fmt::format("schedule.threads={}: must be at most key.threads={}", s.threads,

@@ -4,12 +4,17 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "deepcpu/model.hpp"
 #include "src/model/registry.hpp"
 #include "src/tune/wisdom_entry.hpp"
 
 namespace deepcpu {
+
+/// The error with `prefix` before its sentence; a lack of memory stays as it is, since it says
+/// nothing about what was read.
+Error with_prefix(std::string_view prefix, const Error& error);
 
 /// Whether every layer of `spec` can be lowered by `schedule`, which has met check_schedule.
 /// Emits nothing. Errors name the field of the schedule.

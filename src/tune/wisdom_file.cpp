@@ -12,6 +12,7 @@
 #include "src/guard_memory.hpp"
 #include "src/io/file.hpp"
 #include "src/io/file_lock.hpp"
+#include "src/tune/wisdom_check.hpp"
 
 namespace deepcpu {
 namespace {
@@ -30,7 +31,7 @@ Result<std::vector<WisdomItem>> read_old(const std::string& path) {
   if (!text) return text.error();
   if (text->empty()) return std::vector<WisdomItem>();
   auto items = parse_wisdom(*text);
-  if (!items) return Error(fmt::format("{}: {}", path, items.error().message()));
+  if (!items) return with_prefix(path + ": ", items.error());
   return items;
 }
 
@@ -52,7 +53,7 @@ Result<std::vector<WisdomItem>> read_wisdom(const std::string& path) {
     const auto text = read_text_file(path, kMostWisdomBytes);
     if (!text) return text.error();
     auto items = parse_wisdom(*text);
-    if (!items) return Error(fmt::format("{}: {}", path, items.error().message()));
+    if (!items) return with_prefix(path + ": ", items.error());
     return items;
   });
 }

@@ -82,7 +82,7 @@ class Fields {
     if (error_ || !object_.contains(name)) return;
     const Result<T> value = parse(text);
     if (!value) {
-      error_ = Error(prefix_ + value.error().message());
+      error_ = with_prefix(prefix_, value.error());
     } else {
       into = *value;
     }
@@ -189,7 +189,7 @@ Result<KeyOf> read_key(const json& object, KnownCells& cells) {
   fields.word("machine", true, out.key.machine);
   if (auto status = fields.finish(); !status) return status.error();
   auto shape = parse_shape(text->get_ref<const std::string&>());
-  if (!shape) return Error("key.problem: " + shape.error().message());
+  if (!shape) return with_prefix("key.problem: ", shape.error());
   if (shape->has_batch || shape->has_steps) {
     return Error("key.problem: must not state b or t; the class of batches is key.batch");
   }
@@ -197,18 +197,18 @@ Result<KeyOf> read_key(const json& object, KnownCells& cells) {
   out.key.batch = *batch;
   if (out.key.machine == this_machine_key() && out.key.isa >= machine().isa) out.key.isa = {};
   if (auto status = set_cell(*shape, cell, cells, out); !status) {
-    return Error("key." + status.error().message());
+    return with_prefix("key.", status.error());
   }
   return out;
 }
 
 Status read_schedule(const json& value, Schedule& into) {
-  const auto prefix = [](const std::string& message) {
-    return Error(message.starts_with("schedule") ? message : "schedule." + message);
-  };
   if (!value.is_object()) return Error("schedule: must be an object");
   auto schedule = Schedule::from_json(value.dump());
-  if (!schedule) return prefix(schedule.error().message());
+  if (!schedule) {
+    const bool named = schedule.error().message().starts_with("schedule");
+    return with_prefix(named ? "" : "schedule.", schedule.error());
+  }
   into = std::move(*schedule);
   return {};
 }
@@ -253,7 +253,7 @@ Status read_entry(const json& object, KnownCells& cells, WisdomItem& item) {
   }
   if (!of->spec.cell.nodes().empty()) {
     if (auto status = check_lowering(of->spec, e.schedule); !status) {
-      return Error("schedule." + status.error().message());
+      return with_prefix("schedule.", status.error());
     }
     item.lowered = true;
   }
@@ -272,6 +272,7 @@ Result<std::vector<WisdomItem>> read_items(std::string_view text, const json& fi
     WisdomItem& item = items[i];
     item.text = spans[i];
     if (auto status = read_entry(entries[i], cells, item); !status) {
+      if (status.error().kind() == ErrorKind::memory) return status.error();
       item.refused = status.error().message();
       continue;
     }

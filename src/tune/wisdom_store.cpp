@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 #include <unordered_map>
 #include <utility>
@@ -84,6 +85,8 @@ void read_environment(Store& s) {
   if (path == nullptr || *path == '\0') return;
   const auto report = load(path);
   if (!report) {
+    // Then the next compile tries again.
+    if (report.error().kind() == ErrorKind::memory) throw std::bad_alloc();
     s.notes.push_back("DEEPCPU_WISDOM: " + report.error().message());
     return;
   }

@@ -19,6 +19,7 @@
 #include "src/runtime/kernel_cache.hpp"
 #include "src/schedule/check.hpp"
 #include "src/tune/estimate.hpp"
+#include "src/tune/wisdom_store.hpp"
 
 namespace deepcpu {
 namespace {
@@ -164,12 +165,6 @@ Result<LayerCode> compile_fitting(Compilation& c, int layer) {
 Status check_legal(const ModelSpec& spec, const Schedule& s, const CompileOptions& options) {
   auto st = check_schedule(s, spec.hidden.size());
   if (!st) return Error("schedule." + st.error().message());
-  for (std::size_t l = 0; l < s.layers.size(); ++l) {
-    // The slow path of an exchange is a call, which keeps no vector register.
-    if (s.layers[l].weights == Residency::registers && s.threads > 1) {
-      return Error(fmt::format("schedule.layers[{}].weights=registers: needs threads=1", l));
-    }
-  }
   if (s.isa > host_isa()) {
     return Error(fmt::format("schedule.isa={}: this machine offers {} at most", to_string(s.isa),
                              to_string(host_isa())));
@@ -198,20 +193,26 @@ Isa pick_isa(const CompileOptions& options, std::vector<std::string>& notes) {
 }
 
 /// The caller's cap, as far as the process may use that many processors.
-int usable_threads(int cap, int cpus, std::vector<std::string>& notes) {
+int threads_within(int cap, int cpus, std::vector<std::string>& notes) {
   const Machine& m = machine();
-  const int quota = m.cpu_quota > 0 ? std::max(1, static_cast<int>(m.cpu_quota)) : cpus;
   if (m.cpu_quota > 0 && m.cpu_quota < 1.0) {
     add_note(notes, fmt::format("threads: the control group grants {:.2f} processors; one thread "
                                 "is used",
                                 m.cpu_quota));
   }
-  const int usable = std::min(cpus, quota);
+  const int usable = usable_threads(cpus, m.cpu_quota);
   if (cap > usable) {
     add_note(notes, fmt::format("threads={}: the process may use {} processors; no more are used",
                                 cap, usable));
   }
   return std::min(cap, usable);
+}
+
+/// A tuned schedule where one is loaded, else the one that the cost model likes best.
+Result<Schedule> choose_schedule(const ModelSpec& spec, Isa isa, int threads,
+                                 std::vector<std::string>& notes) {
+  if (auto tuned = wisdom::find(spec, isa, threads, notes)) return std::move(*tuned);
+  return estimate_schedule(spec, isa, threads, machine_model());
 }
 
 std::string plan_text(const Compilation& c) {
@@ -265,10 +266,10 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   if (options.schedule) {
     c.schedule = *options.schedule;
   } else {
-    const int threads = usable_threads(options.threads, c.processors, c.notes);
-    auto estimated = estimate_schedule(spec, isa, threads, machine_model());
-    if (!estimated) return estimated.error();
-    c.schedule = std::move(*estimated);
+    const int threads = threads_within(options.threads, c.processors, c.notes);
+    auto chosen = choose_schedule(spec, isa, threads, c.notes);
+    if (!chosen) return chosen.error();
+    c.schedule = std::move(*chosen);
   }
   if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
   c.graph = lower::StepGraph::build(spec.cell);

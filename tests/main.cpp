@@ -7,7 +7,8 @@
 
 namespace {
 
-/// No test reads or writes the calibration of whoever runs it.
+/// No test reads or writes the calibration of whoever runs it, nor their tuned schedules.
 const int no_calibration = setenv("DEEPCPU_MACHINE", "none", 1);
+const int no_wisdom = unsetenv("DEEPCPU_WISDOM");
 
 }  // namespace

@@ -8,3 +8,4 @@
 #include "deepcpu/result.hpp"
 #include "deepcpu/schedule.hpp"
 #include "deepcpu/version.hpp"
+#include "deepcpu/wisdom.hpp"

@@ -72,20 +72,6 @@ Status write_and_close(Descriptor& file, const std::string& path,
   return {};
 }
 
-/// Where a write to `path` ends up: the target of a symbolic link, else `path` itself.
-Result<std::string> resolve_target(const std::string& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) {
-    if (errno == ENOENT) return path;
-    return file_error(path, "written", errno);
-  }
-  if (!S_ISREG(info.st_mode)) return Error(fmt::format("{}: is not a regular file", path));
-  std::error_code code;
-  const auto resolved = std::filesystem::canonical(path, code);
-  if (code) return file_error(path, "written", code.value());
-  return resolved.string();
-}
-
 /// A new file beside `target`, open for writing.
 Result<int> open_temporary(const std::string& target, Temporary& temporary) {
   static std::atomic<unsigned> counter{0};
@@ -161,8 +147,56 @@ Status InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
   return {};
 }
 
+Result<std::string> write_target(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) return path;
+    return file_error(path, "written", errno);
+  }
+  if (!S_ISREG(info.st_mode)) return Error(fmt::format("{}: is not a regular file", path));
+  // A rename would replace a file that its owner made read-only.
+  if (::access(path.c_str(), W_OK) != 0) return file_error(path, "written", errno);
+  std::error_code code;
+  const auto resolved = std::filesystem::canonical(path, code);
+  if (code) return file_error(path, "written", code.value());
+  return resolved.string();
+}
+
+void remove_leftovers(const std::string& target) noexcept try {
+  const std::filesystem::path path(target);
+  const std::string start = path.filename().string() + ".";
+  std::error_code code;
+  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  for (std::filesystem::directory_iterator it(folder, code), end; !code && it != end;
+       it.increment(code)) {
+    const std::string whole = it->path().filename().string();
+    std::string_view name = whole;
+    if (!name.starts_with(start) || !name.ends_with(".tmp")) continue;
+    name.remove_prefix(start.size());
+    name.remove_suffix(std::min(name.size(), std::string_view(".tmp").size()));
+    // As open_temporary names them: process, point, counter.
+    if (name.find_first_not_of("0123456789.") != std::string_view::npos) continue;
+    ::unlink(it->path().c_str());
+  }
+} catch (...) {
+  // No memory, say: they stay until the next time.
+}
+
+Result<std::string> read_text_file(const std::string& path, std::size_t most) {
+  const auto file = InputFile::open(path);
+  if (!file) return file.error();
+  if (file->size() > most) {
+    return Error(fmt::format("{}: has {} bytes; must be at most {}", path, file->size(), most));
+  }
+  std::string text(static_cast<std::size_t>(file->size()), '\0');
+  if (auto status = file->read(0, std::as_writable_bytes(std::span(text))); !status) {
+    return status.error();
+  }
+  return text;
+}
+
 Status write_file(const std::string& path, std::span<const std::span<const std::byte>> parts) {
-  const auto target = resolve_target(path);
+  const auto target = write_target(path);
   if (!target) return target.error();
   const std::string directory = directory_of(*target);
   Temporary temporary;

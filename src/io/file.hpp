@@ -39,4 +39,15 @@ class InputFile {
 /// `path` must be a regular file; a symbolic link is followed. Thread-safe.
 Status write_file(const std::string& path, std::span<const std::span<const std::byte>> parts);
 
+/// Where write_file(path) writes: the target of a symbolic link, else `path`. Errors: `path` is
+/// there and is no regular file, or may not be written.
+Result<std::string> write_target(const std::string& path);
+
+/// Removes what processes that were killed inside write_file(target) left beside it. Only for files
+/// that nobody writes at this moment.
+void remove_leftovers(const std::string& target) noexcept;
+
+/// The whole of a regular file of at most `most` bytes. Errors name the file.
+Result<std::string> read_text_file(const std::string& path, std::size_t most);
+
 }  // namespace deepcpu

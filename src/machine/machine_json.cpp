@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -372,16 +371,7 @@ Result<MachineModel> model_from_json(std::string_view text) {
 }
 
 Result<std::string> read_machine_file(const std::string& path) {
-  const Result<InputFile> file = InputFile::open(path);
-  if (!file.ok()) return file.error();
-  if (file->size() > kMaxBytes) {
-    return Error(
-        fmt::format("{}: has {} bytes; must be at most {}", path, file->size(), kMaxBytes));
-  }
-  std::string text(static_cast<std::size_t>(file->size()), '\0');
-  const Status status = file->read(0, std::as_writable_bytes(std::span(text)));
-  if (!status.ok()) return status.error();
-  return text;
+  return read_text_file(path, kMaxBytes);
 }
 
 }  // namespace deepcpu

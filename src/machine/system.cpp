@@ -202,6 +202,11 @@ void read_sysfs_caches(const std::string& root, int cpu, Machine& out) {
   for (int i = 0; i < kMost; ++i) merge_sysfs_cache(base + std::to_string(i) + "/", out);
 }
 
+int usable_threads(int cpus, double quota) noexcept {
+  const bool limited = quota > 0.0 && quota < static_cast<double>(cpus);
+  return std::max(1, limited ? static_cast<int>(quota) : cpus);
+}
+
 std::vector<int> affinity() {
   // The kernel refuses a set that is smaller than its own, so the set grows until it fits.
   constexpr int kMost = 1 << 20;
@@ -222,7 +227,7 @@ std::vector<int> affinity() {
 }
 
 double cgroup_cpu_quota(const std::string& root) {
- return least_limit(root, {"cpu", quota_v1, quota_v2});
+  return least_limit(root, {"cpu", quota_v1, quota_v2});
 }
 
 std::uint64_t available_memory(const std::string& root) {

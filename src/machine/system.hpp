@@ -31,6 +31,10 @@ std::vector<int> one_per_core(const std::string& root, const std::vector<int>& c
 /// smallest along the way from its group to the root; 0 = no limit.
 double cgroup_cpu_quota(const std::string& root);
 
+/// Threads that can run at once on `cpus` processors with a quota of so many processors' worth of
+/// time (0 = no limit); at least 1.
+int usable_threads(int cpus, double quota) noexcept;
+
 /// Bytes that this process may still get without swapping or being ended: what the system has
 /// available, or what the memory limits of the process's control groups leave, if that is less.
 /// Pages of files count as available, since the system gives them up. UINT64_MAX if neither is

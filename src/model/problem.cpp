@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Problem strings: cell ':' dims [',' key '=' value]*.
+#include "src/model/problem.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -173,7 +175,8 @@ Result<std::vector<std::int64_t>> hidden_sizes(const Problem& problem) {
   return given;
 }
 
-Result<ModelSpec> assemble(const Problem& problem) {
+/// Everything but the cell, and no rule but those of the hidden sizes.
+Result<ModelSpec> sizes_of(const Problem& problem) {
   for (const Size& size : {kInput, kHidden}) {
     if (!problem.numbers.contains(size.letter)) {
       return Error(fmt::format("{}: is missing ({} and a number)", size.name, size.letter));
@@ -187,17 +190,33 @@ Result<ModelSpec> assemble(const Problem& problem) {
   spec.batch = problem.number(kBatch).value_or(spec.batch);
   spec.steps = problem.number(kSteps).value_or(spec.steps);
   spec.direction = problem.direction.value_or(spec.direction);
-  const auto projection = problem.number(kProjection);
-  if (projection) {
+  if (const auto projection = problem.number(kProjection)) {
     if (auto status = check_size(kProjection, *projection); !status) return status.error();
     spec.projection = *projection;
   }
-  auto found = resolve_cell(problem.cell, problem.options, projection.has_value());
-  if (!found) return found.error();
-  spec.cell = std::move(found->cell);
-  spec.options = std::move(found->options);
-  if (auto status = spec.validate(); !status) return status.error();
+  spec.options = problem.options;
   return spec;
+}
+
+Result<ModelSpec> assemble(const Problem& problem) {
+  auto spec = sizes_of(problem);
+  if (!spec) return spec;
+  auto found = resolve_cell(problem.cell, problem.options, spec->projection != 0);
+  if (!found) return found.error();
+  spec->cell = std::move(found->cell);
+  spec->options = std::move(found->options);
+  if (auto status = spec->validate(); !status) return status.error();
+  return spec;
+}
+
+Status check_sizes(const ModelSpec& spec) {
+  if (auto status = check_size(kInput, spec.input); !status) return status;
+  if (auto status = check_size(kLayers, spec.layers()); !status) return status;
+  for (const std::int64_t hidden : spec.hidden) {
+    if (auto status = check_size(kHidden, hidden); !status) return status;
+  }
+  if (auto status = check_size(kBatch, spec.batch); !status) return status;
+  return check_size(kSteps, spec.steps);
 }
 
 }  // namespace
@@ -207,6 +226,18 @@ Result<ModelSpec> ModelSpec::parse(std::string_view problem) {
     const auto parts = split(problem);
     if (!parts) return parts.error();
     return assemble(*parts);
+  });
+}
+
+Result<Shape> parse_shape(std::string_view problem) {
+  return guard_memory("read the problem", [&]() -> Result<Shape> {
+    auto parts = split(problem);
+    if (!parts) return parts.error();
+    auto spec = sizes_of(*parts);
+    if (!spec) return spec.error();
+    if (auto status = check_sizes(*spec); !status) return status.error();
+    return Shape{std::move(parts->cell), std::move(*spec), parts->numbers.contains(kBatch.letter),
+                 parts->numbers.contains(kSteps.letter)};
   });
 }
 

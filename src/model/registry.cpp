@@ -146,6 +146,12 @@ Result<FoundCell> resolve_cell(const std::string& name, const CellOptions& optio
   return unknown_cell(name);
 }
 
+bool is_known_cell(const std::string& name) {
+  if (find_cell(name) != nullptr) return true;
+  const std::shared_lock lock(registry().mutex);
+  return registry().cells.contains(name);
+}
+
 Status register_cell(const Cell& cell) {
   return guard_memory("register the cell", [&] { return add_to_registry(cell); });
 }

@@ -22,6 +22,9 @@ struct FoundCell {
 Result<FoundCell> resolve_cell(const std::string& name, const CellOptions& options,
                                bool projection);
 
+/// Whether there is a cell of this name. Thread-safe.
+bool is_known_cell(const std::string& name);
+
 /// Checks that `options` are in canonical form for `name`; a cell outside the table has none.
 Status check_options(const std::string& name, const CellOptions& options);
 

@@ -9,6 +9,7 @@
 
 #include "deepcpu/model.hpp"
 #include "src/guard_memory.hpp"
+#include "src/model/problem.hpp"
 #include "src/model/sizes.hpp"
 
 namespace deepcpu {
@@ -60,8 +61,12 @@ Result<ModelSpec> ModelSpec::make(Cell cell, std::int64_t input, std::vector<std
   });
 }
 
-std::string ModelSpec::str() const {
-  std::string text = fmt::format("{}:{}{}", cell.name(), kInput.letter, input);
+namespace {
+
+/// i, h, l, p and the direction.
+std::string dims_text(const ModelSpec& spec) {
+  std::string text = fmt::format("{}{}", kInput.letter, spec.input);
+  const auto& hidden = spec.hidden;
   const bool equal =
       std::adjacent_find(hidden.begin(), hidden.end(), std::not_equal_to<>()) == hidden.end();
   if (equal && !hidden.empty()) {
@@ -70,11 +75,26 @@ std::string ModelSpec::str() const {
   } else {
     text += fmt::format("{}{}", kHidden.letter, fmt::join(hidden, "/"));
   }
-  if (projection != 0) text += fmt::format("{}{}", kProjection.letter, projection);
-  if (const auto* row = find_direction(direction)) text += row->dims;
-  text += fmt::format("{}{}{}{}", kBatch.letter, batch, kSteps.letter, steps);
-  for (const auto& [key, value] : options) text += fmt::format(",{}={}", key, value);
+  if (spec.projection != 0) text += fmt::format("{}{}", kProjection.letter, spec.projection);
+  if (const auto* row = find_direction(spec.direction)) text += row->dims;
   return text;
+}
+
+std::string options_text(const ModelSpec& spec) {
+  std::string text;
+  for (const auto& [key, value] : spec.options) text += fmt::format(",{}={}", key, value);
+  return text;
+}
+
+}  // namespace
+
+std::string ModelSpec::str() const {
+  return fmt::format("{}:{}{}{}{}{}{}", cell.name(), dims_text(*this), kBatch.letter, batch,
+                     kSteps.letter, steps, options_text(*this));
+}
+
+std::string shape_text(std::string_view cell, const ModelSpec& spec) {
+  return fmt::format("{}:{}{}", cell, dims_text(spec), options_text(spec));
 }
 
 std::int64_t ModelSpec::width(Dim dim, int layer) const {

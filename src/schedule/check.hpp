@@ -12,7 +12,8 @@ namespace deepcpu {
 /// on the model's sizes and on the machine is checked where it is lowered.
 Status check_schedule(const Schedule& schedule);
 
-/// The same, and that there is one entry per layer of a model with `layers` layers.
+/// The same; that there is one entry per layer of a model with `layers` layers; and that weights
+/// stay in registers on one thread only: an exchange's slow path is a call, which keeps none.
 Status check_schedule(const Schedule& schedule, std::size_t layers);
 
 }  // namespace deepcpu

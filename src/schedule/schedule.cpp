@@ -133,9 +133,16 @@ Status check_schedule(const Schedule& schedule) {
 
 Status check_schedule(const Schedule& schedule, std::size_t layers) {
   if (auto status = check_schedule(schedule); !status) return status;
-  if (schedule.layers.size() == layers) return {};
-  return Error(fmt::format("layers: has {} entries: must have {}, one per layer of the model",
-                           schedule.layers.size(), layers));
+  if (schedule.layers.size() != layers) {
+    return Error(fmt::format("layers: has {} entries: must have {}, one per layer of the model",
+                             schedule.layers.size(), layers));
+  }
+  for (std::size_t i = 0; i < layers; ++i) {
+    if (schedule.layers[i].weights == Residency::registers && schedule.threads > 1) {
+      return Error(fmt::format("layers[{}].weights=registers: needs threads=1", i));
+    }
+  }
+  return {};
 }
 
 }  // namespace deepcpu

@@ -149,7 +149,6 @@ class GroupCost {
  public:
   GroupCost(const StreamCost& streams, const ModelWork& work, int sharers, double steps)
       : streams_(streams),
-        work_(work),
         kernels_(streams, work, sharers),
         sharers_(sharers),
         steps_(steps),
@@ -233,7 +232,6 @@ class GroupCost {
   }
 
   const StreamCost& streams_;
-  const ModelWork& work_;
   KernelCosts kernels_;
   double sharers_;
   double steps_;

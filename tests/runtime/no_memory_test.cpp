@@ -19,10 +19,13 @@
 #include <vector>
 
 #include "src/runtime/kernel_cache.hpp"
+#include "src/tune/wisdom_store.hpp"
 #include "tests/catch.hpp"
 #include "tests/runtime/allocation_failure.hpp"
 #include "tests/support/compare.hpp"
 #include "tests/support/sample.hpp"
+#include "tests/support/wisdom_entries.hpp"
+#include "tests/unit/io_support.hpp"
 
 namespace {
 
@@ -325,6 +328,37 @@ TEST_CASE("a compilation that runs out of memory wakes those who wait for it") {
     }
     CHECK(answers.size() > 1);
   }
+}
+
+TEST_CASE("without memory wisdom is neither loaded, kept nor saved, and files stay") {
+  const TempDir folder;
+  const std::string path = folder.file("wisdom-with-quite-a-long-name.json");
+  WisdomEntry tuned = wisdom_entry("gru:i8h16l2b3,reset=before", 1, 37);
+  const std::string good = wisdom_of({tuned, wisdom_entry("lstm:i8h16")});
+  const auto emptied = [&] {
+    wisdom::forget();
+    write_bytes(path, good);
+    return 0;
+  };
+  starve(
+      emptied, [&](int) { return wisdom::load(path); }, [] { return wisdom::size() == 0; });
+  starve(
+      emptied, [&](int) { return wisdom::add(tuned); }, [] { return wisdom::size() == 0; });
+  CHECK(wisdom::size() == 1);
+  tuned.measured_us = 1;
+  const auto added = [&] {
+    emptied();
+    return wisdom::add(tuned).ok();
+  };
+  starve(
+      added, [&](bool) { return wisdom::save(path); },
+      [&] { return read_bytes(path) == good && folder.entries() == 2; });
+  CHECK(read_bytes(path) != good);
+  const ModelSpec spec = ModelSpec::parse("gru:i8h16l2b3,reset=before").value();
+  const Weights weights = Weights::random(spec, 1).value();
+  starve([&] { return Model::compile(spec, weights); });
+  CHECK(Model::compile(spec, weights).value().schedule() == tuned.schedule);
+  wisdom::forget();
 }
 
 }  // namespace

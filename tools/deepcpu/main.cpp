@@ -27,6 +27,7 @@ constexpr const char* kFooter =
     "  DEEPCPU_MAX_ISA=interpreter|avx2|avx512  caps the instruction set\n"
     "  DEEPCPU_MACHINE=FILE|none                the saved calibration of this machine, or none\n"
     "  DEEPCPU_VERBOSE=1                        one line per kernel and per run on stderr\n"
+    "  DEEPCPU_WISDOM=FILE                      tuned schedules to use (see deepcpu tune)\n"
     "Exit status: 0 done, 1 it failed (one sentence on stderr), 2 wrong use.";
 
 int fail(int status, const char* sentence) {
@@ -62,6 +63,7 @@ int run(int argc, char** argv) {
   deepcpu::cli::add_cells(app, action);
   deepcpu::cli::add_machine(app, action);
   deepcpu::cli::add_tune(app, action);
+  deepcpu::cli::add_wisdom(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -5,16 +5,17 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "src/io/file.hpp"
 #include "src/machine/machine_model.hpp"
 #include "src/tune/tuner.hpp"
+#include "src/tune/wisdom_entry.hpp"
+#include "src/tune/wisdom_file.hpp"
 #include "tools/deepcpu/command.hpp"
 #include "tools/deepcpu/compile_flags.hpp"
 #include "tools/deepcpu/problem_list.hpp"
@@ -38,6 +39,7 @@ struct TuneFlags {
   bool cold = false;
   bool json = false;
   std::string machine;
+  std::string output;
 };
 
 std::atomic<bool> interrupted{false};
@@ -145,6 +147,14 @@ Result<TuneOptions> options_of(const TuneFlags& flags, std::optional<MachineMode
   return options;
 }
 
+/// After every problem, so that nothing found is lost whenever the run ends.
+Status store(const TuneFlags& flags, const ModelSpec& spec, const TuneOptions& options,
+             const TuneResult& result) {
+  if (flags.output.empty()) return {};
+  const WisdomEntry entry = tuned_entry(spec, options, result);
+  return save_wisdom(flags.output, std::span(&entry, 1));
+}
+
 Status tune_all(const TuneFlags& flags) {
   const auto list = problem_list(flags.problems, flags.file, flags.shard);
   if (!list) return list.error();
@@ -176,6 +186,7 @@ Status tune_all(const TuneFlags& flags) {
     } else {
       print(*spec, *result);
     }
+    if (auto status = store(flags, *spec, *options, *result); !status) return status;
   }
   if (flags.json) fmt::print("{}\n", array.dump(2));
   if (failed) return *failed;
@@ -213,6 +224,10 @@ void add_tune(CLI::App& app, Action& action) {
   sub->add_flag("--cold", flags->cold, "Evict the weights from all caches before every run");
   sub->add_option("--machine", flags->machine,
                   "Answer for the machine that this file describes; needs --effort estimate")
+      ->option_text("FILE.json");
+  sub->add_option("--output", flags->output,
+                  "Add what was found to this wisdom file, problem by problem; better evidence that"
+                  " it holds stays")
       ->option_text("FILE.json");
   sub->add_flag("--json", flags->json, "Print an array of objects");
   sub->footer(kFooter);

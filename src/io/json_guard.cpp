@@ -36,18 +36,35 @@ std::size_t nesting(std::string_view text) noexcept {
   return deepest;
 }
 
-/// Remembers the keys of the objects that are open and the first key that one of them has twice.
-class DuplicateKeys {
+/// Walks through valid JSON and remembers the first key that an object has twice. A pass of its
+/// own: the parser with a callback looks through all of an array again at the end of each object in
+/// it.
+class DuplicateKeys : public nlohmann::json_sax<nlohmann::json> {
  public:
-  bool operator()(nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    using Event = nlohmann::json::parse_event_t;
-    if (event == Event::object_start) open_.emplace_back();
-    if (event == Event::object_end) open_.pop_back();
-    if (event == Event::key) {
-      const auto& key = value.get_ref<const std::string&>();
-      if (!open_.back().insert(key).second && !duplicate_) duplicate_ = key;
-    }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override {
+    open_.emplace_back();
     return true;
+  }
+  bool end_object() override {
+    open_.pop_back();
+    return true;
+  }
+  bool start_array(std::size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool key(string_t& name) override {
+    if (open_.back().insert(name).second) return true;
+    duplicate_ = name;
+    return false;
+  }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception&) override {
+    return false;
   }
   const std::optional<std::string>& duplicate() const noexcept { return duplicate_; }
 
@@ -69,11 +86,9 @@ void dismantle(nlohmann::json& value) noexcept {
 
 Result<JsonTree> parse(std::string_view text) {
   try {
+    JsonTree parsed(nlohmann::json::parse(text));
     DuplicateKeys keys;
-    const auto callback = [&keys](int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-      return keys(event, value);
-    };
-    JsonTree parsed(nlohmann::json::parse(text, callback));
+    nlohmann::json::sax_parse(text, &keys);
     if (keys.duplicate()) {
       return Error(fmt::format("{}: is given twice", quote(*keys.duplicate())));
     }

@@ -295,6 +295,14 @@ class Commands(Wisdom):
         os.mkfifo(self.folder / "pipe")
         self.fails("pipe: is not a regular file", "wisdom", "show", "pipe")
 
+    def test_many_small_objects_take_time_in_proportion(self):
+        # A reader that is quadratic in them needs hours.
+        many = b",".join([b"{}"] * 1000000)
+        self.write("many", b'{"format":1,"entries":[[' + many + b"]]}")
+        done = self.call("wisdom", "verify", "many")
+        self.assertEqual((done.returncode, done.stdout),
+                         (1, "entry 0: entry: must be an object\n"))
+
     def test_a_link_stays_a_link(self):
         self.save("real.json", self.entry())
         (self.folder / "link.json").symlink_to("real.json")

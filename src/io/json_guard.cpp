@@ -4,9 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
-#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "src/io/quote.hpp"
@@ -36,43 +35,6 @@ std::size_t nesting(std::string_view text) noexcept {
   return deepest;
 }
 
-/// Walks through valid JSON and remembers the first key that an object has twice. A pass of its
-/// own: the parser with a callback looks through all of an array again at the end of each object in
-/// it.
-class DuplicateKeys : public nlohmann::json_sax<nlohmann::json> {
- public:
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
-  bool start_object(std::size_t) override {
-    open_.emplace_back();
-    return true;
-  }
-  bool end_object() override {
-    open_.pop_back();
-    return true;
-  }
-  bool start_array(std::size_t) override { return true; }
-  bool end_array() override { return true; }
-  bool key(string_t& name) override {
-    if (open_.back().insert(name).second) return true;
-    duplicate_ = name;
-    return false;
-  }
-  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception&) override {
-    return false;
-  }
-  const std::optional<std::string>& duplicate() const noexcept { return duplicate_; }
-
- private:
-  std::vector<std::set<std::string>> open_;
-  std::optional<std::string> duplicate_;
-};
-
 /// Empties a value from its leaves up.
 void dismantle(nlohmann::json& value) noexcept {
   if (value.is_array()) {
@@ -84,22 +46,79 @@ void dismantle(nlohmann::json& value) noexcept {
   }
 }
 
-Result<JsonTree> parse(std::string_view text) {
-  try {
-    JsonTree parsed(nlohmann::json::parse(text));
-    DuplicateKeys keys;
-    nlohmann::json::sax_parse(text, &keys);
-    if (keys.duplicate()) {
-      return Error(fmt::format("{}: is given twice", quote(*keys.duplicate())));
+/// Builds a tree, in time that grows with the text: the library's own parser with a callback looks
+/// through all of an array again at the end of each object in it. What is half built when memory
+/// runs out goes away as a JsonTree.
+class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool string(string_t& value) override { return add(std::move(value)); }
+  bool binary(binary_t&) override { return false; }  // is not in texts
+  bool start_object(std::size_t) override { return open(nlohmann::json::object()); }
+  bool start_array(std::size_t) override { return open(nlohmann::json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    if (open_.back()->contains(name)) {
+      error_ = fmt::format("{}: is given twice", quote(name));
+      return false;
     }
-    return parsed;
-  } catch (const nlohmann::json::parse_error& error) {
-    return Error(fmt::format("JSON is not valid at byte {}", error.byte));
-  } catch (const nlohmann::json::out_of_range&) {
-    return Error("JSON holds a number that is too large");
-  } catch (const nlohmann::json::exception&) {
-    return Error("JSON is not valid");
+    key_ = std::move(name);
+    return true;
   }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& e) override {
+    const auto* syntax = dynamic_cast<const nlohmann::json::parse_error*>(&e);
+    const bool number = dynamic_cast<const nlohmann::json::out_of_range*>(&e) != nullptr;
+    error_ = syntax != nullptr ? fmt::format("JSON is not valid at byte {}", syntax->byte)
+             : number          ? "JSON holds a number that is too large"
+                               : "JSON is not valid";
+    return false;
+  }
+
+  /// After the walk.
+  Result<JsonTree> take() {
+    if (!error_.empty()) return Error(std::move(error_));
+    return std::move(root_);
+  }
+
+ private:
+  nlohmann::json& place(nlohmann::json&& value) {
+    if (!open_.empty() && open_.back()->is_array()) {
+      auto& items = open_.back()->get_ref<nlohmann::json::array_t&>();
+      items.push_back(std::move(value));
+      return items.back();
+    }
+    nlohmann::json& at = open_.empty() ? root_ : (*open_.back())[key_];
+    at = std::move(value);
+    return at;
+  }
+  bool add(nlohmann::json&& scalar) {
+    place(std::move(scalar));
+    return true;
+  }
+  bool open(nlohmann::json&& empty) {
+    open_.push_back(&place(std::move(empty)));
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  JsonTree root_{nlohmann::json()};
+  std::vector<nlohmann::json*> open_;  ///< the arrays and objects that are being filled
+  std::string key_;
+  std::string error_;
+};
+
+Result<JsonTree> parse(std::string_view text) {
+  TreeBuilder builder;
+  nlohmann::json::sax_parse(text, &builder);
+  return builder.take();
 }
 
 }  // namespace

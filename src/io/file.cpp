@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/io/file.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -10,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <filesystem>
+#include <memory>
 #include <system_error>
 
 namespace deepcpu {
@@ -162,24 +164,22 @@ Result<std::string> write_target(const std::string& path) {
   return resolved.string();
 }
 
-void remove_leftovers(const std::string& target) noexcept try {
-  const std::filesystem::path path(target);
-  const std::string start = path.filename().string() + ".";
-  std::error_code code;
-  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  for (std::filesystem::directory_iterator it(folder, code), end; !code && it != end;
-       it.increment(code)) {
-    const std::string whole = it->path().filename().string();
-    std::string_view name = whole;
-    if (!name.starts_with(start) || !name.ends_with(".tmp")) continue;
+void remove_leftovers(const std::string& target) {
+  const std::string folder = directory_of(target);
+  const std::string start = std::filesystem::path(target).filename().string() + ".";
+  // Not std::filesystem::directory_iterator, which ends the program where memory runs out.
+  const std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(folder.c_str()), ::closedir);
+  while (const dirent* entry = entries ? ::readdir(entries.get()) : nullptr) {
+    std::string_view name = entry->d_name;
+    constexpr std::string_view kEnd = ".tmp";
+    if (name.size() < start.size() + kEnd.size()) continue;
+    if (!name.starts_with(start) || !name.ends_with(kEnd)) continue;
     name.remove_prefix(start.size());
-    name.remove_suffix(std::min(name.size(), std::string_view(".tmp").size()));
+    name.remove_suffix(kEnd.size());
     // As open_temporary names them: process, point, counter.
     if (name.find_first_not_of("0123456789.") != std::string_view::npos) continue;
-    ::unlink(it->path().c_str());
+    ::unlinkat(::dirfd(entries.get()), entry->d_name, 0);
   }
-} catch (...) {
-  // No memory, say: they stay until the next time.
 }
 
 Result<std::string> read_text_file(const std::string& path, std::size_t most) {

@@ -45,7 +45,7 @@ Result<std::string> write_target(const std::string& path);
 
 /// Removes what processes that were killed inside write_file(target) left beside it. Only for files
 /// that nobody writes at this moment.
-void remove_leftovers(const std::string& target) noexcept;
+void remove_leftovers(const std::string& target);
 
 /// The whole of a regular file of at most `most` bytes. Errors name the file.
 Result<std::string> read_text_file(const std::string& path, std::size_t most);

@@ -2,10 +2,10 @@
 #include "src/tune/wisdom_file.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <array>
-#include <filesystem>
-#include <system_error>
+#include <cerrno>
 #include <unordered_map>
 #include <utility>
 
@@ -20,8 +20,7 @@ namespace {
 constexpr double kLockSeconds = 60.0;
 
 bool is_absent(const std::string& path) {
-  std::error_code code;
-  return !std::filesystem::exists(path, code) && !code;
+  return ::access(path.c_str(), F_OK) != 0 && errno == ENOENT;
 }
 
 /// The items of a file to be changed.

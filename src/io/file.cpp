@@ -150,6 +150,7 @@ Status InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
 }
 
 Result<std::string> write_target(const std::string& path) {
+  if (path.empty()) return Error("path: is empty");
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
     if (errno == ENOENT) return path;

@@ -38,8 +38,10 @@ struct PrunedSize {
 /// How large a space is.
 struct SpaceSizes {
   std::vector<SpaceRow> rows;
-  Count raw;    ///< all combinations of all rows
-  Count valid;  ///< those that contradict neither themselves nor the problem, and are emitted
+  Count raw;  ///< all combinations of all rows
+  /// Those that contradict neither themselves nor the problem, mean different things, and are
+  /// emitted. How long the code of a large cell gets shows only when it is.
+  Count valid;
   std::vector<PrunedSize> pruned;  ///< after each pruning rule, in the order in which they apply
 };
 

@@ -272,7 +272,7 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
     }
     const Prediction one = GroupCost(streams, work, program.group, steps).of(parts, exchange);
     worst.flops += one.flops;
-    if (one.parts.total() > worst.parts.total()) {
+    if (first == 0 || one.parts.total() > worst.parts.total()) {
       worst.parts = one.parts;
       worst.level_bytes = one.level_bytes;
     }

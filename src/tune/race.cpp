@@ -55,7 +55,8 @@ class Track {
       if (!left_[i]) continue;
       us_[i].push_back(time(i));
       if (options_.stop && options_.stop()) {
-        if (round > 0) forget(round);
+        const bool whole = turn + 1 == racers_.size();
+        if (round > 0 && !whole) forget(round);
         return false;
       }
     }

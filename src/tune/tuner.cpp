@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "src/guard_memory.hpp"
+#include "src/io/quote.hpp"
 #include "src/machine/machine.hpp"
 #include "src/machine/system.hpp"
 #include "src/schedule/space.hpp"
@@ -263,7 +264,7 @@ Result<Effort> parse_effort(std::string_view text) {
   for (const EffortWord& row : kEfforts) {
     if (row.word == text) return row.effort;
   }
-  return Error(fmt::format("effort={}: must be estimate, measure or exhaustive", text));
+  return Error(fmt::format("effort={}: must be estimate, measure or exhaustive", quote(text)));
 }
 
 Result<TuneResult> tune(const ModelSpec& spec, const TuneOptions& options) {

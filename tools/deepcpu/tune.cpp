@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <charconv>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -224,6 +224,7 @@ void add_tune(CLI::App& app, Action& action) {
     if (!flags->machine.empty() && flags->effort != "estimate") {
       throw CLI::ValidationError("--machine", "needs --effort estimate: nothing can be run there");
     }
+    if (std::isnan(flags->seconds)) throw CLI::ValidationError("--seconds", "must be a number");
     const auto only_with = [&](const char* option, std::initializer_list<const char*> efforts) {
       if (sub->count(option) == 0) return;
       for (const char* effort : efforts) {

@@ -108,6 +108,7 @@ class LayerWorker {
         auto plans = lower(hoisted, fused, Residency::streamed);
         if (!plans) return plans.error();
         out.step[hoisted][fused] = kernel_work(plans->step);
+        out.fits_registers[hoisted][fused] = lower(hoisted, fused, Residency::registers).ok();
         if (!plans->hoist || !fused) continue;
         out.hoist = kernel_work(*plans->hoist);
         out.hoisted_row_bytes = static_cast<double>(plans->hoisted_row);
@@ -116,7 +117,6 @@ class LayerWorker {
     const auto& stages = out.step[1][1].stages;
     for (const StageWork& s : stages) out.panels = std::max(out.panels, s.panels);
     out.one_gate_stages = out.step[1][0].stages.size() == stages.size();
-    out.fits_registers = lower(true, true, Residency::registers).ok();
     return out;
   }
 

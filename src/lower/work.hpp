@@ -48,8 +48,8 @@ struct LayerWork {
   KernelWork step[2][2];  ///< [x·W hoisted][gates fused]
   KernelWork hoist;       ///< no stages if nothing can be hoisted
   double hoisted_row_bytes = 0.0;
+  bool fits_registers[2][2]{};  ///< weights=registers is legal, indices as of step
   std::uint32_t panels = 1;     ///< of the stage with the most
-  bool fits_registers = false;  ///< weights=registers is legal when x·W is hoisted
   bool one_gate_stages = true;  ///< fusing gates changes nothing
 };
 
@@ -59,7 +59,7 @@ struct ModelWork {
   std::uint32_t lanes = 16;
   std::vector<LayerWork> layers;
 
-  /// Lowers every layer in its four forms. The spec must be valid. Errors are those of lowering.
+  /// Lowers every layer in all its forms. The spec must be valid. Errors are those of lowering.
   static Result<ModelWork> of(const ModelSpec& spec, Isa isa);
 };
 

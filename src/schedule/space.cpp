@@ -2,6 +2,7 @@
 #include "src/schedule/space.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "src/schedule/check.hpp"
@@ -35,6 +36,19 @@ std::vector<int> powers_of_two(int most) {
   return out;
 }
 
+/// Rows of the highest register tile that any of the kernel's stages has room for; a higher one in
+/// a schedule means the same.
+int highest_tile(const KernelWork& kernel) {
+  std::uint32_t most = 1;
+  for (const StageWork& s : kernel.stages) most = std::max(most, s.most_tile_rows);
+  return std::min(kHighestTile, int_of(most));
+}
+
+/// Panels of a layer that the busiest of `sharers` participants walks.
+int panels_of(const LayerWork& layer, int sharers) {
+  return (int_of(layer.panels) + sharers - 1) / sharers;
+}
+
 /// Whether code is emitted for a decision, by the one list of those that are not.
 bool emitted(const Schedule& probe) {
   Schedule s = probe;
@@ -64,25 +78,35 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
     };
     add(Parallel::none, 1);
     if (threads > 1 && work_->spec.directions() == 2) add(Parallel::directions, 2);
+    // A layer that is walked both ways has no output before its input is there as a whole: layers
+    // of a bidirectional stack cannot lag behind each other.
+    const bool one_way = work_->spec.directions() == 1;
     const int layers = work_->spec.layers();
-    if (threads > 1 && layers > 1) add(Parallel::wavefront, std::min(layers, threads));
+    if (threads > 1 && layers > 1 && one_way) add(Parallel::wavefront, std::min(layers, threads));
   }
   return out;
 }
 
-std::vector<int> ScheduleSpace::tile_heights(std::size_t layer, int rules) const {
-  std::uint32_t most = 1;
-  for (const StageWork& s : work_->layers[layer].step[1][1].stages) {
-    most = std::max(most, s.most_tile_rows);
-  }
+std::vector<int> ScheduleSpace::tile_heights(const KernelWork& kernel, int rules) const {
   const int batch = int_of(work_->spec.batch);
-  const int highest = std::min({kHighestTile, int_of(most), batch});
+  const int highest = std::min(highest_tile(kernel), batch);
   std::vector<int> out;
   for (int h = 1; h <= highest; ++h) {
     // The lowest of those that make the same number of tiles is the most even.
     const bool fewer = h == 1 || (batch + h - 1) / h < (batch + h - 2) / (h - 1);
     const bool last_three = (batch + h - 1) / h <= (batch + highest - 1) / highest + 2;
     if (rules <= kTile || (fewer && last_three)) out.push_back(h);
+  }
+  return out;
+}
+
+std::vector<int> ScheduleSpace::hoist_heights(std::size_t layer, int block, int rules) const {
+  if (block == 0) return {1};
+  const int highest = int_of(
+      std::min<std::int64_t>(highest_tile(work_->layers[layer].hoist), block * work_->spec.batch));
+  std::vector<int> out;
+  for (int h = highest; h >= 1; --h) {
+    if (rules <= kHoistTile || h >= std::min(kLowestHoistTile, highest)) out.push_back(h);
   }
   return out;
 }
@@ -104,20 +128,21 @@ void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, std::size_t 
   const LayerWork& work = work_->layers[layer];
   const KernelWork& kernel = work.step[base.hoist_block > 0][base.fuse_gates];
   const double panel = kernel.weight_bytes / std::max(1U, work.panels);
-  const int panels = (int_of(work.panels) + sharers - 1) / sharers;
+  const int panels = panels_of(work, sharers);
   base.group = 1;
   base.sweep = Sweep::forward;
   if (rules <= kSweep || panels == 1) out.push_back(base);
-  if (rules > kSweep && panels == 1) return;
+  // A group of all panels is the forward sweep.
+  if (panels == 1) return;
   base.sweep = Sweep::alternating;
-  for (const int group : powers_of_two(std::max(1, int_of(work.panels)))) {
+  for (const int group : powers_of_two(panels - 1)) {
     bool useful = group == 1;
     for (std::size_t level = 0; level < 2; ++level) {
       const double part = static_cast<double>(
           machine_->usable_bytes(work_->isa, level, true, sharers) / kGroupShare);
       useful = useful || (group * panel <= part && 2 * group * panel > part);
     }
-    if (rules > kSweep && (!useful || group >= panels)) continue;
+    if (rules > kSweep && !useful) continue;
     base.group = group;
     out.push_back(base);
   }
@@ -130,16 +155,15 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
   for (const int block : hoist_blocks(layer, rules)) {
     for (const bool fused : {true, false}) {
       if (!fused && (rules > kFused || work.one_gate_stages)) continue;
-      for (const int rows : tile_heights(layer, rules)) {
-        for (int hoist = block > 0 ? kHighestTile : 1; hoist >= 1; --hoist) {
-          if (rules > kHoistTile && block > 0 && hoist < kLowestHoistTile) continue;
+      for (const int rows : tile_heights(work.step[block > 0][fused], rules)) {
+        for (const int hoist : hoist_heights(layer, block, rules)) {
           Layer l;
           l.hoist_block = block;
           l.fuse_gates = fused;
           l.tile_rows = rows;
           l.hoist_rows = hoist;
           add_sweeps(out, l, layer, g.sharers, rules);
-          if (!work.fits_registers || g.threads > 1 || block == 0 || !fused) continue;
+          if (!work.fits_registers[block > 0][fused] || g.threads > 1) continue;
           l.sweep = Sweep::forward;
           l.weights = Residency::registers;
           out.push_back(l);
@@ -160,18 +184,21 @@ Schedule ScheduleSpace::start(const Global& g) const {
   return s;
 }
 
+std::size_t ScheduleSpace::largest_layer() const {
+  std::size_t largest = 0;
+  const auto bytes = [&](std::size_t l) { return work_->layers[l].step[0][1].weight_bytes; };
+  for (std::size_t l = 1; l < work_->layers.size(); ++l) {
+    if (bytes(l) > bytes(largest)) largest = l;
+  }
+  return largest;
+}
+
 Count ScheduleSpace::size(int rules) const {
   Count all(0);
   for (const Global& g : globals(rules)) {
-    if (rules > kAlike) {
-      Schedule s = start(g);
-      std::uint64_t n = 0;
-      visit_alike(s, g, rules, [&](const Schedule&) { return ++n > 0; });
-      all += Count(n);
-      continue;
-    }
     Count product(1);
     for (std::size_t l = 0; l < work_->layers.size(); ++l) {
+      if (rules > kAlike && l != largest_layer()) continue;
       product = product * Count(layer_choices(l, g, rules).size());
     }
     all += product;
@@ -189,18 +216,28 @@ bool ScheduleSpace::visit_layers(Schedule& s, std::size_t layer, const Global& g
   return true;
 }
 
-/// Every layer takes the choice of the largest one, as far as it is legal for it.
+LayerSchedule ScheduleSpace::as_legal(LayerSchedule choice, std::size_t layer,
+                                      const Global& g) const {
+  const LayerWork& work = work_->layers[layer];
+  if (work.one_gate_stages) choice.fuse_gates = true;
+  const bool hoisted = choice.hoist_block > 0;
+  const KernelWork& step = work.step[hoisted][choice.fuse_gates];
+  choice.tile_rows = std::min(choice.tile_rows, highest_tile(step));
+  if (hoisted) choice.hoist_rows = std::min(choice.hoist_rows, highest_tile(work.hoist));
+  if (choice.group >= panels_of(work, g.sharers)) {
+    choice.group = 1;
+    choice.sweep = Sweep::forward;
+  }
+  if (!work.fits_registers[hoisted][choice.fuse_gates]) choice.weights = Residency::streamed;
+  return choice;
+}
+
 bool ScheduleSpace::visit_alike(Schedule& s, const Global& g, int rules,
                                 const std::function<bool(const Schedule&)>& visit) const {
-  std::size_t largest = 0;
-  const auto bytes = [&](std::size_t l) { return work_->layers[l].step[0][1].weight_bytes; };
-  for (std::size_t l = 1; l < work_->layers.size(); ++l) {
-    if (bytes(l) > bytes(largest)) largest = l;
-  }
+  const std::size_t largest = largest_layer();
   for (const Layer& choice : layer_choices(largest, g, rules)) {
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
-      s.layers[l] = choice;
-      if (!work_->layers[l].fits_registers) s.layers[l].weights = Residency::streamed;
+      s.layers[l] = l == largest ? choice : as_legal(choice, l, g);
     }
     if (!visit(s)) return false;
   }
@@ -224,18 +261,21 @@ bool ScheduleSpace::for_each_valid(const std::function<bool(const Schedule&)>& v
 }
 
 Schedule ScheduleSpace::sample(const std::function<std::uint64_t(std::uint64_t)>& next) const {
-  // A choice for the model is as likely as it has choices for the layers.
+  // A choice for the model is as likely as it has choices for the layers. In logarithms: the
+  // product over many layers exceeds any number.
   const std::vector<Global> all = globals(0);
   std::vector<std::vector<std::vector<Layer>>> layers(all.size());
   std::vector<double> weight;
   for (std::size_t i = 0; i < all.size(); ++i) {
-    double product = 1.0;
+    double product = 0.0;
     for (std::size_t l = 0; l < work_->layers.size(); ++l) {
       layers[i].push_back(layer_choices(l, all[i], 0));
-      product *= static_cast<double>(layers[i].back().size());
+      product += std::log(static_cast<double>(layers[i].back().size()));
     }
     weight.push_back(product);
   }
+  const double most = *std::max_element(weight.begin(), weight.end());
+  for (double& w : weight) w = std::exp(w - most);
   constexpr std::uint64_t kParts = 1U << 30;
   const double sum = std::accumulate(weight.begin(), weight.end(), 0.0);
   double left = static_cast<double>(next(kParts)) / static_cast<double>(kParts) * sum;

@@ -19,13 +19,13 @@ namespace deepcpu {
 
 /// One decision of the method.
 struct SpaceRow {
-  std::string name;        ///< as the schedule's JSON spells it
-  bool per_layer = false;  ///< taken for every layer
-  std::string values;      ///< its legal values for this problem
-  Count raw = 1;           ///< how many there are
-  std::uint64_t emitted = 1;
-  std::string reason;       ///< what it is for
-  std::string not_emitted;  ///< values that no code is emitted for; empty if there are none
+  std::string name;           ///< as the schedule's JSON spells it
+  bool per_layer = false;     ///< taken for every layer
+  std::string values;         ///< what it can be
+  Count raw = 1;              ///< how many values
+  std::uint64_t emitted = 1;  ///< how many of them are legal for this problem and emitted
+  std::string reason;         ///< what it is for
+  std::string not_emitted;    ///< values that no code is emitted for; empty if there are none
 };
 
 /// The candidates that are left when a rule has been applied after all rules before it.
@@ -38,8 +38,10 @@ struct PrunedSize {
 /// How large a space is.
 struct SpaceSizes {
   std::vector<SpaceRow> rows;
-  Count raw;    ///< all combinations of all rows
-  Count valid;  ///< those that contradict neither themselves nor the problem, and are emitted
+  Count raw;  ///< all combinations of all rows
+  /// Those that contradict neither themselves nor the problem, mean different things, and are
+  /// emitted. How long the code of a large cell gets shows only when it is.
+  Count valid;
   std::vector<PrunedSize> pruned;  ///< after each pruning rule, in the order in which they apply
 };
 
@@ -54,8 +56,7 @@ class ScheduleSpace {
   bool for_each(const std::function<bool(const Schedule&)>& visit) const;
   /// Visits all valid ones. Their number grows with a power of the number of layers.
   bool for_each_valid(const std::function<bool(const Schedule&)>& visit) const;
-  /// The valid schedule with this number, below the number of valid ones; all are equally likely
-  /// when `next(n)` draws evenly from 0..n-1.
+  /// One of the valid schedules; all are equally likely when `next(n)` draws evenly from 0..n-1.
   Schedule sample(const std::function<std::uint64_t(std::uint64_t)>& next) const;
 
  private:
@@ -74,11 +75,17 @@ class ScheduleSpace {
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;
   void add_sweeps(std::vector<Layer>& out, Layer base, std::size_t layer, int sharers,
                   int rules) const;
-  std::vector<int> tile_heights(std::size_t layer, int rules) const;
+  std::vector<int> tile_heights(const KernelWork& kernel, int rules) const;
+  /// Highest first: of hoisted products.
+  std::vector<int> hoist_heights(std::size_t layer, int block, int rules) const;
   std::vector<int> hoist_blocks(std::size_t layer, int rules) const;
   Count size(int rules) const;
   bool visit_layers(Schedule& s, std::size_t layer, const Global& g, int rules,
                     const std::function<bool(const Schedule&)>& visit) const;
+  std::size_t largest_layer() const;
+  /// The choice of another layer, as far as it is legal for this one.
+  Layer as_legal(Layer choice, std::size_t layer, const Global& g) const;
+  /// Every layer takes the choice of the largest one, as far as it is legal for it.
   bool visit_alike(Schedule& s, const Global& g, int rules,
                    const std::function<bool(const Schedule&)>& visit) const;
   Schedule start(const Global& g) const;

@@ -11,6 +11,9 @@
 namespace deepcpu {
 namespace {
 
+/// Steps of a block that no register tile is too high for.
+constexpr int kLongBlock = 1024;
+
 /// What each pruning rule leaves out, in the order of ScheduleSpace::Rule.
 struct RuleText {
   std::string_view rule;
@@ -48,22 +51,36 @@ std::vector<SpaceRow> ScheduleSpace::rows() const {
   const LayerWork& first = work_->layers.front();
   const bool hoists = !first.hoist.stages.empty();
   const auto phases = count_schedules(MatmulDag::build(work_->spec.cell));
-  const auto tiles = static_cast<std::uint64_t>(tile_heights(0, 0).size());
-  const auto blocks = static_cast<std::uint64_t>(hoist_blocks(0, 0).size());
+  std::size_t tiles = 1;
+  bool registers = false;
+  for (const bool hoisted : {false, true}) {
+    for (const bool fused : {false, true}) {
+      tiles = std::max(tiles, tile_heights(first.step[hoisted][fused], 0).size());
+      registers = registers || first.fits_registers[hoisted][fused];
+    }
+  }
+  const std::size_t hoist_tiles = hoists ? hoist_heights(0, kLongBlock, 0).size() : 1;
+  const std::size_t blocks = hoist_blocks(0, 0).size();
   std::uint64_t groups = 0;
-  for (std::uint32_t n = 1; n <= first.panels; n *= 2) ++groups;
+  std::uint64_t useful_groups = first.panels == 1 ? 1 : 0;
+  for (std::uint32_t n = 1; n <= first.panels; n *= 2) {
+    ++groups;
+    if (n < first.panels) ++useful_groups;
+  }
   std::uint64_t cuts = 0;
   for (int n = 1; n <= cap_; ++n) cuts += factorings(n);
   const auto cap = static_cast<std::uint64_t>(cap_);
   const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
   const std::uint64_t many = cap_ > 1 ? 2 : 1;
   const std::uint64_t ways = cap_ > 1 ? 4 : 1;
+  const bool two_ways = work_->spec.directions() == 2;
+  const bool side_by_side = cap_ > 1 && (two_ways || work_->spec.layers() > 1);
   const Count any_phases = phases && !phases->is_zero() ? *phases : Count(1);
   return {
       {"threads", false, fmt::format("1..{}", cap_), cap, cap,
        "more caches, but an exchange per step", ""},
-      {"parallel", false, "none directions wavefront gates", ways, ways > 1 ? ways - 1 : 1,
-       "which parts run side by side", "gates"},
+      {"parallel", false, "none directions wavefront gates", ways, side_by_side ? 2U : 1U,
+       "which parts run side by side: directions, or layers of one direction", "gates"},
       {"split_rows x units x split_k", false, fmt::format("{} partitions Xi*Xj*Xk", cuts), cuts,
        cap, "which part of a product a participant computes", "split_rows > 1, split_k > 1"},
       {"exchange", false, "flag data", many, many, "how h travels between cores", ""},
@@ -77,14 +94,15 @@ std::vector<SpaceRow> ScheduleSpace::rows() const {
        "W is read once per block instead of once per step", ""},
       {"tile_rows", true, fmt::format("1..{}", tiles), tiles, tiles,
        "weights are read once per register tile of batch rows", ""},
-      {"hoist_rows", true, hoists ? "1..6" : "1", hoists ? 6U : 1U, hoists ? 6U : 1U,
+      {"hoist_rows", true, fmt::format("1..{}", hoist_tiles), hoist_tiles, hoist_tiles,
        "the same for hoisted products", ""},
-      {"sweep", true, "forward alternating", 2, 2, "what the cache still holds is read first", ""},
-      {"group", true, "panels in powers of two", groups, groups,
+      {"sweep", true, "forward alternating", 2, first.panels > 1 ? 2U : 1U,
+       "what the cache still holds is read first", ""},
+      {"group", true, "panels in powers of two", groups, useful_groups,
        "which cache level the sweep turns at", ""},
-      {"weights", true, "streamed registers", 2, first.fits_registers ? 2U : 1U,
+      {"weights", true, "streamed registers", 2, registers ? 2U : 1U,
        "tiny cells keep their weights in registers",
-       first.fits_registers ? "" : "registers: too many weights or more than one row"},
+       registers ? "" : "registers: too many weights or more than one row"},
   };
 }
 

@@ -48,7 +48,7 @@ struct KernelCost {
   double products = 0.0;  ///< seconds
   double gates = 0.0;
   int exchanges = 0;
-  double flops = 0.0;
+  double flops = 0.0;  ///< of all participants, on whole vectors
 };
 
 class KernelCosts {
@@ -115,7 +115,7 @@ class KernelCosts {
       started = true;
     });
     for (const ProductWork& p : s.products) {
-      out.flops += 2.0 * rows * blocks_of(s) * lanes_ * p.k * p.gates;
+      out.flops += 2.0 * rows * s.unit_blocks * lanes_ * p.k * p.gates;
     }
   }
 
@@ -202,7 +202,7 @@ class GroupCost {
     out_.parts.products += 1e6 * (steps_ * cost.products + refill);
     out_.parts.gates += 1e6 * steps_ * cost.gates;
     out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;
-    out_.flops += steps_ * cost.flops * sharers_;
+    out_.flops += steps_ * cost.flops;
     for (std::size_t l = 0; l < pass.level_bytes.size(); ++l) {
       out_.level_bytes[l] += steps_ * pass.level_bytes[l];
     }
@@ -220,7 +220,7 @@ class GroupCost {
       const KernelCost cost =
           kernels_.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass.seconds, false);
       seconds += count * (cost.products + cost.gates);
-      out_.flops += count * cost.flops * sharers_;
+      out_.flops += count * cost.flops;
     };
     const double whole = std::floor(steps_ / p.block);
     add_block(p.block, whole);
@@ -240,6 +240,16 @@ class GroupCost {
   Prediction out_;
 };
 
+/// What waiting for layers on other groups adds to the time of the busiest group, as a share of it:
+/// each group starts a block, or at most a run, after the one that it reads from; a layer that
+/// reads a bidirectional one starts when that is done.
+double lag_of(const Program& program, const Schedule& schedule, double steps) {
+  if (schedule.parallel != Parallel::wavefront || steps <= 0) return 0.0;
+  const int others = program.participants / program.group - 1;
+  const bool whole = program.whole_sequence || program.block == 0;
+  return others * (whole ? 1.0 : std::min(1.0, static_cast<double>(program.block) / steps));
+}
+
 }  // namespace
 
 CostModel::CostModel(const MachineModel& machine, Isa isa) : machine_(&machine), isa_(isa) {}
@@ -248,7 +258,8 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
   const Program program = Program::build(work.spec, schedule);
   const int active = std::min(program.participants, machine_->cores);
   const StreamCost streams(*machine_, isa_, active);
-  const double block = program.block > 0 ? static_cast<double>(program.block) : steps;
+  const double block =
+      program.block > 0 ? static_cast<double>(program.block) : std::max(steps, 1.0);
   const double exchange =
       program.group > 1 ? kLinesPerExchange * machine_->exchange_ns * 1e-9 : 0.0;
   Prediction worst;
@@ -261,16 +272,12 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
     }
     const Prediction one = GroupCost(streams, work, program.group, steps).of(parts, exchange);
     worst.flops += one.flops;
-    if (one.parts.total() > worst.parts.total()) {
+    if (first == 0 || one.parts.total() > worst.parts.total()) {
       worst.parts = one.parts;
       worst.level_bytes = one.level_bytes;
     }
   }
-  // A layer on another group starts a block after the one that it reads.
-  const double lag = schedule.parallel == Parallel::wavefront
-                         ? block * (program.participants / program.group - 1) / steps
-                         : 0.0;
-  worst.parts.exchange += worst.parts.total() * lag;
+  worst.parts.exchange += worst.parts.total() * lag_of(program, schedule, steps);
   // More participants than cores take turns.
   const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);
   worst.parts.calls += worst.parts.total() * (turns - 1.0) + kCallMicroseconds;

@@ -26,7 +26,7 @@ struct Prediction {
   CostParts parts;
   /// Bytes of weights per level of the machine model, nearest first, of the busiest participant.
   std::vector<double> level_bytes;
-  double flops = 0.0;  ///< of the products of all participants
+  double flops = 0.0;  ///< of the products of all participants, on whole vectors
 };
 
 /// Immutable; predict() may be called by several threads at once.

@@ -78,14 +78,14 @@ Limit shared(const std::vector<StepNeeds>& layers, const MachineModel& machine, 
   return out;
 }
 
-/// The least that the busiest of `groups` ranges of layers can take.
+/// The least that the busiest of `groups` ranges of layers can take, each on `sharers` cores.
 Limit wavefront(const std::vector<StepNeeds>& layers, const MachineModel& machine, Isa isa,
-                double steps, int groups) {
+                double steps, int groups, int sharers) {
   // best[g][l]: layers 0..l-1 on g groups.
   const std::size_t n = layers.size();
   const auto range = [&](std::size_t from, std::size_t to) {
     const auto at = [&](std::size_t i) { return layers.begin() + static_cast<std::ptrdiff_t>(i); };
-    return shared({at(from), at(to)}, machine, isa, steps, 1, groups);
+    return shared({at(from), at(to)}, machine, isa, steps, sharers, groups * sharers);
   };
   std::vector<Limit> best(n + 1);
   for (std::size_t l = 1; l <= n; ++l) best[l] = range(0, l);
@@ -120,8 +120,8 @@ Limit limit_of(const ModelWork& work, const MachineModel& machine, double steps,
     if (directions == 2 && n % 2 == 0) {
       offer(shared(once, machine, work.isa, steps, n / 2, n));
     }
-    if (directions == 1 && n <= static_cast<int>(once.size())) {
-      offer(wavefront(once, machine, work.isa, steps, n));
+    for (int groups = 2; directions == 1 && groups <= static_cast<int>(once.size()); ++groups) {
+      if (n % groups == 0) offer(wavefront(once, machine, work.isa, steps, groups, n / groups));
     }
   }
   return best;

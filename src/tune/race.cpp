@@ -14,6 +14,8 @@ constexpr int kTrialRounds = 3;
 /// largest spread seen on a virtual machine that does little else.
 constexpr double kMarginStart = 1.0;
 constexpr double kMargin = 0.03;
+/// What a call takes at least, where the clock does not move in between.
+constexpr double kLeastSeconds = 1e-9;
 
 double quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0.0;
@@ -36,20 +38,51 @@ class Track {
     const double end = now_() + options_.seconds;
     int round = 0;
     while (round < options_.most_rounds && (round < options_.least_rounds || now_() < end)) {
-      for (std::size_t turn = 0; turn < racers_.size(); ++turn) {
-        // Another one starts each round, so that none always follows the same one.
-        const std::size_t i = (turn + static_cast<std::size_t>(round)) % racers_.size();
-        if (left_[i]) us_[i].push_back(time(i));
-      }
+      if (!run_round(static_cast<std::size_t>(round))) break;
       ++round;
       if (options_.drop_losers && round >= kTrialRounds) drop(round);
-      if (options_.progress) options_.progress(round, remaining(), leader());
-      if (options_.stop && options_.stop()) break;
+      if (options_.progress) report(round);
     }
     return summary();
   }
 
  private:
+  /// False if it was stopped before its end.
+  bool run_round(std::size_t round) {
+    for (std::size_t turn = 0; turn < racers_.size(); ++turn) {
+      // Another one starts each round, so that none always follows the same one.
+      const std::size_t i = (turn + round) % racers_.size();
+      if (!left_[i]) continue;
+      us_[i].push_back(time(i));
+      if (options_.stop && options_.stop()) {
+        const bool whole = turn + 1 == racers_.size();
+        if (round > 0 && !whole) forget(round);
+        return false;
+      }
+    }
+    return true;
+  }
+
+  void forget(std::size_t round) {
+    for (std::vector<double>& us : us_) {
+      if (us.size() > round) us.pop_back();
+    }
+  }
+
+  void report(int round) const {
+    RaceProgress p;
+    p.rounds = round;
+    p.left = static_cast<int>(std::count(left_.begin(), left_.end(), true));
+    p.leader = leader();
+    p.leader_us = quantile(us_[p.leader], 0.5);
+    options_.progress(p);
+  }
+
+  int calls_per_turn(double seconds) const {
+    const double calls = std::ceil(options_.slot_seconds / std::max(seconds, 1e-9));
+    return static_cast<int>(std::clamp(calls, 1.0, 1e6));
+  }
+
   double call(std::size_t i) {
     if (racers_[i].prepare) racers_[i].prepare();
     const double start = now_();
@@ -60,10 +93,7 @@ class Track {
   /// Microseconds per call in one turn. The first call brings the caches back and does not count.
   double time(std::size_t i) {
     const double first = call(i);
-    if (calls_[i] == 0) {
-      calls_[i] = static_cast<int>(
-          std::clamp(std::ceil(options_.slot_seconds / std::max(first, 1e-9)), 1.0, 1e6));
-    }
+    if (calls_[i] == 0) calls_[i] = calls_per_turn(first);
     double sum = 0.0;
     if (racers_[i].prepare) {
       for (int n = 0; n < calls_[i]; ++n) sum += call(i);
@@ -72,7 +102,10 @@ class Track {
       for (int n = 0; n < calls_[i]; ++n) racers_[i].run();
       sum = now_() - start;
     }
-    return 1e6 * sum / calls_[i];
+    const double each = std::max(sum / calls_[i], kLeastSeconds);
+    // The very first call is slower than those to come.
+    if (us_[i].empty()) calls_[i] = calls_per_turn(each);
+    return 1e6 * each;
   }
 
   double ratio(std::size_t i) const {
@@ -85,7 +118,7 @@ class Track {
     std::size_t best = 0;
     double least = 1.0;
     for (std::size_t i = 1; i < racers_.size(); ++i) {
-      const double r = left_[i] ? ratio(i) : INFINITY;
+      const double r = left_[i] && !us_[i].empty() ? ratio(i) : INFINITY;
       if (r < least) {
         least = r;
         best = i;
@@ -101,8 +134,6 @@ class Track {
       if (left_[i] && ratio(i) > limit) left_[i] = false;
     }
   }
-
-  int remaining() const { return static_cast<int>(std::count(left_.begin(), left_.end(), true)); }
 
   std::vector<RaceTime> summary() const {
     std::vector<RaceTime> out;

@@ -16,16 +16,24 @@ struct Racer {
   std::function<void()> prepare;  ///< before every call, not timed; may be empty
 };
 
+struct RaceProgress {
+  int rounds = 0;          ///< so far
+  int left = 0;            ///< racers not yet dropped
+  std::size_t leader = 0;  ///< the fastest of them
+  double leader_us = 0.0;  ///< median of one call
+};
+
 struct RaceOptions {
   double seconds = 3.0;        ///< for all together
   double slot_seconds = 5e-4;  ///< shortest turn of one racer in a round
   int least_rounds = 7;        ///< of those that stay to the end, also if time is up
   int most_rounds = 61;
   bool drop_losers = true;
-  /// Asked after every round; true ends the race with what is known.
+  /// Asked after every turn; true ends the race with what is known. Of a round that is not over
+  /// only the first counts: a ratio needs the time of racer 0 in the same round.
   std::function<bool()> stop;
-  /// Called after every round with the rounds so far, the racers left and the leader.
-  std::function<void(int rounds, int left, std::size_t leader)> progress;
+  /// Called after every round.
+  std::function<void(const RaceProgress&)> progress;
 };
 
 struct RaceTime {

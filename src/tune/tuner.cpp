@@ -9,6 +9,10 @@
 #include <cstring>
 #include <limits>
 
+#include "src/guard_memory.hpp"
+#include "src/io/quote.hpp"
+#include "src/machine/machine.hpp"
+#include "src/machine/system.hpp"
 #include "src/schedule/space.hpp"
 #include "src/tune/estimate.hpp"
 #include "src/tune/trial.hpp"
@@ -51,10 +55,20 @@ Schedule simplest(const ModelSpec& spec, Isa isa) {
   return s;
 }
 
+/// Processors that this process may use, as far as its control group lets it.
+int usable_processors() {
+  const double quota = machine().cpu_quota;
+  const int cpus = std::max(1, static_cast<int>(affinity().size()));
+  return quota > 0 ? std::clamp(static_cast<int>(quota), 1, cpus) : cpus;
+}
+
 class Search {
  public:
-  Search(const ModelSpec& spec, const TuneOptions& options, Isa isa)
-      : spec_(spec), options_(options), isa_(isa),
+  Search(const ModelSpec& spec, const TuneOptions& options, Isa isa, int threads)
+      : spec_(spec),
+        options_(options),
+        isa_(isa),
+        threads_(threads),
         machine_(options.machine != nullptr ? *options.machine : machine_model()),
         end_(wall_seconds() + options.seconds) {}
 
@@ -63,8 +77,8 @@ class Search {
     if (!work) return work.error();
     rank(*work);
     out_.steps = spec_.steps;
-    out_.effort = options_.effort;
     if (options_.effort != Effort::estimate && isa_ != Isa::interpreter) {
+      out_.effort = options_.effort;
       if (auto status = measure(); !status) return status.error();
     }
     conclude();
@@ -74,18 +88,20 @@ class Search {
  private:
   void rank(const ModelWork& work) {
     const CostModel model(machine_, isa_);
-    const ScheduleSpace space(work, machine_, options_.threads);
+    const ScheduleSpace space(work, machine_, threads_);
     const std::size_t most = options_.effort == Effort::exhaustive
                                  ? std::numeric_limits<std::size_t>::max()
                                  : static_cast<std::size_t>(std::max(options_.candidates, 1));
     const auto steps = static_cast<double>(spec_.steps);
     // The choice by estimate always takes part, and stands in front: it is what has to be beaten.
-    auto chosen = estimate_schedule(spec_, isa_, options_.threads, machine_);
+    auto chosen = estimate_schedule(spec_, isa_, threads_, machine_);
     if (chosen) add({*chosen, model.predict(work, *chosen, steps), {}, {}});
     for (Ranked& r : rank_schedules(space, work, model, steps, most)) {
       add({std::move(r.schedule), std::move(r.predicted), {}, {}});
     }
     if (out_.candidates.size() > most) out_.candidates.resize(most);
+    const Schedule plain = simplest(spec_, isa_);
+    fallback_ = {plain, model.predict(work, plain, steps), {}, {}};
   }
 
   void add(Candidate c) {
@@ -94,15 +110,14 @@ class Search {
     if (std::none_of(all.begin(), all.end(), same)) all.push_back(std::move(c));
   }
 
-  bool over() const {
-    return wall_seconds() > end_ || (options_.stop && options_.stop());
-  }
+  bool told_to_stop() const { return options_.stop && options_.stop(); }
+  bool over() const { return wall_seconds() > end_ || told_to_stop(); }
 
   Status measure() {
     auto data = TrialData::make(spec_, options_.seed);
     if (!data) return data.error();
     data_ = std::move(*data);
-    auto reference = Trial::make(data_, simplest(spec_, isa_), packed_);
+    auto reference = Trial::make(data_, fallback_.schedule, packed_);
     if (!reference) return reference.error();
     expected_ = reference->result();
     // Heats: the winner of one takes part in the next, so that all are compared through it.
@@ -112,13 +127,16 @@ class Search {
       std::vector<std::size_t> entrants;
       if (first > 0) entrants.push_back(champion);
       for (std::size_t i = first; i < last; ++i) entrants.push_back(i);
+      waiting_ = out_.candidates.size() - last;
       champion = heat(entrants, static_cast<double>(last - first) /
                                     static_cast<double>(out_.candidates.size() - first));
     }
     best_ = champion;
-    out_.stopped = std::any_of(out_.candidates.begin(), out_.candidates.end(), [](const auto& c) {
+    const auto untimed = [](const Candidate& c) {
       return c.refused.empty() && c.measured.rounds == 0;
-    });
+    };
+    out_.stopped =
+        told_to_stop() || std::any_of(out_.candidates.begin(), out_.candidates.end(), untimed);
     return {};
   }
 
@@ -132,7 +150,7 @@ class Search {
       auto trial = Trial::make(data_, out_.candidates[i].schedule, packed_);
       if (!trial) {
         out_.candidates[i].refused = trial.error().message();
-      } else if (!equal_bits(trial->result(), expected_)) {
+      } else if (!is_right(*trial)) {
         out_.candidates[i].refused = "its result differs from that of the simplest schedule";
       } else {
         trials.push_back(std::move(*trial));
@@ -143,6 +161,12 @@ class Search {
     const auto times = race(racers(trials), race_options(share));
     for (std::size_t n = 0; n < who.size(); ++n) out_.candidates[who[n]].measured = times[n];
     return who[settle(times)];
+  }
+
+  bool is_right(Trial& trial) const {
+    std::vector<float> result = trial.result();
+    if (options_.tamper) options_.tamper(trial.schedule(), result);
+    return equal_bits(result, expected_);
   }
 
   std::vector<Racer> racers(std::vector<Trial>& trials) const {
@@ -159,16 +183,17 @@ class Search {
     RaceOptions race;
     race.seconds = std::max(0.0, end_ - wall_seconds()) * share;
     race.stop = [this] { return over(); };
-    race.progress = [this](int rounds, int left, std::size_t) { report(rounds, left); };
+    race.progress = [this](const RaceProgress& p) { report(p); };
     return race;
   }
 
-  void report(int rounds, int left) const {
+  void report(const RaceProgress& heat) const {
     if (!options_.progress) return;
     TuneProgress p;
     p.candidates = out_.candidates.size();
-    p.left = left;
-    p.rounds = rounds;
+    p.left = heat.left + static_cast<int>(waiting_);
+    p.rounds = heat.rounds;
+    p.best_us = heat.leader_us;
     p.done = std::clamp(1.0 - (end_ - wall_seconds()) / options_.seconds, 0.0, 1.0);
     options_.progress(p);
   }
@@ -183,24 +208,27 @@ class Search {
     return best;
   }
 
+  /// Those that were timed first, by their time; then those that were not; refused ones last.
+  static bool before(const Candidate& a, const Candidate& b) {
+    const auto place = [](const Candidate& c) { return c.refused.empty() ? 0 : 1; };
+    const auto time = [](const Candidate& c) {
+      return c.measured.rounds > 0 ? c.measured.median_us : std::numeric_limits<double>::infinity();
+    };
+    return place(a) != place(b) ? place(a) < place(b) : time(a) < time(b);
+  }
+
   void conclude() {
     auto& all = out_.candidates;
+    const auto at = [&](std::size_t i) { return all.begin() + static_cast<std::ptrdiff_t>(i); };
     if (!all[best_].refused.empty()) {
-      const auto ok = std::find_if(all.begin(), all.end(),
-                                   [](const Candidate& c) { return c.refused.empty(); });
-      best_ = ok != all.end() ? static_cast<std::size_t>(ok - all.begin()) : best_;
+      best_ = static_cast<std::size_t>(std::min_element(at(0), all.end(), before) - at(0));
     }
-    if (!all[best_].refused.empty()) all.push_back({simplest(spec_, isa_), {}, {}, {}});
-    if (!all[best_].refused.empty()) best_ = all.size() - 1;
-    std::rotate(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(best_),
-                all.begin() + static_cast<std::ptrdiff_t>(best_) + 1);
-    const auto order = [](const Candidate& c) {
-      const bool timed = c.refused.empty() && c.measured.rounds > 0;
-      return timed ? c.measured.median_us : std::numeric_limits<double>::infinity();
-    };
-    std::stable_sort(all.begin() + 1, all.end(), [&](const Candidate& a, const Candidate& b) {
-      return order(a) < order(b);
-    });
+    if (!all[best_].refused.empty()) {
+      best_ = all.size();
+      all.push_back(fallback_);
+    }
+    std::rotate(at(0), at(best_), at(best_ + 1));
+    std::stable_sort(at(1), all.end(), before);
     const Candidate& best = all.front();
     out_.schedule = best.schedule;
     out_.predicted_us = best.predicted.us;
@@ -211,11 +239,14 @@ class Search {
   const ModelSpec& spec_;
   const TuneOptions& options_;
   Isa isa_;
+  int threads_;
   const MachineModel& machine_;
   double end_;
   TrialData data_;
   std::shared_ptr<const PackedWeights> packed_;
   std::vector<float> expected_;
+  Candidate fallback_;       ///< the reference
+  std::size_t waiting_ = 0;  ///< candidates whose heat has not begun
   std::size_t best_ = 0;
   TuneResult out_;
 };
@@ -233,7 +264,7 @@ Result<Effort> parse_effort(std::string_view text) {
   for (const EffortWord& row : kEfforts) {
     if (row.word == text) return row.effort;
   }
-  return Error(fmt::format("effort={}: must be estimate, measure or exhaustive", text));
+  return Error(fmt::format("effort={}: must be estimate, measure or exhaustive", quote(text)));
 }
 
 Result<TuneResult> tune(const ModelSpec& spec, const TuneOptions& options) {
@@ -241,9 +272,17 @@ Result<TuneResult> tune(const ModelSpec& spec, const TuneOptions& options) {
   if (options.threads < 1) {
     return Error(fmt::format("threads={}: must be at least 1", options.threads));
   }
-  const Isa host = host_isa();
-  const Isa isa = options.isa && *options.isa < host ? *options.isa : host;
-  return Search(spec, options, isa).run();
+  if (!(options.seconds > 0)) {
+    return Error(fmt::format("seconds={}: must be above 0", options.seconds));
+  }
+  // Where nothing is run, the answer is for the machine that is described.
+  const bool elsewhere = options.machine != nullptr && options.effort == Effort::estimate;
+  const Isa best = elsewhere ? options.machine->isas.back().isa : host_isa();
+  const Isa isa = options.isa ? std::min(*options.isa, best) : best;
+  const int processors = elsewhere ? options.machine->cores : usable_processors();
+  return guard_memory("search for a schedule", [&]() -> Result<TuneResult> {
+    return Search(spec, options, isa, std::min(options.threads, processors)).run();
+  });
 }
 
 }  // namespace deepcpu

@@ -27,22 +27,26 @@ Result<Effort> parse_effort(std::string_view text);
 struct TuneProgress {
   std::size_t candidates = 0;  ///< of which times are taken
   int left = 0;                ///< not yet dropped
-  int rounds = 0;
-  double best_us = 0.0;
-  double done = 0.0;  ///< 0..1, by the time limit
+  int rounds = 0;              ///< of the present heat
+  double best_us = 0.0;        ///< of the leader of the present heat
+  double done = 0.0;           ///< 0..1, by the time limit
 };
 
 struct TuneOptions {
   Effort effort = Effort::measure;
-  int threads = 1;                ///< a cap
-  std::optional<Isa> isa{};       ///< a cap besides host_isa()
-  int candidates = 20;            ///< of effort measure
-  double seconds = 10.0;          ///< time limit; there is always an answer
-  bool cold = false;              ///< weights are evicted from all caches before every run
-  std::uint64_t seed = 1;         ///< of weights and inputs
-  const MachineModel* machine = nullptr;  ///< null: machine_model()
+  int threads = 1;           ///< a cap besides the processors that the process may use
+  std::optional<Isa> isa{};  ///< a cap besides the best that the machine has
+  int candidates = 20;       ///< of effort measure
+  double seconds = 10.0;     ///< time limit; there is always an answer
+  bool cold = false;         ///< weights are evicted from all caches before every run
+  std::uint64_t seed = 1;    ///< of weights and inputs
+  /// What the cost model goes by; null: machine_model(). With effort estimate the answer is for
+  /// this machine, its ISA and number of cores.
+  const MachineModel* machine = nullptr;
   std::function<void(const TuneProgress&)> progress{};
   std::function<bool()> stop{};  ///< asked often; true ends the search with the best so far
+  /// For tests: may change what a candidate computed before it is compared.
+  std::function<void(const Schedule&, std::vector<float>&)> tamper{};
 };
 
 /// A candidate and what was found out.
@@ -58,9 +62,9 @@ struct TuneResult {
   double predicted_us = 0.0;
   double measured_us = 0.0;  ///< 0 with effort estimate
   double spread = 0.0;
-  Effort effort = Effort::estimate;
-  std::int64_t steps = 0;  ///< of the runs that were timed
-  bool stopped = false;    ///< before all candidates had their time
+  Effort effort = Effort::estimate;  ///< estimate also where the interpreter serves
+  std::int64_t steps = 0;            ///< of the runs that were timed
+  bool stopped = false;              ///< by `stop`, or before all candidates had their time
   /// Best first; those that were never ranked last.
   std::vector<Candidate> candidates;
 };

@@ -126,6 +126,17 @@ TEST_CASE("schedule JSON: numbers out of range are named") {
 TEST_CASE("schedule JSON: decisions without code are refused by name") {
   CHECK(Schedule::from_json(with_field(R"("exchange":"data")")).value().exchange == Exchange::data);
   CHECK(error_of(with_field(R"("order":"free")")) == "order=free: is not emitted yet");
+  CHECK(error_of(with_field(R"("parallel":"gates")")) == "parallel=gates: is not emitted yet");
+  CHECK(error_of(with_field(R"("start":"own")")) == "start=own: is not emitted yet");
+  CHECK(error_of(with_field(R"("threads":2,"split_rows":2)")) ==
+        "split_rows=2: is not emitted yet");
+  CHECK(error_of(with_field(R"("threads":2,"split_k":2)")) == "split_k=2: is not emitted yet");
+  CHECK(error_of(with_layer(R"("phases":"separate")")) == "phases=separate: is not emitted yet");
+  CHECK(error_of(with_field(R"("split_k":2)")) == "split_k=2: must be between 1 and 1");
+  CHECK(error_of(with_field(R"("split_rows":0)")) == "split_rows=0: must be between 1 and 1");
+  // What is emitted may be written out.
+  CHECK(error_of(with_field(R"("start":"zero","split_rows":1,"split_k":1)")) == "no error");
+  CHECK(error_of(with_layer(R"("phases":"levels")")) == "no error");
 }
 
 TEST_CASE("schedule JSON: deep, long or broken text is refused") {

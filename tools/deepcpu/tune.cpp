@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -164,11 +165,12 @@ Status tune_all(const TuneFlags& flags) {
   const Interrupts guard;
   auto array = nlohmann::ordered_json::array();
   std::optional<Error> failed;
+  const auto fail = [&](Error error) {
+    if (failed) fmt::print(stderr, "deepcpu: {}\n", failed->message());
+    failed = std::move(error);
+  };
   for (const ListedProblem& entry : *list) {
-    if (interrupted.load()) {
-      failed = Error("stopped by a signal; what was found before is kept");
-      break;
-    }
+    if (interrupted.load()) break;
     const auto spec = ModelSpec::parse(entry.problem);
     Result<TuneResult> result = spec ? Result<TuneResult>(Error("")) : spec.error();
     if (spec) {
@@ -177,8 +179,7 @@ Status tune_all(const TuneFlags& flags) {
       result = tune(*spec, *options);
     }
     if (!result) {
-      if (failed) fmt::print(stderr, "deepcpu: {}\n", failed->message());
-      failed = Error(entry.where + result.error().message());
+      fail(Error(entry.where + result.error().message()));
       continue;
     }
     if (flags.json) {
@@ -188,6 +189,7 @@ Status tune_all(const TuneFlags& flags) {
     }
     if (auto status = store(flags, *spec, *options, *result); !status) return status;
   }
+  if (interrupted.load()) fail(Error("stopped by a signal; what was found before is kept"));
   if (flags.json) fmt::print("{}\n", array.dump(2));
   if (failed) return *failed;
   return {};
@@ -231,13 +233,24 @@ void add_tune(CLI::App& app, Action& action) {
       ->option_text("FILE.json");
   sub->add_flag("--json", flags->json, "Print an array of objects");
   sub->footer(kFooter);
-  sub->callback([flags, &action] {
+  sub->callback([flags, sub, &action] {
     if (flags->problems.empty() && flags->file.empty()) {
       throw CLI::RequiredError("PROBLEM or --problems");
     }
     if (!flags->machine.empty() && flags->effort != "estimate") {
       throw CLI::ValidationError("--machine", "needs --effort estimate: nothing can be run there");
     }
+    if (std::isnan(flags->seconds)) throw CLI::ValidationError("--seconds", "must be a number");
+    const auto only_with = [&](const char* option, std::initializer_list<const char*> efforts) {
+      if (sub->count(option) == 0) return;
+      for (const char* effort : efforts) {
+        if (flags->effort == effort) return;
+      }
+      throw CLI::ValidationError(option, "has no meaning with --effort " + flags->effort);
+    };
+    only_with("--candidates", {"measure"});
+    only_with("--cold", {"measure", "exhaustive"});
+    only_with("--seconds", {"measure", "exhaustive"});
     action = [flags] { return tune_all(*flags); };
   });
 }

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+/// StreamCost and CostModel: what must hold of them whatever their constants are.
+#include "src/tune/cost_model.hpp"
+
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "src/compile.hpp"
+#include "src/schedule/space.hpp"
+#include "src/tune/stream_cost.hpp"
+#include "tests/catch.hpp"
+#include "tests/support/random_cells.hpp"
+#include "tests/support/round_machine.hpp"
+
+namespace deepcpu {
+namespace {
+
+double sum(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+/// The round machine with an L1 and an L2 that keep more of an alternating stream.
+MachineModel uneven_machine() {
+  MachineModel m = test::round_machine();
+  for (IsaModel& isa : m.isas) {
+    isa.levels[0].alternating_bytes = 40 << 10;
+    isa.levels[1].alternating_bytes = 1500 << 10;
+  }
+  return m;
+}
+
+constexpr double kSizes[] = {0,       64,       4096,     30000,    32768,    32769,
+                             40000,   49152,    65536,    1 << 20,  1200000,  1573000,
+                             3 << 20, 10 << 20, 16 << 20, 20 << 20, 30 << 20, 64 << 20};
+
+TEST_CASE("stream cost: a stream that a level holds is read at its rate") {
+  const MachineModel m = test::round_machine();
+  const StreamCost cost(m, Isa::avx512, 1);
+  REQUIRE(cost.levels() == 4);
+  const StreamTime l1 = cost.pass({32768, false, 0, 0});
+  CHECK(l1.seconds == Approx(32768 / 256e9));
+  CHECK(l1.level_bytes == std::vector<double>{32768, 0, 0, 0});
+  const StreamTime l2 = cost.pass({1 << 20, false, 0, 0});
+  CHECK(l2.seconds == Approx((1 << 20) / 64e9));
+  const StreamTime memory = cost.pass({1e9, false, 0, 0});
+  CHECK(memory.seconds == Approx(1e9 / 8e9));
+  CHECK(memory.level_bytes == std::vector<double>{0, 0, 0, 1e9});
+  // Alternating: what lies in a level is read from it, the rest from the next.
+  const StreamTime turned = cost.pass({65536, true, 0, 0});
+  CHECK(turned.seconds == Approx(32768 / 256e9 + 32768 / 64e9));
+  // What passes beside it, and a group that is walked forward, is lost.
+  CHECK(cost.pass({65536, true, 8192, 0}).level_bytes[0] == Approx(32768 - 8192));
+  CHECK(cost.pass({65536, true, 0, 8192}).level_bytes[0] == Approx(32768 - 8192));
+  CHECK(cost.reread_seconds(4096) == Approx(4096 / 256e9));
+  CHECK(cost.vector_seconds() == Approx(32 / 128e9));
+  CHECK(cost.load_seconds() == Approx(64 / 256e9));
+  CHECK(cost.cycles(8) == Approx(2e-9));
+}
+
+TEST_CASE("stream cost: a shared level is divided among those that are active") {
+  const MachineModel m = test::round_machine();
+  const StreamCost alone(m, Isa::avx512, 1);
+  const StreamCost crowd(m, Isa::avx512, 4);
+  CHECK(alone.pass({8 << 20, false, 0, 0}).level_bytes[2] == 8 << 20);
+  CHECK(crowd.pass({8 << 20, false, 0, 0}).level_bytes[3] == 8 << 20);
+}
+
+TEST_CASE("stream cost: more bytes are never faster, alternating never slower") {
+  const MachineModel m = uneven_machine();
+  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+    for (const int active : {1, 2, 4}) {
+      const StreamCost cost(m, isa, active);
+      for (const double group : {0.0, 4096.0, 1e6}) {
+        for (const double beside : {0.0, 5000.0, 2e6}) {
+          double before = 0.0;
+          double forward_before = 0.0;
+          for (const double bytes : kSizes) {
+            const StreamTime forward = cost.pass({bytes, false, group, beside});
+            const StreamTime turned = cost.pass({bytes, true, group, beside});
+            INFO(bytes << " group " << group << " beside " << beside);
+            CHECK(turned.seconds <= forward.seconds * (1 + 1e-12));
+            CHECK(turned.seconds >= before);
+            CHECK(forward.seconds >= forward_before);
+            CHECK(sum(forward.level_bytes) == Approx(bytes));
+            CHECK(sum(turned.level_bytes) == Approx(bytes));
+            CHECK(cost.refill_seconds({bytes, true, group, beside}, bytes) >= 0.0);
+            before = turned.seconds;
+            forward_before = forward.seconds;
+          }
+        }
+      }
+    }
+  }
+}
+
+/// A random problem, and schedules drawn from all that are valid.
+struct Drawn {
+  explicit Drawn(std::uint64_t seed, const MachineModel& machine, int threads = 4)
+      : random(seed),
+        problem(test::random_problem(seed)),
+        isa(seed % 2 == 0 ? Isa::avx512 : Isa::avx2),
+        work(ModelWork::of(test::parse_problem(problem).value(), isa).value()),
+        space(work, machine, threads) {}
+  Drawn(const Drawn&) = delete;
+  Drawn& operator=(const Drawn&) = delete;
+
+  Schedule schedule() {
+    return space.sample([this](std::uint64_t n) { return random.next() % n; });
+  }
+
+  test::Random random;
+  std::string problem;
+  Isa isa;
+  ModelWork work;
+  ScheduleSpace space;
+};
+
+TEST_CASE("cost model: parts add up, and nothing is negative or infinite") {
+  const MachineModel m = uneven_machine();
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    Drawn drawn(seed, m, 8);
+    const CostModel model(m, drawn.isa);
+    for (const double steps : {0.0, 1.0, 7.0, 100.0, 1e6}) {
+      const Schedule s = drawn.schedule();
+      const Prediction p = model.predict(drawn.work, s, steps);
+      INFO(drawn.problem << " steps " << steps << " " << s.to_json());
+      CHECK(std::isfinite(p.us));
+      CHECK(p.us > 0.0);
+      CHECK(p.us == Approx(p.parts.hoist + p.parts.products + p.parts.gates + p.parts.exchange +
+                           p.parts.calls));
+      for (const double part :
+           {p.parts.hoist, p.parts.products, p.parts.gates, p.parts.exchange, p.parts.calls}) {
+        CHECK(part >= 0.0);
+      }
+      CHECK(p.level_bytes.size() == 4);
+    }
+  }
+}
+
+TEST_CASE("cost model: more steps are never faster, nor is a machine with smaller caches") {
+  const MachineModel m = uneven_machine();
+  MachineModel small = m;
+  for (IsaModel& isa : small.isas) {
+    for (LevelModel& l : isa.levels) {
+      if (l.forward_bytes == LevelModel::kUnlimited) continue;
+      l.forward_bytes /= 2;
+      l.alternating_bytes /= 2;
+    }
+  }
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    Drawn drawn(seed, m);
+    const CostModel model(m, drawn.isa);
+    const CostModel slow(small, drawn.isa);
+    const Schedule s = drawn.schedule();
+    INFO(drawn.problem << " " << s.to_json());
+    double before = 0.0;
+    for (const double steps : {1.0, 10.0, 64.0, 100.0, 1000.0}) {
+      const double us = model.predict(drawn.work, s, steps).us;
+      CHECK(us >= before);
+      CHECK(slow.predict(drawn.work, s, steps).us >= us * (1 - 0.01));
+      before = us;
+    }
+  }
+}
+
+TEST_CASE("cost model: a machine that does everything twice as fast halves what depends on it") {
+  const MachineModel m = uneven_machine();
+  MachineModel fast = m;
+  fast.clock_ghz *= 2;
+  fast.exchange_ns /= 2;
+  const auto twice = [](CoreRates& r) { r = {2 * r.one, 2 * r.two, 2 * r.all}; };
+  for (IsaModel& isa : fast.isas) {
+    twice(isa.fma_gflops);
+    for (LevelModel& l : isa.levels) twice(l.gbytes_per_s);
+  }
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    Drawn drawn(seed, m);
+    const Schedule s = drawn.schedule();
+    if (s.parallel == Parallel::wavefront) continue;  // waits for calls, which stay as they are
+    const CostParts slow = CostModel(m, drawn.isa).predict(drawn.work, s, 50).parts;
+    const CostParts quick = CostModel(fast, drawn.isa).predict(drawn.work, s, 50).parts;
+    INFO(drawn.problem << " " << s.to_json());
+    CHECK(quick.hoist == Approx(slow.hoist / 2));
+    CHECK(quick.products == Approx(slow.products / 2));
+    CHECK(quick.gates == Approx(slow.gates / 2));
+    CHECK(quick.exchange == Approx(slow.exchange / 2));
+    CHECK(quick.calls == Approx(slow.calls));
+  }
+}
+
+TEST_CASE("cost model: all schedules of a problem have the same FLOPs") {
+  const MachineModel m = uneven_machine();
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    Drawn drawn(seed, m, 7);
+    const CostModel model(m, drawn.isa);
+    const double flops = model.predict(drawn.work, drawn.schedule(), 33).flops;
+    for (int i = 0; i < 10; ++i) {
+      const Schedule s = drawn.schedule();
+      INFO(drawn.problem << " " << s.to_json());
+      CHECK(model.predict(drawn.work, s, 33).flops == Approx(flops));
+    }
+  }
+  // Of 4 gates x 64 units, 16 + 64 wide, 10 steps, 2 rows.
+  const auto work = ModelWork::of(ModelSpec::parse("lstm:i16h64b2").value(), Isa::avx512).value();
+  Schedule s;
+  s.isa = Isa::avx512;
+  s.layers.resize(1);
+  CHECK(CostModel(m, Isa::avx512).predict(work, s, 10).flops == 2.0 * 4 * 64 * 80 * 10 * 2);
+}
+
+/// Bytes of packed weights that a plan reads in one walk.
+double bytes_of(const jit::KernelPlan& plan) {
+  double bytes = 0.0;
+  for (const jit::Stage& stage : plan.stages) {
+    const std::uint32_t blocks = (stage.width + plan.lanes - 1) / plan.lanes;
+    for (const jit::Product& p : stage.products) {
+      bytes += 4.0 * p.k * static_cast<double>(p.gate.size()) * blocks * plan.lanes;
+    }
+  }
+  return bytes;
+}
+
+TEST_CASE("cost model: bytes of all levels are those that the compiled kernels walk") {
+  const Isa isa = host_isa();
+  const MachineModel m = uneven_machine();
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    const std::string problem = test::random_problem(seed);
+    const ModelSpec spec = test::parse_problem(problem).value();
+    const auto work = ModelWork::of(spec, isa).value();
+    const ScheduleSpace space(work, m, 1);
+    test::Random random(seed);
+    CompileOptions options;
+    options.schedule = space.sample([&](std::uint64_t n) { return random.next() % n; });
+    const auto compiled = compile_program(spec, options);
+    REQUIRE(compiled.ok());
+    constexpr double kSteps = 50;
+    const double block = compiled->program.block > 0 ? double(compiled->program.block) : kSteps;
+    double bytes = 0.0;
+    for (const ProgramStep& step : compiled->program.steps) {
+      const LayerCode& layer = compiled->layers[static_cast<std::size_t>(step.layer)];
+      const jit::KernelPlan& plan = layer.step.bound.plan;
+      if (!plan.weights_in_registers) bytes += kSteps * bytes_of(plan);
+      if (layer.hoist) bytes += std::ceil(kSteps / block) * bytes_of(layer.hoist->bound.plan);
+    }
+    INFO(problem << " " << options.schedule->to_json());
+    CHECK(sum(CostModel(m, isa).predict(work, *options.schedule, kSteps).level_bytes) ==
+          Approx(bytes));
+  }
+}
+
+TEST_CASE("cost model: layers of a bidirectional stack cannot overlap") {
+  const MachineModel m = uneven_machine();
+  const CostModel model(m, Isa::avx512);
+  Schedule s;
+  s.isa = Isa::avx512;
+  s.layers.resize(2);
+  s.layers[0].hoist_block = s.layers[1].hoist_block = 16;
+  const auto us = [&](const ModelWork& work, int threads, Parallel parallel) {
+    s.threads = threads;
+    s.parallel = parallel;
+    return model.predict(work, s, 200).us;
+  };
+  const auto both = ModelWork::of(ModelSpec::parse("lstm:i64h64l2bi").value(), Isa::avx512).value();
+  const auto one = ModelWork::of(ModelSpec::parse("lstm:i64h64l2").value(), Isa::avx512).value();
+  CHECK(us(both, 2, Parallel::wavefront) > 0.95 * us(both, 1, Parallel::none));
+  CHECK(us(one, 2, Parallel::wavefront) < 0.65 * us(one, 1, Parallel::none));
+  // A run that is shorter than a block: one layer after the other, but no more.
+  s.layers[0].hoist_block = s.layers[1].hoist_block = 1024;
+  CHECK(us(one, 2, Parallel::wavefront) < 1.2 * us(one, 1, Parallel::none));
+}
+
+}  // namespace
+}  // namespace deepcpu

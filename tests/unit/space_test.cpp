@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+/// ScheduleSpace: sizes worked out by hand, what is visited, what is drawn.
+#include "src/schedule/space.hpp"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "src/compile.hpp"
+#include "src/dag/matmul_dag.hpp"
+#include "src/dag/phases.hpp"
+#include "src/schedule/check.hpp"
+#include "tests/catch.hpp"
+#include "tests/support/random_cells.hpp"
+#include "tests/support/round_machine.hpp"
+
+namespace deepcpu {
+namespace {
+
+/// A space and what it refers to.
+struct Space {
+  explicit Space(const std::string& problem, int threads = 1, Isa isa = Isa::avx512)
+      : machine(test::round_machine()),
+        work(ModelWork::of(test::parse_problem(problem).value(), isa).value()),
+        space(work, machine, threads) {}
+  Space(const Space&) = delete;
+  Space& operator=(const Space&) = delete;
+
+  MachineModel machine;
+  ModelWork work;
+  ScheduleSpace space;
+};
+
+/// The size of the valid space, then the sizes after each rule.
+std::vector<std::string> sizes_of(const std::string& problem, int threads = 1) {
+  const Space s(problem, threads);
+  const SpaceSizes sizes = s.space.sizes();
+  std::vector<std::string> out = {sizes.valid.str()};
+  for (const PrunedSize& p : sizes.pruned) out.push_back(p.size.str());
+  return out;
+}
+
+using Sizes = std::vector<std::string>;
+
+// The rules in order: layers alike, gates fused, hoisted tiles of 4 rows or more, even tiles,
+// blocks of 8 to 256 rows, sweeps by useful groups, threads 1 2 4 ... cap.
+
+TEST_CASE("space: sizes of an RNN by hand") {
+  // 64 units are 4 blocks of 16, all in one panel (one gate: four blocks make four vectors), so
+  // sweep and group mean nothing: 1. One gate: fused or not is the same: 1. Two partial sums x 4
+  // blocks = 8 accumulators: (32 - 1) / (8 + 1) = 3 rows at most. Blocks 0; 1, 2, 4 ... 1024 steps:
+  // hoisted tiles 1; min(3, steps): 1 + (1 + 2 + 9 x 3) = 31.
+  // Only the highest tile of each block: 12. Blocks 0, 8, 16 ... 256: 7.
+  CHECK(sizes_of("rnn:i16h64") == Sizes{"31", "31", "31", "12", "12", "7", "7", "7"});
+}
+
+TEST_CASE("space: sizes of an LSTM by hand") {
+  // 4 gates x 1 block = 4 accumulators: 31 / 5 = 6 rows. Hoisted tiles: block 0: 1; min(6, steps):
+  // 1 + 2 + 4 + 8 x 6; in all 56. Gates fused or not: 2. 4 panels: forward, or alternating by 1 or
+  // 2 panels (4 is forward): 3. 56 x 2 x 3 = 336.
+  // Fused: 168. Hoisted tiles of 4 to 6 rows: 1 + 1 + 1 + 1 + 8 x 3 = 28, x 3 = 84. Blocks 8 to
+  // 256: (1 + 6 x 3) x 3 = 57. A panel has 64 x 4 x 16 x 4 = 16384 bytes, a quarter of L1 8192, of
+  // L2 262144, which 16 panels fill: by one panel only: 19.
+  CHECK(sizes_of("lstm:i16h64") == Sizes{"336", "336", "168", "84", "84", "57", "19", "19"});
+  // Two threads: 2 panels each: forward or alternating by 1: 56 x 2 x 2 = 224, by flag or by data:
+  // 448 more. Pruned: 19 + 2 x 19.
+  CHECK(sizes_of("lstm:i16h64", 2) == Sizes{"784", "784", "392", "196", "196", "133", "57", "57"});
+}
+
+TEST_CASE("space: sizes of a GRU with two levels by hand") {
+  // r and z: 2 gates x 2 blocks, 2 panels; n: one gate, 4 blocks, 1 panel. The most panels count:
+  // forward, or alternating by 1. Hoisted tiles: r and z have 4 accumulators, so up to 6 rows: 56
+  // as above. Fused or not: 2. 56 x 2 x 2 = 224.
+  CHECK(sizes_of("gru:i16h64,reset=before") ==
+        Sizes{"224", "224", "112", "56", "56", "38", "19", "19"});
+}
+
+TEST_CASE("space: sizes of two layers by hand") {
+  // As one layer, squared: 31 x 31; alike: 31.
+  CHECK(sizes_of("rnn:i16h64l2") == Sizes{"961", "31", "31", "12", "12", "7", "7", "7"});
+  // 2 threads: none by flag, none by data, wavefront of 1 + 1: 1 + 3 = 4 times as many.
+  CHECK(sizes_of("rnn:i16h64l2", 2) == Sizes{"3844", "124", "124", "48", "48", "28", "28", "28"});
+  // 3 threads: none by flag and by data; two groups of 1.5 do not exist: 6 times.
+  CHECK(sizes_of("rnn:i16h64l2", 3)[0] == "5766");
+  // 4 threads: none x 2, a wavefront of 2 + 2 x 2: 10 times. Pruned: 1, 2 and 4 threads: 8 times.
+  CHECK(sizes_of("rnn:i16h64l2", 4) == Sizes{"9610", "310", "310", "120", "120", "70", "70", "56"});
+}
+
+TEST_CASE("space: sizes of both directions by hand") {
+  // 2 threads: none x 2, directions of 1 + 1: 4 times 31.
+  CHECK(sizes_of("rnn:i16h64bi", 2) == Sizes{"124", "124", "124", "48", "48", "28", "28", "28"});
+  // A stack is no wavefront: its second layer needs both directions of the first one to the end.
+  CHECK(sizes_of("rnn:i16h64l2bi", 2)[0] == "3844");
+}
+
+TEST_CASE("space: sizes of a batch by hand") {
+  // Tiles of 1 to 3 rows; hoisted rows are 4 x steps, so tiles 1 to 3 in every one of 11 blocks:
+  // 3 x (1 + 11 x 3) = 102. Highest hoisted tile: 3 x 12. Of the tile heights 2 and 3, which both
+  // make 2 tiles of 4 rows, the lower one: 2 x 12. 8 to 256 rows: 2, 4 ... 64 steps: 2 x 7.
+  CHECK(sizes_of("rnn:i16h64b4") == Sizes{"102", "102", "102", "36", "24", "14", "14", "14"});
+}
+
+TEST_CASE("space: sizes of a cell that fits registers by hand") {
+  // k = 8, hoisted or not at most 8 + 2 <= 16 vectors: streamed or in registers. A single partial
+  // sum (k < 16): tiles up to 6 rows: 56 x 2. Two threads: only streamed, by flag or by data.
+  CHECK(sizes_of("rnn:i2h8") == Sizes{"112", "112", "112", "56", "56", "38", "38", "38"});
+  CHECK(sizes_of("rnn:i2h8", 2)[0] == "224");
+  // 8 lanes: 2 + 8 vectors exceed the 6 of AVX2: never.
+  CHECK(Space("rnn:i2h8", 1, Isa::avx2).space.sizes().valid.str() == "56");
+}
+
+TEST_CASE("space: the raw size is the product of the rows") {
+  const Count phases = *count_schedules(MatmulDag::build(test::parse_problem("rnn:i1h1")->cell));
+  // 12 blocks x 1 tile height x 3 hoisted heights x 2 sweeps x 1 group x 2 places of the weights.
+  CHECK(Space("rnn:i16h64").space.sizes().raw == phases * Count(144));
+  // 2 threads x 4 ways x (1 + 3) partitions x 2 exchanges x 2 starts.
+  CHECK(Space("rnn:i16h64", 2).space.sizes().raw == phases * Count(144 * 128));
+  CHECK(Space("rnn:i16h64l2", 2).space.sizes().raw ==
+        phases * Count(144) * phases * Count(144) * Count(128));
+}
+
+TEST_CASE("space: the table says what is emitted") {
+  for (const char* problem : {"lstm:i16h64", "rnn:i2h8", "gru:i5h20l2bib4", "lstm:i3h40l3"}) {
+    const Space s(problem, 4);
+    const SpaceSizes sizes = s.space.sizes();
+    for (const SpaceRow& row : sizes.rows) {
+      INFO(problem << " " << row.name);
+      CHECK(row.emitted >= 1);
+      CHECK_FALSE(row.reason.empty());
+      CHECK(std::stoull(row.raw.str()) >= row.emitted);
+      if (!row.not_emitted.empty()) CHECK(std::stoull(row.raw.str()) > row.emitted);
+    }
+  }
+}
+
+std::vector<Schedule> collect(const ScheduleSpace& space, bool pruned) {
+  std::vector<Schedule> out;
+  const auto visit = [&](const Schedule& s) {
+    out.push_back(s);
+    return true;
+  };
+  pruned ? space.for_each(visit) : space.for_each_valid(visit);
+  return out;
+}
+
+std::set<std::string> texts(const std::vector<Schedule>& schedules) {
+  std::set<std::string> out;
+  for (const Schedule& s : schedules) out.insert(s.to_json());
+  return out;
+}
+
+/// The first error or note of compiling a schedule; empty if there is none. How long code is shows
+/// when it is emitted: a large random cell may be too long for high tiles.
+std::string complaint(const ModelSpec& spec, const Schedule& schedule) {
+  if (auto status = check_schedule(schedule, spec.hidden.size()); !status) {
+    return status.error().message();
+  }
+  CompileOptions options;
+  options.threads = schedule.threads;
+  options.schedule = schedule;
+  const auto compiled = compile_program(spec, options);
+  if (!compiled) return compiled.error().message();
+  const auto& notes = compiled->notes;
+  const bool long_code =
+      !notes.empty() && notes.front().find("bytes of code, at most") != std::string::npos;
+  return notes.empty() || (spec.cell.name().starts_with("random") && long_code) ? ""
+                                                                                : notes.front();
+}
+
+TEST_CASE("space: what is visited is what was counted, each once, and the pruned are valid") {
+  for (const char* problem :
+       {"rnn:i16h64", "lstm:i16h64", "gru:i16h64,reset=before", "rnn:i2h8", "rnn:i16h64b4",
+        "rnn:i16h64bi", "rnn:i3h5l2", "rnn:i3h33/7", "rnn:i3h7/33b2", "gru:i4h40"}) {
+    for (const int threads : {1, 2, 3}) {
+      INFO(problem << " threads " << threads);
+      const Space s(problem, threads);
+      const SpaceSizes sizes = s.space.sizes();
+      const auto valid = collect(s.space, false);
+      const auto pruned = collect(s.space, true);
+      CHECK(sizes.valid == Count(valid.size()));
+      CHECK(sizes.pruned.back().size == Count(pruned.size()));
+      const auto all = texts(valid);
+      const auto few = texts(pruned);
+      CHECK(all.size() == valid.size());
+      CHECK(few.size() == pruned.size());
+      CHECK(std::includes(all.begin(), all.end(), few.begin(), few.end()));
+    }
+  }
+}
+
+TEST_CASE("space: rules never add, and a visit ends when it is told to") {
+  const auto as_number = [](const std::string& s) { return std::stoull(s); };
+  for (const char* problem : {"lstm:i16h64", "gru:i5h20l2b4", "rnn:i3h33/7bi"}) {
+    const auto sizes = sizes_of(problem, 4);
+    for (std::size_t i = 1; i < sizes.size(); ++i) {
+      CHECK(as_number(sizes[i]) <= as_number(sizes[i - 1]));
+    }
+    CHECK(as_number(sizes.back()) > 0);
+  }
+  const Space s("lstm:i16h64", 2);
+  int visits = 0;
+  const auto third = [&](const Schedule&) { return ++visits < 3; };
+  CHECK_FALSE(s.space.for_each(third));
+  CHECK(visits == 3);
+  visits = 0;
+  CHECK_FALSE(s.space.for_each_valid(third));
+  CHECK(visits == 3);
+}
+
+TEST_CASE("space: every valid schedule of small spaces is compiled without a note") {
+  const Isa isa = host_isa();
+  if (isa == Isa::interpreter) return;
+  for (const char* problem : {"lstm:i3h33", "gru:i3h20b3,reset=before", "rnn:i2h4", "rnn:i3h5bi"}) {
+    const Space s(problem, 2, isa);
+    std::set<std::string> complaints;
+    for (const Schedule& each : collect(s.space, false)) {
+      complaints.insert(complaint(s.work.spec, each));
+    }
+    INFO(problem);
+    CHECK(complaints == std::set<std::string>{""});
+  }
+}
+
+TEST_CASE("space: schedules drawn for random problems are compiled without a note") {
+  const Isa isa = host_isa();
+  if (isa == Isa::interpreter) return;
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    const std::string problem = test::random_problem(seed);
+    const Space s(problem, 4, isa);
+    test::Random random(seed);
+    const auto next = [&](std::uint64_t n) { return random.next() % n; };
+    for (int i = 0; i < 4; ++i) {
+      const Schedule drawn = s.space.sample(next);
+      INFO(problem << " " << drawn.to_json());
+      CHECK(complaint(s.work.spec, drawn) == "");
+    }
+  }
+}
+
+TEST_CASE("space: the pruned schedules of random problems are compiled without a note") {
+  const Isa isa = host_isa();
+  if (isa == Isa::interpreter) return;
+  for (std::uint64_t seed = 100; seed < 120; ++seed) {
+    const std::string problem = test::random_problem(seed);
+    const Space s(problem, 4, isa);
+    int n = 0;
+    s.space.for_each([&](const Schedule& each) {
+      if (n++ % 37 != 0) return true;
+      INFO(problem << " " << each.to_json());
+      CHECK(complaint(s.work.spec, each) == "");
+      return true;
+    });
+  }
+}
+
+TEST_CASE("space: draws are even") {
+  // 124 schedules, 200 draws expected of each. The statistic has 123 degrees of freedom: mean 123,
+  // standard deviation 15.7; six of them either way.
+  const Space s("rnn:i16h64bi", 2);
+  test::Random random(7);
+  const auto next = [&](std::uint64_t n) { return random.next() % n; };
+  std::map<std::string, double> seen;
+  for (const std::string& text : texts(collect(s.space, false))) seen[text] = 0.0;
+  REQUIRE(seen.size() == 124);
+  constexpr int kDraws = 124 * 200;
+  for (int i = 0; i < kDraws; ++i) seen[s.space.sample(next).to_json()] += 1.0;
+  REQUIRE(seen.size() == 124);
+  double statistic = 0.0;
+  for (const auto& [text, count] : seen) statistic += (count - 200.0) * (count - 200.0) / 200.0;
+  CHECK(statistic > 29.0);
+  CHECK(statistic < 217.0);
+}
+
+TEST_CASE("space: a stack of 400 layers can be counted and drawn from") {
+  // 31^400 = 10^596 exceeds every double.
+  const Space s("rnn:i16h64l400", 2);
+  CHECK(s.space.sizes().valid.log10() > 590.0);
+  test::Random random(3);
+  std::set<int> threads;
+  for (int i = 0; i < 20; ++i) {
+    const Schedule drawn = s.space.sample([&](std::uint64_t n) { return random.next() % n; });
+    CHECK(check_schedule(drawn, 400).ok());
+    threads.insert(drawn.threads);
+  }
+  CHECK(threads == std::set<int>{1, 2});
+}
+
+TEST_CASE("space: every part of a wavefront has equally many threads") {
+  for (const int threads : {2, 3, 4, 5, 6, 7, 8}) {
+    const Space s("rnn:i3h5l3", threads);
+    s.space.for_each([&](const Schedule& each) {
+      const Program program = Program::build(s.work.spec, each);
+      CHECK(program.participants == each.threads);
+      return true;
+    });
+  }
+}
+
+}  // namespace
+}  // namespace deepcpu

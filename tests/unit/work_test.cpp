@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+/// ModelWork: numbers of small layers by hand.
+#include "src/lower/work.hpp"
+
+#include "tests/catch.hpp"
+
+namespace deepcpu {
+namespace {
+
+ModelWork work_of(const char* problem, Isa isa) {
+  return ModelWork::of(ModelSpec::parse(problem).value(), isa).value();
+}
+
+/// What lstm:i5h20 needs with vectors of `lanes` numbers, of which 20 units take `blocks`.
+void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks) {
+  const ModelWork work = work_of("lstm:i5h20", isa);
+  CHECK(work.lanes == lanes);
+  REQUIRE(work.layers.size() == 1);
+  const LayerWork& layer = work.layers[0];
+  const double vector = 4.0 * lanes;
+  CHECK(layer.panels == blocks);
+  CHECK_FALSE(layer.one_gate_stages);
+  CHECK(layer.step[0][1].weight_bytes == (5 + 20) * 4 * blocks * vector);
+  CHECK(layer.step[1][1].weight_bytes == 20 * 4 * blocks * vector);
+  CHECK(layer.step[1][0].weight_bytes == layer.step[1][1].weight_bytes);
+  CHECK(layer.hoist.weight_bytes == 5 * 4 * blocks * vector);
+  CHECK(layer.hoisted_row_bytes >= 4 * blocks * vector);
+
+  REQUIRE(layer.step[0][1].stages.size() == 1);
+  const StageWork& both = layer.step[0][1].stages[0];
+  CHECK(both.gates == 4);
+  CHECK(both.units == 1);
+  CHECK(both.panels == blocks);
+  CHECK(both.unit_blocks == blocks);
+  CHECK(both.exchange);
+  REQUIRE(both.products.size() == 2);
+  CHECK(both.products[0].of_input);
+  CHECK(both.products[0].k == 5);
+  CHECK(both.products[0].gates == 4);
+  CHECK_FALSE(both.products[1].of_input);
+  CHECK(both.products[1].k == 20);
+  CHECK(both.products[1].chains == 1);
+  CHECK(both.weight_bytes(lanes) == 25 * 4 * vector);
+
+  const StageWork& recurrent = layer.step[1][1].stages[0];
+  REQUIRE(recurrent.products.size() == 1);
+  CHECK(recurrent.products[0].k == 20);
+  // i, f, o: 12 each; g and tanh(c): 13 each; i * g, fma, o * tanh(c).
+  CHECK(recurrent.activations == 3 * 12 + 2 * 13 + 3);
+  CHECK(recurrent.divisions == 5);
+  // g, product, fma, tanh, product: each tanh 13 steps of 4 cycles and a division of 14.
+  CHECK(recurrent.latency_cycles == 2 * (13 * 4 + 14) + 3 * 4);
+  // Four sums, c twice, h, y.
+  CHECK(recurrent.row_bytes == 8 * vector);
+
+  REQUIRE(layer.hoist.stages.size() == 1);
+  CHECK_FALSE(layer.hoist.stages[0].exchange);
+  CHECK(layer.hoist.stages[0].gates == 4);
+  // Unfused: a stage per gate.
+  CHECK(layer.step[1][0].stages.size() == 4);
+}
+
+TEST_CASE("work: an LSTM layer with 16 lanes") { check_lstm(Isa::avx512, 16, 2); }
+TEST_CASE("work: an LSTM layer with 8 lanes") { check_lstm(Isa::avx2, 8, 3); }
+
+TEST_CASE("work: equal layers have equal work, others their own") {
+  const ModelWork work = work_of("lstm:i20h20l3", Isa::avx512);
+  REQUIRE(work.layers.size() == 3);
+  CHECK(work.layers[0].hoist.weight_bytes == work.layers[2].hoist.weight_bytes);
+  const ModelWork stack = work_of("lstm:i5h20/40/40", Isa::avx512);
+  CHECK(stack.layers[0].hoist.stages[0].products[0].k == 5);
+  CHECK(stack.layers[1].hoist.stages[0].products[0].k == 20);
+  CHECK(stack.layers[2].hoist.stages[0].products[0].k == 40);
+  const ModelWork both = work_of("lstm:i5h20l2bi", Isa::avx512);
+  CHECK(both.layers[1].hoist.stages[0].products[0].k == 40);
+}
+
+TEST_CASE("work: participants wait where one reads what another wrote") {
+  // r * h before the second product, then h.
+  const ModelWork before = work_of("gru:i5h20,reset=before", Isa::avx512);
+  REQUIRE(before.layers[0].step[1][1].stages.size() == 2);
+  CHECK(before.layers[0].step[1][1].stages[0].exchange);
+  CHECK(before.layers[0].step[1][1].stages[1].exchange);
+  // The unfused gates of one level wait once.
+  for (const bool hoisted : {false, true}) {
+    int exchanges = 0;
+    for (const StageWork& s : work_of("rnn:i5h20", Isa::avx512).layers[0].step[hoisted][1].stages) {
+      exchanges += s.exchange ? 1 : 0;
+    }
+    CHECK(exchanges == 1);
+  }
+  // Projection: the cell's output, then h.
+  const ModelWork projected = work_of("lstm:i5h20p7", Isa::avx512);
+  REQUIRE(projected.layers[0].step[1][1].stages.size() == 2);
+  CHECK(projected.layers[0].step[1][1].stages[0].exchange);
+  CHECK(projected.layers[0].step[1][1].stages[1].exchange);
+}
+
+TEST_CASE("work: registers hold one panel of at most 16 or 6 vectors for one row") {
+  const auto fits = [](const char* problem, Isa isa, bool hoisted) {
+    return work_of(problem, isa).layers[0].fits_registers[hoisted][1];
+  };
+  CHECK(fits("lstm:i3h4", Isa::avx512, true));         // 4 x 4
+  CHECK_FALSE(fits("lstm:i3h4", Isa::avx512, false));  // 7 x 4
+  CHECK_FALSE(fits("lstm:i3h5", Isa::avx512, true));   // 5 x 4
+  CHECK_FALSE(fits("lstm:i3h4b2", Isa::avx512, true));
+  CHECK(fits("rnn:i2h4", Isa::avx2, false));  // 2 + 4
+  CHECK_FALSE(fits("rnn:i3h4", Isa::avx2, false));
+  CHECK(fits("rnn:i3h4", Isa::avx2, true));
+}
+
+}  // namespace
+}  // namespace deepcpu

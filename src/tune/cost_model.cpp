@@ -158,7 +158,9 @@ class GroupCost {
   Prediction of(const std::vector<PartPlan>& parts, double exchange_seconds) {
     total_bytes_ = 0.0;
     for (const PartPlan& p : parts) total_bytes_ += working_set(p);
-    out_.level_bytes.assign(streams_.levels(), 0.0);
+    for (auto* bytes : {&out_.level_bytes, &out_.hoisted.level_bytes, &out_.in_loop.level_bytes}) {
+      bytes->assign(streams_.levels(), 0.0);
+    }
     for (const PartPlan& p : parts) add(p, exchange_seconds);
     return std::move(out_);
   }
@@ -203,9 +205,15 @@ class GroupCost {
     out_.parts.products += 1e6 * (steps_ * cost.products + refill);
     out_.parts.gates += 1e6 * steps_ * cost.gates;
     out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;
-    out_.flops += steps_ * cost.flops * sharers_;
-    for (std::size_t l = 0; l < pass.level_bytes.size(); ++l) {
-      out_.level_bytes[l] += steps_ * pass.level_bytes[l];
+    add_traffic(out_.in_loop, steps_ * cost.flops, steps_, pass.level_bytes);
+  }
+
+  void add_traffic(Traffic& kind, double flops, double passes, const std::vector<double>& bytes) {
+    kind.flops += flops;
+    out_.flops += flops * sharers_;
+    for (std::size_t l = 0; l < bytes.size(); ++l) {
+      kind.level_bytes[l] += passes * bytes[l];
+      out_.level_bytes[l] += passes * bytes[l];
     }
   }
 
@@ -216,20 +224,19 @@ class GroupCost {
     stream.beside = total_bytes_ - stream.bytes;
     const StreamTime pass = streams_.pass(stream);
     double seconds = 0.0;
+    double flops = 0.0;
     const auto add_block = [&](double steps, double count) {
       if (count <= 0 || steps <= 0) return;
       const KernelCost cost =
           kernels_.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass.seconds, false);
       seconds += count * (cost.products + cost.gates);
-      out_.flops += count * cost.flops * sharers_;
+      flops += count * cost.flops;
     };
     const double whole = std::floor(steps_ / p.block);
     add_block(p.block, whole);
     add_block(steps_ - whole * p.block, 1.0);
     out_.parts.hoist += 1e6 * seconds;
-    for (std::size_t l = 0; l < pass.level_bytes.size(); ++l) {
-      out_.level_bytes[l] += blocks * pass.level_bytes[l];
-    }
+    add_traffic(out_.hoisted, flops, blocks, pass.level_bytes);
   }
 
   const StreamCost& streams_;
@@ -246,14 +253,14 @@ class GroupCost {
 
 CostModel::CostModel(const MachineModel& machine, Isa isa) : machine_(&machine), isa_(isa) {}
 
-Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, double steps) const {
-  const Program program = Program::build(work.spec, schedule);
+std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule& schedule,
+                                          const Program& program, double steps) const {
   const int active = std::min(program.participants, machine_->cores);
   const StreamCost streams(*machine_, isa_, active);
   const double block = program.block > 0 ? static_cast<double>(program.block) : steps;
   const double exchange =
       program.group > 1 ? kLinesPerExchange * machine_->exchange_ns * 1e-9 : 0.0;
-  Prediction worst;
+  std::vector<Prediction> out;
   for (int first = 0; first < program.participants; first += program.group) {
     std::vector<PartPlan> parts;
     for (const ProgramStep& s : program.steps) {
@@ -261,14 +268,32 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
       const auto layer = static_cast<std::size_t>(s.layer);
       parts.push_back({&work.layers[layer], &schedule.layers[layer], block});
     }
-    const Prediction one = GroupCost(streams, work, program.group, steps).of(parts, exchange);
-    worst.flops += one.flops;
-    if (one.parts.total() > worst.parts.total()) {
-      worst.parts = one.parts;
-      worst.level_bytes = one.level_bytes;
+    out.push_back(GroupCost(streams, work, program.group, steps).of(parts, exchange));
+  }
+  return out;
+}
+
+std::vector<CostParts> CostModel::per_group(const ModelWork& work, const Schedule& schedule,
+                                            double steps) const {
+  const Program program = Program::build(work.spec, schedule);
+  std::vector<CostParts> out;
+  for (const Prediction& one : groups(work, schedule, program, steps)) out.push_back(one.parts);
+  return out;
+}
+
+Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, double steps) const {
+  const Program program = Program::build(work.spec, schedule);
+  Prediction worst;
+  double flops = 0.0;
+  for (Prediction& one : groups(work, schedule, program, steps)) {
+    flops += one.flops;
+    if (worst.level_bytes.empty() || one.parts.total() > worst.parts.total()) {
+      worst = std::move(one);
     }
   }
+  worst.flops = flops;
   // A layer on another group starts a block after the one that it reads.
+  const double block = program.block > 0 ? static_cast<double>(program.block) : steps;
   const double lag = schedule.parallel == Parallel::wavefront
                          ? block * (program.participants / program.group - 1) / steps
                          : 0.0;

@@ -54,7 +54,9 @@ Schedule simplest(const ModelSpec& spec, Isa isa) {
 class Search {
  public:
   Search(const ModelSpec& spec, const TuneOptions& options, Isa isa)
-      : spec_(spec), options_(options), isa_(isa),
+      : spec_(spec),
+        options_(options),
+        isa_(isa),
         machine_(options.machine != nullptr ? *options.machine : machine_model()),
         end_(wall_seconds() + options.seconds) {}
 
@@ -82,6 +84,9 @@ class Search {
     // The choice by estimate always takes part, and stands in front: it is what has to be beaten.
     auto chosen = estimate_schedule(spec_, isa_, options_.threads, machine_);
     if (chosen) add({*chosen, model.predict(work, *chosen, steps), {}, {}});
+    if (options_.effort != Effort::estimate) {
+      for (const Schedule& s : options_.also) add({s, model.predict(work, s, steps), {}, {}});
+    }
     for (Ranked& r : rank_schedules(space, work, model, steps, most)) {
       add({std::move(r.schedule), std::move(r.predicted), {}, {}});
     }
@@ -94,9 +99,7 @@ class Search {
     if (std::none_of(all.begin(), all.end(), same)) all.push_back(std::move(c));
   }
 
-  bool over() const {
-    return wall_seconds() > end_ || (options_.stop && options_.stop());
-  }
+  bool over() const { return wall_seconds() > end_ || (options_.stop && options_.stop()); }
 
   Status measure() {
     auto data = TrialData::make(spec_, options_.seed);
@@ -198,9 +201,8 @@ class Search {
       const bool timed = c.refused.empty() && c.measured.rounds > 0;
       return timed ? c.measured.median_us : std::numeric_limits<double>::infinity();
     };
-    std::stable_sort(all.begin() + 1, all.end(), [&](const Candidate& a, const Candidate& b) {
-      return order(a) < order(b);
-    });
+    std::stable_sort(all.begin() + 1, all.end(),
+                     [&](const Candidate& a, const Candidate& b) { return order(a) < order(b); });
     const Candidate& best = all.front();
     out_.schedule = best.schedule;
     out_.predicted_us = best.predicted.us;
@@ -241,8 +243,10 @@ Result<TuneResult> tune(const ModelSpec& spec, const TuneOptions& options) {
   if (options.threads < 1) {
     return Error(fmt::format("threads={}: must be at least 1", options.threads));
   }
-  const Isa host = host_isa();
-  const Isa isa = options.isa && *options.isa < host ? *options.isa : host;
+  // Nothing is run for a described machine, so what it has counts, not what this one has.
+  const bool there = options.machine != nullptr && options.effort == Effort::estimate;
+  const Isa best = there ? options.machine->isas.back().isa : host_isa();
+  const Isa isa = options.isa && *options.isa < best ? *options.isa : best;
   return Search(spec, options, isa).run();
 }
 

@@ -34,12 +34,13 @@ struct TuneProgress {
 
 struct TuneOptions {
   Effort effort = Effort::measure;
-  int threads = 1;                ///< a cap
-  std::optional<Isa> isa{};       ///< a cap besides host_isa()
-  int candidates = 20;            ///< of effort measure
-  double seconds = 10.0;          ///< time limit; there is always an answer
-  bool cold = false;              ///< weights are evicted from all caches before every run
-  std::uint64_t seed = 1;         ///< of weights and inputs
+  int threads = 1;                        ///< a cap
+  std::optional<Isa> isa{};               ///< a cap besides host_isa()
+  int candidates = 20;                    ///< of effort measure
+  std::vector<Schedule> also{};           ///< timed first, with any effort but estimate; they count
+  double seconds = 10.0;                  ///< time limit; there is always an answer
+  bool cold = false;                      ///< weights are evicted from all caches before every run
+  std::uint64_t seed = 1;                 ///< of weights and inputs
   const MachineModel* machine = nullptr;  ///< null: machine_model()
   std::function<void(const TuneProgress&)> progress{};
   std::function<bool()> stop{};  ///< asked often; true ends the search with the best so far

@@ -21,5 +21,6 @@ void add_dump(CLI::App& app, Action& action);
 void add_cells(CLI::App& app, Action& action);
 void add_machine(CLI::App& app, Action& action);
 void add_tune(CLI::App& app, Action& action);
+void add_explain(CLI::App& app, Action& action);
 
 }  // namespace deepcpu::cli

@@ -24,8 +24,10 @@ constexpr double kStageCycles = 30.0;
 constexpr double kExposedLatency = 0.25;
 /// Cycles of the division of one 512-bit vector.
 constexpr double kDivisionCycles = 10.0;
-/// Transfers of a cache line per exchange: the flag, then the data.
-constexpr double kLinesPerExchange = 2.0;
+/// Transfers of a cache line per exchange: the line of the counter goes to its owner and back, and
+/// the data follow; polled data make one journey less.
+constexpr double kLinesByFlag = 3.0;
+constexpr double kLinesByData = 2.0;
 /// Microseconds to bind and call the kernels of one block, and of one run.
 constexpr double kBlockMicroseconds = 0.08;
 constexpr double kCallMicroseconds = 0.15;
@@ -72,8 +74,8 @@ class KernelCosts {
     for (const StageWork& s : kernel.stages) {
       const double bytes = blocks_of(s) * s.weight_bytes(lanes_);
       const double first = all > 0 ? stream_seconds * bytes / all : 0.0;
-      add_products(out, s, rows, tile_rows, first, resident);
-      add_gates(out, s, rows);
+      const double idle = add_products(out, s, rows, tile_rows, first, resident);
+      add_gates(out, s, rows, idle);
       if (s.exchange) ++out.exchanges;
     }
     return out;
@@ -100,31 +102,39 @@ class KernelCosts {
     return seconds + streams_.cycles(kTileCycles);
   }
 
-  void add_products(KernelCost& out, const StageWork& s, double rows, int tile_rows, double first,
-                    bool resident) const {
-    if (s.products.empty()) return;
+  /// Returns the seconds in which the core waits for weights and could compute something else.
+  double add_products(KernelCost& out, const StageWork& s, double rows, int tile_rows, double first,
+                      bool resident) const {
+    if (s.products.empty()) return 0.0;
     const double panels = blocks_of(s) / s.units;
     const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
     const double panel_bytes = s.units * s.weight_bytes(lanes_);
     const double again = resident ? 0.0 : panels * streams_.reread_seconds(panel_bytes);
     bool started = resident;
+    double busy = 0.0;
+    double seconds = 0.0;
     each_tile(rows, height, [&](double h, double count) {
       const double compute = panels * tile_seconds(s, h, resident);
-      if (!started) out.products += std::max(compute, first);
-      out.products += (count - (started ? 0 : 1)) * std::max(compute, again);
+      busy += count * compute;
+      if (!started) seconds += std::max(compute, first);
+      seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
       started = true;
     });
+    out.products += seconds;
     for (const ProductWork& p : s.products) {
       out.flops += 2.0 * rows * s.unit_blocks * lanes_ * p.k * p.gates;
     }
+    return seconds - busy;
   }
 
-  void add_gates(KernelCost& out, const StageWork& s, double rows) const {
+  /// Element-wise work of one panel runs while the weights of the next are on their way: `idle`
+  /// seconds of it cost nothing.
+  void add_gates(KernelCost& out, const StageWork& s, double rows, double idle) const {
     const double division = streams_.cycles(kDivisionCycles * lanes_ / 16.0);
     const double one = std::max(s.vectors * streams_.vector_seconds(), s.divisions * division) +
                        s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
     const double blocks = blocks_of(s);
-    out.gates += rows * blocks * one;
+    out.gates += std::max(0.0, rows * blocks * one - idle);
     if (rows > 1) out.gates += rows * blocks / s.units * streams_.cycles(kRowCycles);
     // One row: the last panel's results are waited for, those of the others in part.
     const double panels = panels_of(s);
@@ -157,7 +167,9 @@ class GroupCost {
   Prediction of(const std::vector<PartPlan>& parts, double exchange_seconds) {
     total_bytes_ = 0.0;
     for (const PartPlan& p : parts) total_bytes_ += working_set(p);
-    out_.level_bytes.assign(streams_.levels(), 0.0);
+    for (auto* bytes : {&out_.level_bytes, &out_.hoisted.level_bytes, &out_.in_loop.level_bytes}) {
+      bytes->assign(streams_.levels(), 0.0);
+    }
     for (const PartPlan& p : parts) add(p, exchange_seconds);
     return std::move(out_);
   }
@@ -202,9 +214,16 @@ class GroupCost {
     out_.parts.products += 1e6 * (steps_ * cost.products + refill);
     out_.parts.gates += 1e6 * steps_ * cost.gates;
     out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;
-    out_.flops += steps_ * cost.flops;
-    for (std::size_t l = 0; l < pass.level_bytes.size(); ++l) {
-      out_.level_bytes[l] += steps_ * pass.level_bytes[l];
+    add_traffic(out_.in_loop, steps_ * cost.flops, steps_, pass.level_bytes);
+  }
+
+  /// `flops` of all participants.
+  void add_traffic(Traffic& kind, double flops, double passes, const std::vector<double>& bytes) {
+    kind.flops += flops / sharers_;
+    out_.flops += flops;
+    for (std::size_t l = 0; l < bytes.size(); ++l) {
+      kind.level_bytes[l] += passes * bytes[l];
+      out_.level_bytes[l] += passes * bytes[l];
     }
   }
 
@@ -215,20 +234,19 @@ class GroupCost {
     stream.beside = total_bytes_ - stream.bytes;
     const StreamTime pass = streams_.pass(stream);
     double seconds = 0.0;
+    double flops = 0.0;
     const auto add_block = [&](double steps, double count) {
       if (count <= 0 || steps <= 0) return;
       const KernelCost cost =
           kernels_.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass.seconds, false);
       seconds += count * (cost.products + cost.gates);
-      out_.flops += count * cost.flops;
+      flops += count * cost.flops;
     };
     const double whole = std::floor(steps_ / p.block);
     add_block(p.block, whole);
     add_block(steps_ - whole * p.block, 1.0);
     out_.parts.hoist += 1e6 * seconds;
-    for (std::size_t l = 0; l < pass.level_bytes.size(); ++l) {
-      out_.level_bytes[l] += blocks * pass.level_bytes[l];
-    }
+    add_traffic(out_.hoisted, flops, blocks, pass.level_bytes);
   }
 
   const StreamCost& streams_;
@@ -254,15 +272,15 @@ double lag_of(const Program& program, const Schedule& schedule, double steps) {
 
 CostModel::CostModel(const MachineModel& machine, Isa isa) : machine_(&machine), isa_(isa) {}
 
-Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, double steps) const {
-  const Program program = Program::build(work.spec, schedule);
+std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule& schedule,
+                                          const Program& program, double steps) const {
   const int active = std::min(program.participants, machine_->cores);
   const StreamCost streams(*machine_, isa_, active);
   const double block =
       program.block > 0 ? static_cast<double>(program.block) : std::max(steps, 1.0);
-  const double exchange =
-      program.group > 1 ? kLinesPerExchange * machine_->exchange_ns * 1e-9 : 0.0;
-  Prediction worst;
+  const double lines = schedule.exchange == Exchange::data ? kLinesByData : kLinesByFlag;
+  const double exchange = program.group > 1 ? lines * machine_->exchange_ns * 1e-9 : 0.0;
+  std::vector<Prediction> out;
   for (int first = 0; first < program.participants; first += program.group) {
     std::vector<PartPlan> parts;
     for (const ProgramStep& s : program.steps) {
@@ -270,13 +288,30 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
       const auto layer = static_cast<std::size_t>(s.layer);
       parts.push_back({&work.layers[layer], &schedule.layers[layer], block});
     }
-    const Prediction one = GroupCost(streams, work, program.group, steps).of(parts, exchange);
-    worst.flops += one.flops;
-    if (first == 0 || one.parts.total() > worst.parts.total()) {
-      worst.parts = one.parts;
-      worst.level_bytes = one.level_bytes;
+    out.push_back(GroupCost(streams, work, program.group, steps).of(parts, exchange));
+  }
+  return out;
+}
+
+std::vector<CostParts> CostModel::per_group(const ModelWork& work, const Schedule& schedule,
+                                            double steps) const {
+  const Program program = Program::build(work.spec, schedule);
+  std::vector<CostParts> out;
+  for (const Prediction& one : groups(work, schedule, program, steps)) out.push_back(one.parts);
+  return out;
+}
+
+Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, double steps) const {
+  const Program program = Program::build(work.spec, schedule);
+  Prediction worst;
+  double flops = 0.0;
+  for (Prediction& one : groups(work, schedule, program, steps)) {
+    flops += one.flops;
+    if (worst.level_bytes.empty() || one.parts.total() > worst.parts.total()) {
+      worst = std::move(one);
     }
   }
+  worst.flops = flops;
   worst.parts.exchange += worst.parts.total() * lag_of(program, schedule, steps);
   // More participants than cores take turns.
   const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);

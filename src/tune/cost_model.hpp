@@ -8,6 +8,7 @@
 #include "deepcpu/schedule.hpp"
 #include "src/lower/work.hpp"
 #include "src/machine/machine_model.hpp"
+#include "src/runtime/program.hpp"
 
 namespace deepcpu {
 
@@ -21,9 +22,17 @@ struct CostParts {
   double total() const { return hoist + products + gates + exchange + calls; }
 };
 
+/// FLOPs and bytes of weights of one kind of products, of the busiest participant in a run.
+struct Traffic {
+  double flops = 0.0;
+  std::vector<double> level_bytes;  ///< per level of the machine model, nearest first
+};
+
 struct Prediction {
   double us = 0.0;
   CostParts parts;
+  Traffic hoisted;  ///< ahead of the time loop
+  Traffic in_loop;  ///< inside of it; with `hoisted` it adds up to level_bytes
   /// Bytes of weights per level of the machine model, nearest first, of the busiest participant.
   std::vector<double> level_bytes;
   double flops = 0.0;  ///< of the products of all participants, on whole vectors
@@ -37,9 +46,17 @@ class CostModel {
   /// `schedule` must be legal for the work's spec. Time of one run over `steps` steps.
   Prediction predict(const ModelWork& work, const Schedule& schedule, double steps) const;
 
+  /// What the busiest participant of each group does by itself (directions and layers on threads
+  /// of their own make several groups): without calls, and without waiting for other groups.
+  std::vector<CostParts> per_group(const ModelWork& work, const Schedule& schedule,
+                                   double steps) const;
+
   const MachineModel& machine() const noexcept { return *machine_; }
 
  private:
+  std::vector<Prediction> groups(const ModelWork& work, const Schedule& schedule,
+                                 const Program& program, double steps) const;
+
   const MachineModel* machine_;
   Isa isa_;
 };

@@ -7,10 +7,6 @@
 namespace deepcpu {
 namespace {
 
-/// What a further thread must gain by prediction before it is taken: the share by which two in
-/// three predictions are off (bench/cost_model).
-constexpr double kThreadGain = 0.10;
-
 bool better(const Ranked& a, const Ranked& b) { return a.predicted.us < b.predicted.us; }
 
 /// Predicted time with a charge for every thread beyond the first.

@@ -13,6 +13,10 @@ namespace deepcpu {
 /// A Schedule is chosen without T: estimates are for runs of this many steps.
 inline constexpr double kNominalSteps = 100.0;
 
+/// What further threads must gain by prediction before they are taken: the share by which two in
+/// three predictions are off (bench/cost_model).
+inline constexpr double kThreadGain = 0.10;
+
 struct Ranked {
   Schedule schedule;
   Prediction predicted;

@@ -50,8 +50,15 @@ Result<Trial> Trial::make(const TrialData& data, const Schedule& schedule,
     auto compiled = compile_program(data.spec, options);
     if (!compiled) return compiled.error();
     if (!compiled->notes.empty()) return Error(compiled->notes.front());
+    return make(data, std::move(*compiled), packed);
+  });
+}
+
+Result<Trial> Trial::make(const TrialData& data, Compilation compiled,
+                          std::shared_ptr<const PackedWeights>& packed) {
+  return guard_memory("make a candidate", [&]() -> Result<Trial> {
     auto model = std::make_shared<CompiledModel>();
-    model->compiled = std::move(*compiled);
+    model->compiled = std::move(compiled);
     if (!packed) {
       auto made = pack_weights(model->compiled, data.weights);
       if (!made) return made.error();

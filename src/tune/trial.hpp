@@ -32,6 +32,10 @@ class Trial {
   static Result<Trial> make(const TrialData& data, const Schedule& schedule,
                             std::shared_ptr<const PackedWeights>& packed);
 
+  /// The same with kernels that the caller compiled for this spec, whatever they compute.
+  static Result<Trial> make(const TrialData& data, Compilation compiled,
+                            std::shared_ptr<const PackedWeights>& packed);
+
   /// One run over all steps from the state that the last one left.
   void run() noexcept;
   /// From zero states: y, then all final states.

@@ -55,13 +55,6 @@ Schedule simplest(const ModelSpec& spec, Isa isa) {
   return s;
 }
 
-/// Processors that this process may use, as far as its control group lets it.
-int usable_processors() {
-  const double quota = machine().cpu_quota;
-  const int cpus = std::max(1, static_cast<int>(affinity().size()));
-  return quota > 0 ? std::clamp(static_cast<int>(quota), 1, cpus) : cpus;
-}
-
 class Search {
  public:
   Search(const ModelSpec& spec, const TuneOptions& options, Isa isa, int threads)
@@ -96,6 +89,9 @@ class Search {
     // The choice by estimate always takes part, and stands in front: it is what has to be beaten.
     auto chosen = estimate_schedule(spec_, isa_, threads_, machine_);
     if (chosen) add({*chosen, model.predict(work, *chosen, steps), {}, {}});
+    if (options_.effort != Effort::estimate) {
+      for (const Schedule& s : options_.also) add({s, model.predict(work, s, steps), {}, {}});
+    }
     for (Ranked& r : rank_schedules(space, work, model, steps, most)) {
       add({std::move(r.schedule), std::move(r.predicted), {}, {}});
     }
@@ -279,7 +275,9 @@ Result<TuneResult> tune(const ModelSpec& spec, const TuneOptions& options) {
   const bool elsewhere = options.machine != nullptr && options.effort == Effort::estimate;
   const Isa best = elsewhere ? options.machine->isas.back().isa : host_isa();
   const Isa isa = options.isa ? std::min(*options.isa, best) : best;
-  const int processors = elsewhere ? options.machine->cores : usable_processors();
+  const int processors =
+      elsewhere ? options.machine->cores
+                : usable_threads(static_cast<int>(affinity().size()), machine().cpu_quota);
   return guard_memory("search for a schedule", [&]() -> Result<TuneResult> {
     return Search(spec, options, isa, std::min(options.threads, processors)).run();
   });

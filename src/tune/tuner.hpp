@@ -37,9 +37,11 @@ struct TuneOptions {
   int threads = 1;           ///< a cap besides the processors that the process may use
   std::optional<Isa> isa{};  ///< a cap besides the best that the machine has
   int candidates = 20;       ///< of effort measure
-  double seconds = 10.0;     ///< time limit; there is always an answer
-  bool cold = false;         ///< weights are evicted from all caches before every run
-  std::uint64_t seed = 1;    ///< of weights and inputs
+  /// Timed first, with any effort but estimate; they count as candidates.
+  std::vector<Schedule> also{};
+  double seconds = 10.0;   ///< time limit; there is always an answer
+  bool cold = false;       ///< weights are evicted from all caches before every run
+  std::uint64_t seed = 1;  ///< of weights and inputs
   /// What the cost model goes by; null: machine_model(). With effort estimate the answer is for
   /// this machine, its ISA and number of cores.
   const MachineModel* machine = nullptr;

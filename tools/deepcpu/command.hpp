@@ -22,5 +22,6 @@ void add_cells(CLI::App& app, Action& action);
 void add_machine(CLI::App& app, Action& action);
 void add_tune(CLI::App& app, Action& action);
 void add_wisdom(CLI::App& app, Action& action);
+void add_explain(CLI::App& app, Action& action);
 
 }  // namespace deepcpu::cli

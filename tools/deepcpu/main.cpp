@@ -64,6 +64,7 @@ int run(int argc, char** argv) {
   deepcpu::cli::add_machine(app, action);
   deepcpu::cli::add_tune(app, action);
   deepcpu::cli::add_wisdom(app, action);
+  deepcpu::cli::add_explain(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// How good the cost model is: random schedules of the valid space of every problem, predicted and
 /// measured; and the schedule that is chosen by estimate against the best one that was measured.
+/// With --pruning: what the pruning rules lose, by timing whole spaces that are small.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -31,6 +32,8 @@ struct Flags {
   int candidates = 40;
   double seconds = 4.0;
   std::uint64_t seed = 1;
+  bool pruning = false;
+  std::size_t largest = 700;  ///< space that is timed as a whole
 };
 
 struct Row {
@@ -176,6 +179,123 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
   return q;
 }
 
+// ---- what pruning loses -------------------------------------------------------------------------
+
+/// Schedules that are compiled and raced at once, as the tuner does.
+constexpr std::size_t kHeat = 24;
+constexpr int kTournaments = 3;
+/// How often the finalists are compiled and bound to memory anew.
+constexpr int kMakings = 9;
+
+std::vector<Schedule> all_of(const ScheduleSpace& space, bool pruned) {
+  std::vector<Schedule> out;
+  const auto visit = [&](const Schedule& s) {
+    out.push_back(s);
+    return true;
+  };
+  pruned ? space.for_each(visit) : space.for_each_valid(visit);
+  return out;
+}
+
+/// Times of all of them in one race.
+std::vector<RaceTime> times_of(const TrialData& data, const std::vector<Schedule>& schedules,
+                               const RaceOptions& options) {
+  static std::shared_ptr<const PackedWeights> packed;
+  packed.reset();
+  std::vector<Trial> trials;
+  for (const Schedule& s : schedules) trials.push_back(demand(Trial::make(data, s, packed)));
+  std::vector<Racer> racers;
+  for (Trial& t : trials) racers.push_back({[&t] { t.run(); }, {}});
+  return race(racers, options);
+}
+
+/// The fastest, by races with drop-out; the winner of one takes part in the next.
+Schedule fastest(const TrialData& data, const std::vector<Schedule>& all, double seconds) {
+  Schedule champion = all.front();
+  for (std::size_t first = 1; first < all.size(); first += kHeat) {
+    std::vector<Schedule> heat = {champion};
+    const std::size_t last = std::min(all.size(), first + kHeat);
+    for (std::size_t i = first; i < last; ++i) heat.push_back(all[i]);
+    RaceOptions options;
+    options.seconds = seconds * static_cast<double>(last - first) / static_cast<double>(all.size());
+    champion = heat[winner(times_of(data, heat, options))];
+  }
+  return champion;
+}
+
+/// The winners of several tournaments. The same schedule compiled and bound to memory anew can be a
+/// tenth faster or slower on a tiny problem, so one tournament may pick a lucky one.
+std::vector<Schedule> finalists(const TrialData& data, const std::vector<Schedule>& all,
+                                double seconds) {
+  std::vector<Schedule> out;
+  for (int i = 0; i < kTournaments; ++i) {
+    Schedule s = fastest(data, all, seconds / kTournaments);
+    if (std::find(out.begin(), out.end(), s) == out.end()) out.push_back(std::move(s));
+  }
+  return out;
+}
+
+/// Times against the first, the median over several makings of all of them.
+std::vector<double> final_ratios(const TrialData& data, const std::vector<Schedule>& schedules,
+                                 double seconds) {
+  RaceOptions options;
+  options.drop_losers = false;
+  options.seconds = seconds / kMakings;
+  std::vector<std::vector<double>> ratios(schedules.size());
+  for (int i = 0; i < kMakings; ++i) {
+    const auto times = times_of(data, schedules, options);
+    for (std::size_t n = 0; n < times.size(); ++n) ratios[n].push_back(times[n].ratio);
+  }
+  std::vector<double> out;
+  for (const auto& r : ratios) out.push_back(median(r));
+  return out;
+}
+
+/// How much slower the best of the pruned space is than the best of all.
+double pruning_loss(const std::string& problem, const Flags& flags) {
+  const ModelSpec spec = demand(ModelSpec::parse(problem));
+  const ModelWork work = demand(ModelWork::of(spec, host_isa()));
+  const ScheduleSpace space(work, machine_model(), flags.threads);
+  const auto valid = space.sizes().valid;
+  if (valid.log10() > std::log10(static_cast<double>(flags.largest))) {
+    fmt::print("{:<42} {:>8} valid schedules: too many\n", spec.str(), valid.str());
+    return NAN;
+  }
+  const TrialData data = demand(TrialData::make(spec, 1));
+  const auto all = all_of(space, false);
+  const auto few = all_of(space, true);
+  auto last = finalists(data, few, flags.seconds / 4);
+  const auto kept = static_cast<std::ptrdiff_t>(last.size());
+  for (const Schedule& s : finalists(data, all, flags.seconds / 2)) last.push_back(s);
+  const auto ratios = final_ratios(data, last, flags.seconds / 4);
+  const auto best = std::min_element(ratios.begin(), ratios.end());
+  const auto best_kept = std::min_element(ratios.begin(), ratios.begin() + kept);
+  const double loss = *best_kept / *best - 1.0;
+  fmt::print("{:<42} {:>8} {:>8} {:>8.1f} %\n", spec.str(), all.size(), few.size(), 100 * loss);
+  if (loss > 0.03) {
+    fmt::print("  best {}\n  kept {}\n",
+               last[static_cast<std::size_t>(best - ratios.begin())].to_json(),
+               last[static_cast<std::size_t>(best_kept - ratios.begin())].to_json());
+  }
+  std::fflush(stdout);
+  return loss;
+}
+
+int run_pruning(const Flags& flags) {
+  fmt::print("{:<42} {:>8} {:>8} {:>10}\n", "problem", "valid", "pruned", "loss");
+  std::vector<double> losses;
+  for (const std::string& problem : flags.problems) {
+    const double loss = pruning_loss(problem, flags);
+    if (!std::isnan(loss)) losses.push_back(loss);
+  }
+  if (losses.empty()) return 0;
+  const auto below = std::count_if(losses.begin(), losses.end(), [](double l) { return l < 0.03; });
+  fmt::print("pruning loses {:.1f} % at the median, {:.1f} % at most, under 3 % on {} of {}\n",
+             100 * median(losses), 100 * *std::max_element(losses.begin(), losses.end()), below,
+             losses.size());
+  return 0;
+}
+
 int run(Flags flags) {
   if (!flags.file.empty()) {
     std::ifstream in(flags.file);
@@ -186,6 +306,7 @@ int run(Flags flags) {
     }
   }
   fmt::print("machine: {}\n", machine_model().note);
+  if (flags.pruning) return run_pruning(flags);
   fmt::print("{:<42} {:>9} {:>9} {:>11} {:>10} {:>10} {:>4}\n", "problem", "spearman", "noise",
              "over best", "us", "predicted", "thr");
   ordered_json out = ordered_json::array();
@@ -214,6 +335,8 @@ int main(int argc, char** argv) {
   app.add_option("--candidates", flags.candidates, "Random schedules per problem");
   app.add_option("--seconds", flags.seconds, "Time per problem");
   app.add_option("--seed", flags.seed, "Of the random schedules");
+  app.add_flag("--pruning", flags.pruning, "What the pruning rules lose on small spaces");
+  app.add_option("--largest", flags.largest, "Most schedules of a space that is timed as a whole");
   CLI11_PARSE(app, argc, argv);
   try {
     return run(flags);

@@ -74,6 +74,7 @@ std::vector<double> ranks(const std::vector<double>& values, double noise) {
   return out;
 }
 
+/// Of predicted and measured ranks. NaN if all that was measured is a tie: then nothing is known.
 double correlation(const std::vector<double>& a, const std::vector<double>& b) {
   const auto n = static_cast<double>(a.size());
   const double ma = std::accumulate(a.begin(), a.end(), 0.0) / n;
@@ -84,7 +85,8 @@ double correlation(const std::vector<double>& a, const std::vector<double>& b) {
     aa += (a[i] - ma) * (a[i] - ma);
     bb += (b[i] - mb) * (b[i] - mb);
   }
-  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 1.0;
+  if (bb == 0) return NAN;
+  return aa > 0 ? ab / std::sqrt(aa * bb) : 0.0;
 }
 
 double median(std::vector<double> v) {
@@ -121,8 +123,12 @@ std::vector<Row> measure_all(const ModelSpec& spec, const std::vector<Schedule>&
   return rows;
 }
 
+/// Where a single round is off by more than this, the machine was busy with something else; most
+/// schedules would count as ties, and a correlation say nothing.
+constexpr double kMostNoise = 0.25;
+
 struct Quality {
-  double rank = 0.0;
+  double rank = 0.0;  ///< NaN: too much noise to tell
   double loss = 0.0;  ///< estimate's time over the best one's, less 1
 };
 
@@ -163,7 +169,7 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
     spread.push_back(rows[i].measured.spread);
   }
   const double noise = median(spread);
-  q.rank = correlation(ranks(predicted, noise), ranks(measured, noise));
+  q.rank = noise > kMostNoise ? NAN : correlation(ranks(predicted, noise), ranks(measured, noise));
   q.loss = rows.front().measured.median_us / best - 1.0;
   ordered_json json;
   json["problem"] = spec.str();
@@ -313,12 +319,14 @@ int run(Flags flags) {
   std::vector<double> rank, loss;
   for (const std::string& problem : flags.problems) {
     const Quality q = judge(problem, flags, out);
-    rank.push_back(q.rank);
+    if (!std::isnan(q.rank)) rank.push_back(q.rank);
     loss.push_back(q.loss);
   }
   const auto near = std::count_if(loss.begin(), loss.end(), [](double l) { return l <= 0.10; });
-  fmt::print("median rank correlation {:.3f}; estimate within 10 % of the best on {} of {}\n",
-             median(rank), near, loss.size());
+  fmt::print(
+      "median rank correlation {:.3f} of {} problems; estimate within 10 % of the best on {} "
+      "of {}\n",
+      median(rank), rank.size(), near, loss.size());
   if (!flags.json.empty()) std::ofstream(flags.json) << out.dump(1) << '\n';
   return 0;
 }

@@ -208,9 +208,13 @@ class GroupCost {
     stream.group_bytes = p.schedule->group * kernel.weight_bytes / std::max(1U, p.work->panels);
     stream.beside = hoisted_bytes(p) / 2;
     const StreamTime pass = streams_.pass(stream);
-    const KernelCost cost =
-        kernels_.cost(kernel, rows_, p.schedule->tile_rows, pass.seconds, resident);
-    const double refill = blocks * streams_.refill_seconds(stream, total_bytes_);
+    const auto cost_of = [&](double stream_seconds) {
+      return kernels_.cost(kernel, rows_, p.schedule->tile_rows, stream_seconds, resident);
+    };
+    const KernelCost cost = cost_of(pass.seconds);
+    // The first walk of a block finds the caches full of what passed between two blocks.
+    const double cold = pass.seconds + streams_.refill_seconds(stream, total_bytes_);
+    const double refill = blocks * (cost_of(cold).products - cost.products);
     out_.parts.products += 1e6 * (steps_ * cost.products + refill);
     out_.parts.gates += 1e6 * steps_ * cost.gates;
     out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;

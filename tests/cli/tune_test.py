@@ -159,6 +159,15 @@ class Tune(cli.CliTest):
             self.write(name, content)
             self.fails(name, "tune", "rnn:i1h1", "--effort", "estimate", "--machine", name)
 
+    def test_what_cannot_be_stored_is_printed_all_the_same(self):
+        done = self.call("tune", "bad:i1h1", "rnn:i1h1", "rnn:i2h2", "--effort", "estimate",
+                         "--json", "--output", "none/w.json")
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual([r["problem"] for r in json.loads(done.stdout)], ["rnn:i1h1b1t100"])
+        errors = done.stderr.splitlines()
+        self.assertEqual(len(errors), 2, done.stderr)
+        self.assertIn("none/w.json", errors[1])
+
     def start(self, *arguments, **options):
         return subprocess.Popen([cli.BINARY, "tune", *arguments], cwd=self.folder,
                                 env=environment(), stdin=subprocess.DEVNULL, **options)

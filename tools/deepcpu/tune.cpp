@@ -187,7 +187,10 @@ Status tune_all(const TuneFlags& flags) {
     } else {
       print(*spec, *result);
     }
-    if (auto status = store(flags, *spec, *options, *result); !status) return status;
+    if (auto status = store(flags, *spec, *options, *result); !status) {
+      fail(status.error());
+      break;
+    }
   }
   if (interrupted.load()) fail(Error("stopped by a signal; what was found before is kept"));
   if (flags.json) fmt::print("{}\n", array.dump(2));

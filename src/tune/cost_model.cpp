@@ -214,9 +214,10 @@ class GroupCost {
     const KernelCost cost = cost_of(pass.seconds);
     // The first walk of a block finds the caches full of what passed between two blocks.
     const double cold = pass.seconds + streams_.refill_seconds(stream, total_bytes_);
-    const double refill = blocks * (cost_of(cold).products - cost.products);
-    out_.parts.products += 1e6 * (steps_ * cost.products + refill);
-    out_.parts.gates += 1e6 * steps_ * cost.gates;
+    const KernelCost first = cost_of(cold);
+    out_.parts.products +=
+        1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
+    out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
     out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;
     add_traffic(out_.in_loop, steps_ * cost.flops, steps_, pass.level_bytes);
   }

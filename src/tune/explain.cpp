@@ -219,7 +219,7 @@ class Explainer {
         out_.over_threads.push_back({r.schedule.threads, r.predicted.us, 0.0, limit});
       }
       if (listed(r.schedule) || !picker.take(r.schedule)) continue;
-      out_.alternatives.push_back({std::move(r.schedule), "", std::move(r.predicted), {}, ""});
+      out_.alternatives.push_back({std::move(r.schedule), "", std::move(r.predicted), {}, 0.0, ""});
     }
     std::sort(out_.over_threads.begin(), out_.over_threads.end(),
               [](const ThreadPoint& a, const ThreadPoint& b) { return a.threads < b.threads; });
@@ -272,21 +272,33 @@ class Explainer {
     if (result.stopped) out_.notes.emplace_back("some candidates were not timed: time was up");
     out_.alternatives.clear();
     for (Candidate& c : result.candidates) {
-      note_time(c);
-      if (c.schedule == out_.schedule) {
-        out_.raced = c.measured;
-      } else {
-        out_.alternatives.push_back(
-            {std::move(c.schedule), "", std::move(c.predicted), c.measured, c.refused});
-      }
+      if (c.schedule == out_.schedule) out_.raced = c.measured;
     }
+    for (Candidate& c : result.candidates) {
+      const double us = time_beside(c.measured, out_.raced);
+      note_time(c.schedule.threads, us);
+      if (c.schedule == out_.schedule) continue;
+      out_.alternatives.push_back(
+          {std::move(c.schedule), "", std::move(c.predicted), c.measured, us, c.refused});
+    }
+    std::stable_sort(out_.alternatives.begin(), out_.alternatives.end(),
+                     [](const Alternative& x, const Alternative& y) {
+                       const bool timed = x.measured_us > 0;
+                       return timed && (y.measured_us <= 0 || x.measured_us < y.measured_us);
+                     });
   }
 
-  void note_time(const Candidate& c) {
-    if (c.measured.rounds == 0) return;
+  /// Losers leave the race early, so medians are of different rounds. Ratios to one racer in the
+  /// same rounds compare.
+  static double time_beside(const RaceTime& time, const RaceTime& chosen) {
+    if (time.rounds == 0) return 0.0;
+    return chosen.rounds > 0 ? chosen.median_us * time.ratio / chosen.ratio : time.median_us;
+  }
+
+  void note_time(int threads, double us) {
+    if (us <= 0) return;
     for (ThreadPoint& p : out_.over_threads) {
-      if (p.threads != c.schedule.threads) continue;
-      const double us = c.measured.median_us;
+      if (p.threads != threads) continue;
       p.measured_us = p.measured_us > 0 ? std::min(p.measured_us, us) : us;
     }
   }

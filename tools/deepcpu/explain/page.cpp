@@ -26,11 +26,12 @@ p{margin:4px 0}.soft,.none{color:var(--soft);overflow-wrap:anywhere}.soft{font-s
 margin:16px 0}
 section{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px;
 margin:16px 0;min-width:0}.charts section{margin:0}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;
+.scroll{overflow-x:auto}
+.scroll+.scroll{margin-top:16px}table{border-collapse:collapse;font-variant-numeric:tabular-nums;
 font-size:.92rem;width:100%}
 th,td{padding:4px 12px 4px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600}.n{text-align:right;white-space:nowrap}
-td.w{min-width:14rem}pre{overflow-x:auto;font-size:.85rem;margin:8px 0}
+.w{min-width:15rem}pre{overflow-x:auto;font-size:.85rem;margin:8px 0}
 code{overflow-wrap:anywhere;font-size:.85rem}summary{cursor:pointer;font-weight:600}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--fg);font-size:12.5px}
 svg text.tick{fill:var(--soft);font-size:11px}
@@ -49,6 +50,7 @@ svg text.halo{paint-order:stroke;stroke:var(--card);stroke-width:3px;font-size:1
 struct Column {
   std::string_view name;
   bool number = false;
+  bool wide = false;
 };
 
 class Table {
@@ -67,7 +69,9 @@ class Table {
   std::string line(const std::vector<std::string>& cells, std::string_view tag) const {
     std::string out = "<tr>";
     for (std::size_t i = 0; i < cells.size(); ++i) {
-      const std::string_view style = columns_[i].number ? " class=\"n\"" : "";
+      const std::string_view style = columns_[i].number ? " class=\"n\""
+                                     : columns_[i].wide ? " class=\"w\""
+                                                        : "";
       out += fmt::format("<{0}{1}>{2}</{0}>", tag, style, escape(cells[i]));
     }
     return out + "</tr>\n";
@@ -104,7 +108,10 @@ std::string schedule_section(const Explanation& e) {
 }
 
 std::string parts_section(const Explanation& e) {
-  Table table({{"part"}, {"predicted us", true}, {"measured us", true}, {"how it is measured"}});
+  Table table({{"part"},
+               {"predicted us", true},
+               {"measured us", true},
+               {"how it is measured", false, true}});
   for (const PartRow& row : part_rows(e)) {
     table.row({std::string(row.name), fmt::format("{:.1f}", row.predicted_us),
                us_text(row.measured_us), std::string(e.measured ? row.how : "")});
@@ -119,7 +126,7 @@ std::string parts_section(const Explanation& e) {
 }
 
 std::string limit_section(const Explanation& e) {
-  Table table({{"term"}, {"us", true}, {"what"}});
+  Table table({{"term"}, {"us", true}, {"what", false, true}});
   for (const LimitRow& row : limit_rows(e)) {
     table.row({std::string(row.name), fmt::format("{:.1f}", row.us), std::string(row.what)});
   }
@@ -143,21 +150,26 @@ std::string levels_section(const Explanation& e) {
 }
 
 std::string others_section(const Explanation& e) {
-  Table table({{"differs in"}, {"predicted us", true}, {"measured us", true}, {"why not"}});
+  Table table(
+      {{"differs in"}, {"predicted us", true}, {"measured us", true}, {"why not", false, true}});
   for (const Alternative& a : e.alternatives) {
     const bool timed = a.measured.rounds > 0;
     table.row({a.differs, fmt::format("{:.1f}", a.predicted.us),
-               timed ? us_text(a.measured.median_us) : "-", a.why});
+               timed ? us_text(a.measured_us) : "-", a.why});
   }
   return section("Other schedules", table.str());
 }
 
 std::string space_section(const Explanation& e) {
-  Table sizes({{"schedules", true}, {"left after"}, {"may lose"}});
+  Table sizes({{"schedules", true}, {"left after", false, true}, {"may lose", false, true}});
   sizes.row({count_text(e.space.raw), "all combinations", ""});
   sizes.row({count_text(e.space.valid), "valid and emitted", "what no code is emitted for"});
   for (const PrunedSize& p : e.space.pruned) sizes.row({count_text(p.size), p.rule, p.may_lose});
-  Table rows({{"decision"}, {"values", true}, {"emitted", true}, {"why"}, {"not emitted"}});
+  Table rows({{"decision"},
+              {"values", true},
+              {"emitted", true},
+              {"why", false, true},
+              {"not emitted", false, true}});
   for (const SpaceRow& r : e.space.rows) {
     rows.row({r.name + (r.per_layer ? " (per layer)" : ""), count_text(r.raw),
               std::to_string(r.emitted), r.reason, r.not_emitted});

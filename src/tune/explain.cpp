@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "src/dag/matmul_dag.hpp"
@@ -21,6 +22,9 @@ constexpr std::size_t kNextBest = 6;
 constexpr std::size_t kMost = 22;
 /// Share of the time that timing candidates takes; the parts have the rest.
 constexpr double kCandidatesShare = 0.75;
+
+/// Distance of the quartiles over the median from which on a note says so.
+constexpr double kDisturbed = 0.2;
 
 /// A decision that an alternative may take otherwise.
 using Decides = bool (*)(const Schedule&, const Schedule&);
@@ -244,6 +248,7 @@ class Explainer {
     auto parts = data ? measure_parts(*data, out_.schedule, options_.seconds * share)
                       : Result<PartTimes>(data.error());
     if (parts) {
+      note_spread(parts->run.spread);
       out_.measured = std::move(*parts);
     } else {
       out_.not_measured = parts.error().message();
@@ -276,7 +281,7 @@ class Explainer {
     }
     for (Candidate& c : result.candidates) {
       const double us = time_beside(c.measured, out_.raced);
-      note_time(c.schedule.threads, us);
+      note_time(c.schedule.threads, us, c.measured.rounds);
       if (c.schedule == out_.schedule) continue;
       out_.alternatives.push_back(
           {std::move(c.schedule), "", std::move(c.predicted), c.measured, us, c.refused});
@@ -295,12 +300,24 @@ class Explainer {
     return chosen.rounds > 0 ? chosen.median_us * time.ratio / chosen.ratio : time.median_us;
   }
 
-  void note_time(int threads, double us) {
-    if (us <= 0) return;
+  /// Of so many threads the schedule that stayed longest in the race counts.
+  void note_time(int threads, double us, int rounds) {
+    int& most = rounds_[threads];
     for (ThreadPoint& p : out_.over_threads) {
-      if (p.threads != threads) continue;
-      p.measured_us = p.measured_us > 0 ? std::min(p.measured_us, us) : us;
+      const bool better = rounds > most || (rounds == most && us < p.measured_us);
+      if (p.threads != threads || rounds == 0 || !better) continue;
+      p.measured_us = us;
+      most = rounds;
     }
+  }
+
+  /// A note where something else disturbed the clock.
+  void note_spread(double spread) {
+    if (spread < kDisturbed) return;
+    out_.notes.push_back(
+        fmt::format("the machine was busy with something else: the quartiles of "
+                    "the times are {:.0f} % apart",
+                    100 * spread));
   }
 
   void conclude(const CostModel& model, const ModelWork& work) {
@@ -314,6 +331,7 @@ class Explainer {
 
   Explanation out_;
   const ExplainOptions& options_;
+  std::map<int, int> rounds_;  ///< most rounds of a schedule, by threads
 };
 
 }  // namespace

@@ -75,6 +75,10 @@ std::vector<std::string> byte_words(const Prediction& chosen, const Prediction& 
 std::string timed_words(const Explanation& chosen, const Alternative& a) {
   if (a.measured.rounds == 0 || chosen.raced.rounds == 0) return "";
   const double slower = a.measured.ratio / chosen.raced.ratio - 1.0;
+  // Its few rounds were disturbed by something else.
+  if (slower < kEqual && a.measured.rounds < chosen.raced.rounds) {
+    return fmt::format("left the race after {} rounds", a.measured.rounds);
+  }
   if (std::abs(slower) < kEqual) return "timed as fast";
   return fmt::format("timed {:.1f} % {}", 100 * std::abs(slower), slower > 0 ? "slower" : "faster");
 }

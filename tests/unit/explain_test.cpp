@@ -65,10 +65,13 @@ TEST_CASE("explain: what lies behind a choice is said by what differs", "[explai
 TEST_CASE("explain: timed differences come first", "[explain]") {
   Explanation e = by_hand();
   e.raced = {50.0, 0.01, 1.25, 9};
-  Alternative a{e.schedule, "", e.predicted, {54.0, 0.01, 1.35, 4}, 54.0, ""};
+  Alternative a{e.schedule, "", e.predicted, {54.0, 0.01, 1.35, 9}, 54.0, ""};
   CHECK(why_not(e, a) == "timed 8.0 % slower; the cost model sees no difference");
   a.measured.ratio = 1.0;
   CHECK(why_not(e, a) == "timed 20.0 % faster; the cost model sees no difference");
+  a.measured.rounds = 4;
+  CHECK(why_not(e, a) == "left the race after 4 rounds; the cost model sees no difference");
+  a.measured.rounds = 9;
   a.measured.ratio = 1.26;
   CHECK(why_not(e, a) == "timed as fast; the cost model sees no difference");
 }

@@ -26,10 +26,6 @@ void place(Axis& x, Axis& y) {
   y.to = kTop;
 }
 
-std::string paragraph(const std::string& text) {
-  return fmt::format("<p class=\"none\">{}</p>\n", escape(text));
-}
-
 /// One bar of the timeline.
 struct Bar {
   std::string name;
@@ -192,7 +188,7 @@ std::string timeline_chart(const Explanation& e) {
 
 std::string candidates_chart(const Explanation& e) {
   const std::vector<Pair> pairs = timed_pairs(e);
-  if (pairs.empty()) return paragraph("No schedule was timed.");
+  if (pairs.empty()) return "";
   std::vector<double> values;
   for (const Pair& p : pairs) values.insert(values.end(), {p.predicted, p.measured});
   Axis x = axis_of(values, true);

@@ -20,10 +20,10 @@ constexpr std::string_view kStyle = R"(
 body{margin:0 auto;padding:16px;max-width:1240px;background:var(--bg);color:var(--fg);
 font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.35rem;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:0 0 8px}
-p{margin:4px 0}.soft,.none{color:var(--soft);overflow-wrap:anywhere}.soft{font-size:.9rem}
+p{margin:4px 0}.soft{color:var(--soft);overflow-wrap:anywhere}.soft{font-size:.9rem}
 .key{font-size:1.1rem;font-weight:600}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;
-margin:16px 0}
+margin:16px 0;align-items:start}
 section{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px;
 margin:16px 0;min-width:0}.charts section{margin:0}
 .scroll{overflow-x:auto}
@@ -44,6 +44,7 @@ svg text.halo{paint-order:stroke;stroke:var(--card);stroke-width:3px;font-size:1
 .predicted{fill:var(--predicted);stroke:var(--predicted)}
 .measured{fill:var(--measured);stroke:var(--measured)}
 .limit{fill:var(--limit);stroke:var(--limit)}.line{fill:none;stroke-width:2}
+@media (max-width:480px){svg text,svg text.halo{font-size:14px}svg text.tick{font-size:13px}}
 )";
 
 /// A cell's text is escaped here; `number` sets it to the right.
@@ -201,7 +202,9 @@ std::string explanation_page(const Explanation& e) {
   out += "<div class=\"charts\">\n";
   out += section("Roofline", roofline_chart(e));
   out += section("A step, thread by thread", timeline_chart(e));
-  out += section("Predicted and measured", candidates_chart(e));
+  if (const std::string chart = candidates_chart(e); !chart.empty()) {
+    out += section("Predicted and measured", chart);
+  }
   out += section("Speed over threads", threads_chart(e));
   out += "</div>\n";
   out += schedule_section(e) + parts_section(e) + limit_section(e) + levels_section(e);

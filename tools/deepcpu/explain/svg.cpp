@@ -140,7 +140,7 @@ void Svg::legend(const std::vector<std::pair<std::string, std::string>>& styles)
   double x = 4.0;
   double y = 14.0;
   for (const auto& [name, style] : styles) {
-    const double width = 24.0 + 6.6 * static_cast<double>(name.size());
+    const double width = 22.0 + 7.4 * static_cast<double>(name.size());
     if (x + width > kWidth) {
       x = 4.0;
       y += 18.0;

@@ -151,6 +151,7 @@ class Explainer {
     auto compiled = compile_program(out_.spec, compile);
     if (!compiled) return compiled.error();
     out_.schedule = compiled->schedule;
+    if (compiled->tuned) out_.chosen_by = "tuned before, from wisdom";
     out_.isa = compiled->schedule.isa;
     for (const std::string& note : compiled->notes) out_.notes.push_back(note);
     return {};

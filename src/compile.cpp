@@ -209,10 +209,11 @@ int threads_within(int cap, int cpus, std::vector<std::string>& notes) {
 }
 
 /// A tuned schedule where one is loaded, else the one that the cost model likes best.
-Result<Schedule> choose_schedule(const ModelSpec& spec, Isa isa, int threads,
-                                 std::vector<std::string>& notes) {
-  if (auto tuned = wisdom::find(spec, isa, threads, notes)) return std::move(*tuned);
-  return estimate_schedule(spec, isa, threads, machine_model());
+Result<Schedule> choose_schedule(Compilation& c, Isa isa, int threads) {
+  auto tuned = wisdom::find(c.spec, isa, threads, c.notes);
+  c.tuned = tuned.has_value();
+  if (tuned) return std::move(*tuned);
+  return estimate_schedule(c.spec, isa, threads, machine_model());
 }
 
 std::string plan_text(const Compilation& c) {
@@ -267,7 +268,7 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     c.schedule = *options.schedule;
   } else {
     const int threads = threads_within(options.threads, c.processors, c.notes);
-    auto chosen = choose_schedule(spec, isa, threads, c.notes);
+    auto chosen = choose_schedule(c, isa, threads);
     if (!chosen) return chosen.error();
     c.schedule = std::move(*chosen);
   }

@@ -72,6 +72,7 @@ struct LayerCode {
 struct Compilation {
   ModelSpec spec;
   Schedule schedule;
+  bool tuned = false;  ///< the schedule came from wisdom
   lower::StepGraph graph;
   std::vector<LayerCode> layers;
   Program program;

@@ -61,18 +61,30 @@ bool emitted(const Schedule& probe) {
 ScheduleSpace::ScheduleSpace(const ModelWork& work, const MachineModel& machine, int threads)
     : work_(&work), machine_(&machine), cap_(std::max(threads, 1)) {}
 
+/// Panels of the stage that has the most: no more threads can share it.
+int ScheduleSpace::most_panels() const {
+  std::uint32_t most = 1;
+  for (const LayerWork& layer : work_->layers) {
+    most = std::max(most, layer.panels);
+    for (const StageWork& s : layer.hoist.stages) most = std::max(most, s.panels);
+  }
+  return int_of(most);
+}
+
 std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
   std::vector<Global> out;
   Schedule data;
   data.threads = 2;
   data.exchange = Exchange::data;
   const bool polls_data = emitted(data);
+  const int panels = most_panels();
   for (int threads = 1; threads <= cap_; ++threads) {
     const bool power = (threads & (threads - 1)) == 0;
-    if (rules > kThreads && !power && threads != cap_) continue;
+    if (rules > kThreads && !power && threads != cap_ && threads != panels) continue;
     const auto add = [&](Parallel parallel, int groups) {
       if (groups > threads || threads % groups != 0) return;
       const int sharers = threads / groups;
+      if (rules > kThreads && sharers > panels) return;
       out.push_back({threads, parallel, Exchange::flag, sharers});
       if (sharers > 1 && polls_data) out.push_back({threads, parallel, Exchange::data, sharers});
     };

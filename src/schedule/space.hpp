@@ -71,6 +71,7 @@ class ScheduleSpace {
   enum Rule : int { kAlike, kFused, kHoistTile, kTile, kBlock, kSweep, kThreads, kRules };
 
   std::vector<SpaceRow> rows() const;
+  int most_panels() const;
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;
   void add_sweeps(std::vector<Layer>& out, Layer base, std::size_t layer, int sharers,

@@ -32,7 +32,7 @@ constexpr RuleText kRuleTexts[] = {
      "a block of so few rows that hoisted sums stay in the L1 cache beside U"},
     {"sweeps alternate, by single panels or by groups of a quarter of L1 or L2",
      "a group size between"},
-    {"thread counts are powers of two, or all",
+    {"thread counts are powers of two, all, or one per panel, and none is without a panel",
      "a count between, where the panels divide evenly by it"},
 };
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "src/dag/matmul_dag.hpp"
@@ -21,6 +22,9 @@ constexpr std::size_t kNextBest = 6;
 constexpr std::size_t kMost = 22;
 /// Share of the time that timing candidates takes; the parts have the rest.
 constexpr double kCandidatesShare = 0.75;
+
+/// Distance of the quartiles over the median from which on a note says so.
+constexpr double kDisturbed = 0.2;
 
 /// A decision that an alternative may take otherwise.
 using Decides = bool (*)(const Schedule&, const Schedule&);
@@ -147,6 +151,7 @@ class Explainer {
     auto compiled = compile_program(out_.spec, compile);
     if (!compiled) return compiled.error();
     out_.schedule = compiled->schedule;
+    if (compiled->tuned) out_.chosen_by = "tuned before, from wisdom";
     out_.isa = compiled->schedule.isa;
     for (const std::string& note : compiled->notes) out_.notes.push_back(note);
     return {};
@@ -219,7 +224,7 @@ class Explainer {
         out_.over_threads.push_back({r.schedule.threads, r.predicted.us, 0.0, limit});
       }
       if (listed(r.schedule) || !picker.take(r.schedule)) continue;
-      out_.alternatives.push_back({std::move(r.schedule), "", std::move(r.predicted), {}, ""});
+      out_.alternatives.push_back({std::move(r.schedule), "", std::move(r.predicted), {}, 0.0, ""});
     }
     std::sort(out_.over_threads.begin(), out_.over_threads.end(),
               [](const ThreadPoint& a, const ThreadPoint& b) { return a.threads < b.threads; });
@@ -244,6 +249,7 @@ class Explainer {
     auto parts = data ? measure_parts(*data, out_.schedule, options_.seconds * share)
                       : Result<PartTimes>(data.error());
     if (parts) {
+      note_spread(parts->run.spread);
       out_.measured = std::move(*parts);
     } else {
       out_.not_measured = parts.error().message();
@@ -272,23 +278,47 @@ class Explainer {
     if (result.stopped) out_.notes.emplace_back("some candidates were not timed: time was up");
     out_.alternatives.clear();
     for (Candidate& c : result.candidates) {
-      note_time(c);
-      if (c.schedule == out_.schedule) {
-        out_.raced = c.measured;
-      } else {
-        out_.alternatives.push_back(
-            {std::move(c.schedule), "", std::move(c.predicted), c.measured, c.refused});
-      }
+      if (c.schedule == out_.schedule) out_.raced = c.measured;
+    }
+    for (Candidate& c : result.candidates) {
+      const double us = time_beside(c.measured, out_.raced);
+      note_time(c.schedule.threads, us, c.measured.rounds);
+      if (c.schedule == out_.schedule) continue;
+      out_.alternatives.push_back(
+          {std::move(c.schedule), "", std::move(c.predicted), c.measured, us, c.refused});
+    }
+    std::stable_sort(out_.alternatives.begin(), out_.alternatives.end(),
+                     [](const Alternative& x, const Alternative& y) {
+                       const bool timed = x.measured_us > 0;
+                       return timed && (y.measured_us <= 0 || x.measured_us < y.measured_us);
+                     });
+  }
+
+  /// Losers leave the race early, so medians are of different rounds. Ratios to one racer in the
+  /// same rounds compare.
+  static double time_beside(const RaceTime& time, const RaceTime& chosen) {
+    if (time.rounds == 0) return 0.0;
+    return chosen.rounds > 0 ? chosen.median_us * time.ratio / chosen.ratio : time.median_us;
+  }
+
+  /// Of so many threads the schedule that stayed longest in the race counts.
+  void note_time(int threads, double us, int rounds) {
+    int& most = rounds_[threads];
+    for (ThreadPoint& p : out_.over_threads) {
+      const bool better = rounds > most || (rounds == most && us < p.measured_us);
+      if (p.threads != threads || rounds == 0 || !better) continue;
+      p.measured_us = us;
+      most = rounds;
     }
   }
 
-  void note_time(const Candidate& c) {
-    if (c.measured.rounds == 0) return;
-    for (ThreadPoint& p : out_.over_threads) {
-      if (p.threads != c.schedule.threads) continue;
-      const double us = c.measured.median_us;
-      p.measured_us = p.measured_us > 0 ? std::min(p.measured_us, us) : us;
-    }
+  /// A note where something else disturbed the clock.
+  void note_spread(double spread) {
+    if (spread < kDisturbed) return;
+    out_.notes.push_back(
+        fmt::format("the machine was busy with something else: the quartiles of "
+                    "the times are {:.0f} % apart",
+                    100 * spread));
   }
 
   void conclude(const CostModel& model, const ModelWork& work) {
@@ -302,6 +332,7 @@ class Explainer {
 
   Explanation out_;
   const ExplainOptions& options_;
+  std::map<int, int> rounds_;  ///< most rounds of a schedule, by threads
 };
 
 }  // namespace

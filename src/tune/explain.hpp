@@ -30,6 +30,8 @@ struct Alternative {
   std::string differs;  ///< its decisions that are other ones
   Prediction predicted;
   RaceTime measured;  ///< all zero if it was not timed
+  /// What it would have taken in the rounds of the schedule explained; 0 if it was not timed.
+  double measured_us = 0.0;
   std::string why;
 };
 

@@ -17,7 +17,7 @@ namespace {
 constexpr double kWorthAWord = 0.15;
 /// Differences in bytes that are worth one: this many, and this share of what is read.
 constexpr double kLeastBytes = 32e3;
-constexpr double kLeastByteShare = 0.05;
+constexpr double kLeastByteShare = 0.01;
 /// Times that are closer than this are called equal (the tuner's tie rule).
 constexpr double kEqual = 0.01;
 
@@ -37,6 +37,11 @@ std::string join(const std::vector<std::string>& words, std::string_view between
   return fmt::format("{}", fmt::join(words, between));
 }
 
+/// Three digits, without an exponent.
+std::string short_number(double v) {
+  return v >= 100 ? fmt::format("{:.0f}", v) : fmt::format("{:.3g}", v);
+}
+
 std::string_view more(double difference) { return difference > 0 ? "more" : "less"; }
 
 std::vector<std::string> part_words(const CostParts& chosen, const CostParts& other) {
@@ -48,7 +53,7 @@ std::vector<std::string> part_words(const CostParts& chosen, const CostParts& ot
   std::vector<std::string> out;
   for (const auto& [us, name] : all) {
     if (std::abs(us) < 0.005 || std::abs(us) < kWorthAWord * std::abs(all.front().first)) break;
-    out.push_back(fmt::format("{:.3g} us {} {}", std::abs(us), more(us), name));
+    out.push_back(fmt::format("{} us {} {}", short_number(std::abs(us)), more(us), name));
   }
   return out;
 }
@@ -61,7 +66,7 @@ std::vector<std::string> byte_words(const Prediction& chosen, const Prediction& 
     const double difference = other.level_bytes[l] - chosen.level_bytes[l];
     const double most = std::max(other.level_bytes[l], chosen.level_bytes[l]);
     if (std::abs(difference) < std::max(kLeastBytes, kLeastByteShare * most)) continue;
-    out.push_back(fmt::format("reads {:.3g} MB {} from {}", std::abs(difference) * 1e-6,
+    out.push_back(fmt::format("reads {} MB {} from {}", short_number(std::abs(difference) * 1e-6),
                               more(difference), levels[l].name));
   }
   return out;
@@ -70,6 +75,10 @@ std::vector<std::string> byte_words(const Prediction& chosen, const Prediction& 
 std::string timed_words(const Explanation& chosen, const Alternative& a) {
   if (a.measured.rounds == 0 || chosen.raced.rounds == 0) return "";
   const double slower = a.measured.ratio / chosen.raced.ratio - 1.0;
+  // Its few rounds were disturbed by something else.
+  if (slower < kEqual && a.measured.rounds < chosen.raced.rounds) {
+    return fmt::format("left the race after {} rounds", a.measured.rounds);
+  }
   if (std::abs(slower) < kEqual) return "timed as fast";
   return fmt::format("timed {:.1f} % {}", 100 * std::abs(slower), slower > 0 ? "slower" : "faster");
 }
@@ -82,8 +91,8 @@ std::string predicted_words(const Explanation& chosen, const Alternative& a) {
     reasons.push_back(std::move(text));
   }
   if (reasons.empty()) return "the cost model sees no difference";
-  std::string out =
-      fmt::format("predicted {:.3g} us {}: {}", std::abs(us), more(us), join(reasons, ", "));
+  std::string out = fmt::format("predicted {} us {}: {}", short_number(std::abs(us)), more(us),
+                                join(reasons, ", "));
   const bool one = chosen.schedule.threads == 1 && a.schedule.threads > 1;
   if (us < 0 && one && -us < kThreadGain * a.predicted.us) {
     out += fmt::format("; further threads must gain {:.0f} % by prediction", 100 * kThreadGain);

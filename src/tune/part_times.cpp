@@ -163,6 +163,8 @@ Result<PartTimes> measure_parts(const TrialData& data, const Schedule& schedule,
   Parts parts(data);
   if (auto st = add_all(parts, data, schedule, *whole); !st) return st.error();
   const std::vector<RaceTime> times = parts.race(seconds);
+  const bool hoists = std::any_of(whole->layers.begin(), whole->layers.end(),
+                                  [](const LayerCode& l) { return l.hoist != nullptr; });
   PartTimes out;
   out.run = times[0];
   out.calls_us = times[1].median_us;
@@ -171,7 +173,7 @@ Result<PartTimes> measure_parts(const TrialData& data, const Schedule& schedule,
     const auto beyond = [&](std::size_t i) {
       return std::max(0.0, times[at + i].median_us - nothing);
     };
-    out.participants.push_back({beyond(0), beyond(1), beyond(2)});
+    out.participants.push_back({hoists ? beyond(0) : 0.0, beyond(1), beyond(2)});
   }
   return out;
 }

@@ -26,10 +26,6 @@ void place(Axis& x, Axis& y) {
   y.to = kTop;
 }
 
-std::string paragraph(const std::string& text) {
-  return fmt::format("<p class=\"none\">{}</p>\n", escape(text));
-}
-
 /// One bar of the timeline.
 struct Bar {
   std::string name;
@@ -84,7 +80,7 @@ std::vector<Pair> timed_pairs(const Explanation& e) {
   std::vector<Pair> out;
   for (const Alternative& a : e.alternatives) {
     if (a.measured.rounds == 0) continue;
-    out.push_back({a.predicted.us, a.measured.median_us, a.differs, false});
+    out.push_back({a.predicted.us, a.measured_us, a.differs, false});
   }
   const double own = e.raced.rounds > 0 ? e.raced.median_us : e.measured ? e.run_us() : 0.0;
   if (own > 0) out.push_back({e.predicted.us, own, "the schedule explained", true});
@@ -109,19 +105,19 @@ void draw_line(Svg& svg, const Axis& x, const Axis& y, const Speeds& speeds,
 }
 
 void draw_ceilings(Svg& svg, const Axis& x, const Axis& y, const Explanation& e, double peak) {
-  double above = 0.0;
-  for (const LevelRow& level : level_rows(e)) {
+  const std::vector<LevelRow> levels = level_rows(e);
+  double label = y.from - 8 - 14 * static_cast<double>(levels.size());
+  svg.text(x.to - 6, label, Anchor::end, "GB/s, lines from the left", "halo");
+  for (const LevelRow& level : levels) {
     const double rate = level.gbytes_per_s;
     const double ridge = std::min(peak / rate, x.high);
     const double start = std::max(x.low, y.low / rate);
     svg.line(x.at(start), y.at(rate * start), x.at(ridge), y.at(rate * ridge), "ceiling");
-    const double label = std::max(above, y.at(rate * start) - 3);
-    svg.text(x.at(start) + 6, label, Anchor::start, fmt::format("{} {:.3g} GB/s", level.name, rate),
+    svg.text(x.to - 6, label += 14, Anchor::end, fmt::format("{} {:.3g}", level.name, rate),
              "halo");
-    above = label + 12;
   }
-  svg.line(x.at(std::min(x.high, peak / level_rows(e).front().gbytes_per_s)), y.at(peak),
-           x.at(x.high), y.at(peak), "ceiling");
+  svg.line(x.at(std::min(x.high, peak / levels.front().gbytes_per_s)), y.at(peak), x.at(x.high),
+           y.at(peak), "ceiling");
   svg.text(x.to, y.at(peak) - 6, Anchor::end, fmt::format("FMA peak {:.3g} GFLOP/s", peak), "halo");
 }
 
@@ -192,7 +188,7 @@ std::string timeline_chart(const Explanation& e) {
 
 std::string candidates_chart(const Explanation& e) {
   const std::vector<Pair> pairs = timed_pairs(e);
-  if (pairs.empty()) return paragraph("No schedule was timed.");
+  if (pairs.empty()) return "";
   std::vector<double> values;
   for (const Pair& p : pairs) values.insert(values.end(), {p.predicted, p.measured});
   Axis x = axis_of(values, true);

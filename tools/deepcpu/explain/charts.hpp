@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The charts of the page, each a whole SVG element, or a paragraph where there is nothing to draw.
+/// The charts of the page, each a whole SVG element, or nothing where there is nothing to draw.
 #pragma once
 
 #include <string>

@@ -88,7 +88,7 @@ Json alternatives_json(const Explanation& e) {
     out.push_back({{"schedule", schedule_json(a.schedule)},
                    {"differs", a.differs},
                    {"predicted_us", a.predicted.us},
-                   {"measured_us", timed ? Json(a.measured.median_us) : Json(nullptr)},
+                   {"measured_us", timed ? Json(a.measured_us) : Json(nullptr)},
                    {"parts_us", parts_json(a.predicted.parts)},
                    {"why", a.why}});
   }

@@ -20,17 +20,18 @@ constexpr std::string_view kStyle = R"(
 body{margin:0 auto;padding:16px;max-width:1240px;background:var(--bg);color:var(--fg);
 font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.35rem;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:0 0 8px}
-p{margin:4px 0}.soft,.none{color:var(--soft);overflow-wrap:anywhere}.soft{font-size:.9rem}
+p{margin:4px 0}.soft{color:var(--soft);overflow-wrap:anywhere}.soft{font-size:.9rem}
 .key{font-size:1.1rem;font-weight:600}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;
-margin:16px 0}
+margin:16px 0;align-items:start}
 section{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px;
 margin:16px 0;min-width:0}.charts section{margin:0}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;
+.scroll{overflow-x:auto}
+.scroll+.scroll{margin-top:16px}table{border-collapse:collapse;font-variant-numeric:tabular-nums;
 font-size:.92rem;width:100%}
 th,td{padding:4px 12px 4px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600}.n{text-align:right;white-space:nowrap}
-td.w{min-width:14rem}pre{overflow-x:auto;font-size:.85rem;margin:8px 0}
+.w{min-width:15rem}pre{overflow-x:auto;font-size:.85rem;margin:8px 0}
 code{overflow-wrap:anywhere;font-size:.85rem}summary{cursor:pointer;font-weight:600}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--fg);font-size:12.5px}
 svg text.tick{fill:var(--soft);font-size:11px}
@@ -43,12 +44,14 @@ svg text.halo{paint-order:stroke;stroke:var(--card);stroke-width:3px;font-size:1
 .predicted{fill:var(--predicted);stroke:var(--predicted)}
 .measured{fill:var(--measured);stroke:var(--measured)}
 .limit{fill:var(--limit);stroke:var(--limit)}.line{fill:none;stroke-width:2}
+@media (max-width:480px){svg text,svg text.halo{font-size:14px}svg text.tick{font-size:13px}}
 )";
 
 /// A cell's text is escaped here; `number` sets it to the right.
 struct Column {
   std::string_view name;
   bool number = false;
+  bool wide = false;
 };
 
 class Table {
@@ -67,7 +70,9 @@ class Table {
   std::string line(const std::vector<std::string>& cells, std::string_view tag) const {
     std::string out = "<tr>";
     for (std::size_t i = 0; i < cells.size(); ++i) {
-      const std::string_view style = columns_[i].number ? " class=\"n\"" : "";
+      const std::string_view style = columns_[i].number ? " class=\"n\""
+                                     : columns_[i].wide ? " class=\"w\""
+                                                        : "";
       out += fmt::format("<{0}{1}>{2}</{0}>", tag, style, escape(cells[i]));
     }
     return out + "</tr>\n";
@@ -104,7 +109,10 @@ std::string schedule_section(const Explanation& e) {
 }
 
 std::string parts_section(const Explanation& e) {
-  Table table({{"part"}, {"predicted us", true}, {"measured us", true}, {"how it is measured"}});
+  Table table({{"part"},
+               {"predicted us", true},
+               {"measured us", true},
+               {"how it is measured", false, true}});
   for (const PartRow& row : part_rows(e)) {
     table.row({std::string(row.name), fmt::format("{:.1f}", row.predicted_us),
                us_text(row.measured_us), std::string(e.measured ? row.how : "")});
@@ -119,7 +127,7 @@ std::string parts_section(const Explanation& e) {
 }
 
 std::string limit_section(const Explanation& e) {
-  Table table({{"term"}, {"us", true}, {"what"}});
+  Table table({{"term"}, {"us", true}, {"what", false, true}});
   for (const LimitRow& row : limit_rows(e)) {
     table.row({std::string(row.name), fmt::format("{:.1f}", row.us), std::string(row.what)});
   }
@@ -143,21 +151,26 @@ std::string levels_section(const Explanation& e) {
 }
 
 std::string others_section(const Explanation& e) {
-  Table table({{"differs in"}, {"predicted us", true}, {"measured us", true}, {"why not"}});
+  Table table(
+      {{"differs in"}, {"predicted us", true}, {"measured us", true}, {"why not", false, true}});
   for (const Alternative& a : e.alternatives) {
     const bool timed = a.measured.rounds > 0;
     table.row({a.differs, fmt::format("{:.1f}", a.predicted.us),
-               timed ? us_text(a.measured.median_us) : "-", a.why});
+               timed ? us_text(a.measured_us) : "-", a.why});
   }
   return section("Other schedules", table.str());
 }
 
 std::string space_section(const Explanation& e) {
-  Table sizes({{"schedules", true}, {"left after"}, {"may lose"}});
+  Table sizes({{"schedules", true}, {"left after", false, true}, {"may lose", false, true}});
   sizes.row({count_text(e.space.raw), "all combinations", ""});
   sizes.row({count_text(e.space.valid), "valid and emitted", "what no code is emitted for"});
   for (const PrunedSize& p : e.space.pruned) sizes.row({count_text(p.size), p.rule, p.may_lose});
-  Table rows({{"decision"}, {"values", true}, {"emitted", true}, {"why"}, {"not emitted"}});
+  Table rows({{"decision"},
+              {"values", true},
+              {"emitted", true},
+              {"why", false, true},
+              {"not emitted", false, true}});
   for (const SpaceRow& r : e.space.rows) {
     rows.row({r.name + (r.per_layer ? " (per layer)" : ""), count_text(r.raw),
               std::to_string(r.emitted), r.reason, r.not_emitted});
@@ -189,7 +202,9 @@ std::string explanation_page(const Explanation& e) {
   out += "<div class=\"charts\">\n";
   out += section("Roofline", roofline_chart(e));
   out += section("A step, thread by thread", timeline_chart(e));
-  out += section("Predicted and measured", candidates_chart(e));
+  if (const std::string chart = candidates_chart(e); !chart.empty()) {
+    out += section("Predicted and measured", chart);
+  }
   out += section("Speed over threads", threads_chart(e));
   out += "</div>\n";
   out += schedule_section(e) + parts_section(e) + limit_section(e) + levels_section(e);

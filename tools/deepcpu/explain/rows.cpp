@@ -92,10 +92,12 @@ std::string machine_line(const Explanation& e) {
 
 std::string fraction_line(const Explanation& e) {
   return fmt::format(
-      "{:.1f} % of the limit is reached ({:.1f} us {}, the limit is {:.1f} us on {} "
-      "thread{})",
+      "{:.1f} % of the limit is reached ({:.1f} us {}, the limit is {:.1f} us on {} thread{}{})",
       100 * e.fraction(), e.run_us(), e.measured ? "measured" : "predicted", e.limit.us,
-      e.limit.threads, e.limit.threads == 1 ? "" : "s");
+      e.limit.threads, e.limit.threads == 1 ? "" : "s",
+      e.machine.source == ModelSource::estimate
+          ? ", by rates that are estimated: deepcpu machine --calibrate measures them"
+          : "");
 }
 
 std::string us_text(std::optional<double> us) { return us ? fmt::format("{:.1f}", *us) : "-"; }
@@ -103,7 +105,7 @@ std::string us_text(std::optional<double> us) { return us ? fmt::format("{:.1f}"
 std::string bytes_text(double bytes) {
   if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes * 1e-9);
   if (bytes >= 1e6) return fmt::format("{:.2f} MB", bytes * 1e-6);
-  return fmt::format("{:.1f} kB", bytes * 1e-3);
+  return bytes > 0 ? fmt::format("{:.1f} kB", bytes * 1e-3) : "0";
 }
 
 std::string count_text(const Count& count) {

@@ -58,8 +58,8 @@ double Axis::at(double value) const {
 
 std::vector<double> Axis::ticks(int most) const {
   std::vector<double> out;
-  if (logarithmic) {
-    const bool few = std::log10(high / low) < 2.0;
+  if (logarithmic && high / low >= 10.0) {
+    const bool few = high / low < 100.0;
     for (double decade = std::pow(10.0, std::floor(std::log10(low))); decade <= high;
          decade *= 10) {
       for (const double part : {1.0, 2.0, 5.0}) {
@@ -110,9 +110,9 @@ void Svg::dot(double x, double y, std::string_view style, const std::string& tip
 
 void Svg::box(double x, double y, double width, double height, std::string_view style,
               const std::string& tip) {
-  body_ += fmt::format(
-      R"(<rect x="{:.2f}" y="{:.1f}" width="{:.2f}" height="{:.1f}" class="{}"><title>{}</title></rect>)",
-      x, y, std::max(width, 0.0), height, style, escape(tip));
+  body_ += fmt::format(R"(<rect x="{:.2f}" y="{:.1f}" width="{:.2f}" height="{:.1f}")", x, y,
+                       std::max(width, 0.0), height);
+  body_ += fmt::format(R"( class="{}"><title>{}</title></rect>)", style, escape(tip));
 }
 
 void Svg::text(double x, double y, Anchor anchor, const std::string& text, std::string_view style) {
@@ -140,7 +140,7 @@ void Svg::legend(const std::vector<std::pair<std::string, std::string>>& styles)
   double x = 4.0;
   double y = 14.0;
   for (const auto& [name, style] : styles) {
-    const double width = 24.0 + 6.6 * static_cast<double>(name.size());
+    const double width = 22.0 + 7.4 * static_cast<double>(name.size());
     if (x + width > kWidth) {
       x = 4.0;
       y += 18.0;

@@ -70,7 +70,7 @@ std::string alternatives(const Explanation& e) {
   for (const Alternative& a : e.alternatives) {
     const bool timed = a.measured.rounds > 0;
     out += fmt::format("  {:>10.1f} {:>10}  {}\n{:>25}{}\n", a.predicted.us,
-                       timed ? us_text(a.measured.median_us) : "-", a.differs, "", a.why);
+                       timed ? us_text(a.measured_us) : "-", a.differs, "", a.why);
   }
   return out;
 }

@@ -329,6 +329,9 @@ class StepPlan {
       const bool carried = std::any_of(rings.begin(), rings.end(),
                                        [&](const Ring& other) { return rides_on(ring, other); });
       if (!carried) make_ring(ring);
+      // Others may still read this step's units when a participant stores the next ones.
+      Buffer& rider = buffers_.of(ring.buffer);
+      if (carried) rider.slots = std::max<std::uint8_t>(rider.slots, 2);
     }
   }
 

@@ -10,9 +10,6 @@
 namespace deepcpu {
 namespace {
 
-/// Steps per hoisted block are powers of two up to this: W is read once per block, so a block twice
-/// as long saves at most half of what is left of that, and longer ones save nothing one can time.
-constexpr int kMostBlock = 1024;
 /// Rows of the highest register tile.
 constexpr int kHighestTile = 6;
 
@@ -126,7 +123,7 @@ std::vector<int> ScheduleSpace::hoist_heights(std::size_t layer, int block, int 
 std::vector<int> ScheduleSpace::hoist_blocks(std::size_t layer, int rules) const {
   std::vector<int> out = {0};
   if (work_->layers[layer].hoist.stages.empty()) return out;
-  for (const int n : powers_of_two(kMostBlock)) {
+  for (const int n : powers_of_two(kMostHoistBlock)) {
     const std::int64_t rows = n * work_->spec.batch;
     const bool fits =
         (rows >= kFewestBlockRows && rows <= kMostBlockRows) || (n == 1 && rows > kMostBlockRows);

@@ -17,6 +17,10 @@
 
 namespace deepcpu {
 
+/// Steps per hoisted block are powers of two up to this: W is read once per block, so a block twice
+/// as long saves at most half of what is left of that, and longer ones save nothing one can time.
+inline constexpr int kMostHoistBlock = 1024;
+
 /// One decision of the method.
 struct SpaceRow {
   std::string name;           ///< as the schedule's JSON spells it

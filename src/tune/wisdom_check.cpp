@@ -8,6 +8,7 @@
 #include "src/lower/lower.hpp"
 #include "src/runtime/program.hpp"
 #include "src/schedule/check.hpp"
+#include "src/schedule/space.hpp"
 
 namespace deepcpu {
 namespace {
@@ -67,6 +68,13 @@ Status check_entry(const WisdomEntry& entry, std::size_t layers) {
   if (entry.key.isa && s.isa > *entry.key.isa) {
     return Error(fmt::format("schedule.isa={}: must be at most key.isa={}", to_string(s.isa),
                              to_string(*entry.key.isa)));
+  }
+  for (std::size_t l = 0; l < s.layers.size(); ++l) {
+    if (s.layers[l].hoist_block <= kMostHoistBlock) continue;
+    return Error(
+        fmt::format("schedule.layers[{}].hoist_block={}: must be at most {}, so that scratch"
+                    " stays small",
+                    l, s.layers[l].hoist_block, kMostHoistBlock));
   }
   return check_evidence(entry);
 }

@@ -81,8 +81,13 @@ WisdomEntry tuned_entry(const ModelSpec& spec, const TuneOptions& options,
   e.spread = result.measured_us > 0.0 ? result.spread : 0.0;
   e.rows = spec.batch;
   e.steps = result.steps;
-  e.candidates = static_cast<std::int64_t>(result.candidates.size());
-  e.effort = result.measured_us > 0.0 ? result.effort : Effort::estimate;
+  // What was never timed is no evidence, and a search that ended early is not exhaustive.
+  const auto timed = [](const Candidate& c) { return c.measured.rounds > 0; };
+  e.candidates = result.measured_us > 0.0
+                     ? std::count_if(result.candidates.begin(), result.candidates.end(), timed)
+                     : static_cast<std::int64_t>(result.candidates.size());
+  const Effort effort = result.stopped ? Effort::measure : result.effort;
+  e.effort = result.measured_us > 0.0 ? effort : Effort::estimate;
   e.version = DEEPCPU_VERSION;
   return e;
 }

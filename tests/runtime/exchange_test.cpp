@@ -329,6 +329,43 @@ TEST_CASE("what others read is not overwritten before they have read it") {
       [](const Subject& s, Isa) { CHECK(stress(s, 2, 4 * kChunk, kStayBehind).empty()); });
 }
 
+/// Nine gates on one level make two stages with panels of different widths. c is read unit by unit
+/// in the first and stored in the second, just before h.
+Cell many_gates() {
+  CellBuilder b("many_gates");
+  const Value x = b.input("x");
+  const Value c = b.state("c");
+  const Value h = b.state("h");
+  Value y = c + b.matmul("w", x);
+  for (const char* name : {"g0", "g1", "g2", "g3", "g4", "g5", "g6"}) {
+    y = y + b.sigmoid(b.matmul(name, h));
+  }
+  const Value last = b.tanh(b.matmul("g7", h));
+  b.next(c, b.sigmoid(last));
+  b.next(h, b.tanh(last));
+  b.output(b.tanh(y));
+  return b.build().value();
+}
+
+TEST_CASE(
+    "a state whose store waits for no one of its own is not overwritten while others read it") {
+  const ModelSpec spec = ModelSpec::make(many_gates(), 4, {96}).value();
+  for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
+    if (isa > host_isa()) continue;
+    for (const Exchange exchange : {Exchange::flag, Exchange::data}) {
+      INFO(to_string(isa) << (exchange == Exchange::data ? " data" : " flag"));
+      const Subject s(spec, isa, 2, exchange);
+      const lower::BoundPlan& bound = s.compiled.layers.front().step.bound;
+      REQUIRE(bound.plan.stages.size() == 2);
+      REQUIRE(bound.plan.stages[0].units_per_panel != bound.plan.stages[1].units_per_panel);
+      for (std::size_t b = 0; b < bound.roles.size(); ++b) {
+        if (bound.roles[b].role == lower::Role::state) CHECK(bound.plan.buffers[b].slots >= 2);
+      }
+      CHECK(stress(s, 2, 4 * kChunk, kStayBehind).empty());
+    }
+  }
+}
+
 TEST_CASE("without the exchange after reads of others, the same delays give other numbers",
           "[race]") {
   for_late_readers([](Subject& s, Isa isa) {

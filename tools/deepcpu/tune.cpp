@@ -254,6 +254,9 @@ void add_tune(CLI::App& app, Action& action) {
     only_with("--candidates", {"measure"});
     only_with("--cold", {"measure", "exhaustive"});
     only_with("--seconds", {"measure", "exhaustive"});
+    if (flags->cold && !flags->output.empty()) {
+      throw CLI::ValidationError("--cold", "cannot go with --output: wisdom is for warm weights");
+    }
     action = [flags] { return tune_all(*flags); };
   });
 }

@@ -150,6 +150,17 @@ TEST_CASE("explain: parts, bytes and FLOPs add up", "[explain]") {
   }
 }
 
+TEST_CASE("explain: FLOPs and bytes of the busiest thread belong together", "[explain]") {
+  // 32 panels over 12 threads: the busiest has 3 of them. One row: two operations per weight.
+  const Explanation e = explain_there("lstm:i64h256t100", 12);
+  REQUIRE(e.schedule.threads == 12);
+  double bytes = 0.0;
+  for (const double b : e.predicted.in_loop.level_bytes) bytes += b;
+  CHECK(bytes == Approx(100.0 * 3 * 8 * 4 * 256 * 4));
+  CHECK(e.predicted.in_loop.flops == Approx(bytes / 4 * 2));
+  CHECK(e.predicted.flops == Approx(100.0 * 2 * 4 * 256 * (256 + 64)));
+}
+
 TEST_CASE("explain: alternatives differ from the schedule and from each other", "[explain]") {
   const Explanation e = explain_there("lstm:i64h256b2", 12);
   std::set<std::string> seen = {e.schedule.to_json()};

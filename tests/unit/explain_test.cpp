@@ -71,6 +71,10 @@ TEST_CASE("explain: timed differences come first", "[explain]") {
   CHECK(why_not(e, a) == "timed 20.0 % faster; the cost model sees no difference");
   a.measured.rounds = 4;
   CHECK(why_not(e, a) == "left the race after 4 rounds; the cost model sees no difference");
+  a.measured.ratio = 1.5;
+  CHECK(why_not(e, a) ==
+        "timed 20.0 % slower in 4 rounds, then left; the cost model sees no "
+        "difference");
   a.measured.rounds = 9;
   a.measured.ratio = 1.26;
   CHECK(why_not(e, a) == "timed as fast; the cost model sees no difference");

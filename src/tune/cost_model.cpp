@@ -50,7 +50,8 @@ struct KernelCost {
   double products = 0.0;  ///< seconds
   double gates = 0.0;
   int exchanges = 0;
-  double flops = 0.0;  ///< of all participants, on whole vectors
+  double flops = 0.0;      ///< of all participants, on whole vectors
+  double own_flops = 0.0;  ///< of the busiest one
 };
 
 class KernelCosts {
@@ -122,7 +123,9 @@ class KernelCosts {
     });
     out.products += seconds;
     for (const ProductWork& p : s.products) {
-      out.flops += 2.0 * rows * s.unit_blocks * lanes_ * p.k * p.gates;
+      const double per_block = 2.0 * rows * lanes_ * p.k * p.gates;
+      out.flops += per_block * s.unit_blocks;
+      out.own_flops += per_block * blocks_of(s);
     }
     return seconds - busy;
   }
@@ -219,13 +222,13 @@ class GroupCost {
         1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
     out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
     out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;
-    add_traffic(out_.in_loop, steps_ * cost.flops, steps_, pass.level_bytes);
+    out_.flops += steps_ * cost.flops;
+    add_traffic(out_.in_loop, steps_ * cost.own_flops, steps_, pass.level_bytes);
   }
 
-  /// `flops` of all participants.
+  /// Of the busiest participant.
   void add_traffic(Traffic& kind, double flops, double passes, const std::vector<double>& bytes) {
-    kind.flops += flops / sharers_;
-    out_.flops += flops;
+    kind.flops += flops;
     for (std::size_t l = 0; l < bytes.size(); ++l) {
       kind.level_bytes[l] += passes * bytes[l];
       out_.level_bytes[l] += passes * bytes[l];
@@ -245,7 +248,8 @@ class GroupCost {
       const KernelCost cost =
           kernels_.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass.seconds, false);
       seconds += count * (cost.products + cost.gates);
-      flops += count * cost.flops;
+      flops += count * cost.own_flops;
+      out_.flops += count * cost.flops;
     };
     const double whole = std::floor(steps_ / p.block);
     add_block(p.block, whole);

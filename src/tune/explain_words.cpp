@@ -80,7 +80,12 @@ std::string timed_words(const Explanation& chosen, const Alternative& a) {
     return fmt::format("left the race after {} rounds", a.measured.rounds);
   }
   if (std::abs(slower) < kEqual) return "timed as fast";
-  return fmt::format("timed {:.1f} % {}", 100 * std::abs(slower), slower > 0 ? "slower" : "faster");
+  std::string out =
+      fmt::format("timed {:.1f} % {}", 100 * std::abs(slower), slower > 0 ? "slower" : "faster");
+  if (a.measured.rounds < chosen.raced.rounds) {
+    out += fmt::format(" in {} rounds, then left", a.measured.rounds);
+  }
+  return out;
 }
 
 std::string predicted_words(const Explanation& chosen, const Alternative& a) {

@@ -71,6 +71,10 @@ TEST_CASE("explain: timed differences come first", "[explain]") {
   CHECK(why_not(e, a) == "timed 20.0 % faster; the cost model sees no difference");
   a.measured.rounds = 4;
   CHECK(why_not(e, a) == "left the race after 4 rounds; the cost model sees no difference");
+  a.measured.ratio = 1.5;
+  CHECK(why_not(e, a) ==
+        "timed 20.0 % slower in 4 rounds, then left; the cost model sees no "
+        "difference");
   a.measured.rounds = 9;
   a.measured.ratio = 1.26;
   CHECK(why_not(e, a) == "timed as fast; the cost model sees no difference");
@@ -148,6 +152,17 @@ TEST_CASE("explain: parts, bytes and FLOPs add up", "[explain]") {
     CHECK(busiest <= e.predicted.us);
     CHECK(busiest > 0.0);
   }
+}
+
+TEST_CASE("explain: FLOPs and bytes of the busiest thread belong together", "[explain]") {
+  // 32 panels over 12 threads: the busiest has 3 of them. One row: two operations per weight.
+  const Explanation e = explain_there("lstm:i64h256t100", 12);
+  REQUIRE(e.schedule.threads == 12);
+  double bytes = 0.0;
+  for (const double b : e.predicted.in_loop.level_bytes) bytes += b;
+  CHECK(bytes == Approx(100.0 * 3 * 8 * 4 * 256 * 4));
+  CHECK(e.predicted.in_loop.flops == Approx(bytes / 4 * 2));
+  CHECK(e.predicted.flops == Approx(100.0 * 2 * 4 * 256 * (256 + 64)));
 }
 
 TEST_CASE("explain: alternatives differ from the schedule and from each other", "[explain]") {

@@ -84,6 +84,10 @@ MachineModel load_machine_model() {
   const std::string key = machine_key(machine());
   const Result<std::string> path = calibration_path(key);
   if (!path.ok()) return estimate_because(path.error().message());
+  std::error_code code;
+  if (variable("DEEPCPU_MACHINE").empty() && !fs::exists(*path, code)) {
+    return estimate_because("not calibrated yet (deepcpu machine --calibrate)");
+  }
   const Result<Calibration> saved = load_calibration(*path);
   if (!saved.ok()) return estimate_because(saved.error().message());
   const std::string its_key = machine_key(saved->machine);

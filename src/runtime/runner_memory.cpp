@@ -141,9 +141,8 @@ void Runner::make_handover() {
 void Runner::make_part(Part& part, std::size_t index) {
   part.step = &program_->steps[index];
   part.code = &model_->compiled.layers[at(part.step->layer)];
-  part.weights =
-      reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) +
-      model_->packed->at[index];
+  part.weights = reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) +
+                 model_->packed->at[index];
   make_buffers(part);
   for (int i = 0; i < program_->group; ++i) {
     part.published.push_back(std::make_unique<Counter>());

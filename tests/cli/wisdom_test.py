@@ -133,7 +133,7 @@ class Schema(Wisdom):
             entry = self.entry("lstm:i8h16b3", batch="2-4")
             entry["schedule"]["layers"] = [{
                 "fuse_gates": generator.random() < 0.5,
-                "hoist_block": generator.choice([0, 1, 1 << 20]),
+                "hoist_block": generator.choice([0, 1, 1024]),
                 "tile_rows": generator.randint(1, 6), "hoist_rows": generator.randint(1, 6),
                 "sweep": generator.choice(["forward", "alternating"]),
                 "group": generator.choice([1, 1 << 20])}]

@@ -46,10 +46,12 @@ std::string bit_difference(std::span<const float> actual, std::span<const float>
   }
   if (count == 0) return {};
   char text[200];
-  std::snprintf(text, sizeof text, "%zu of %zu elements differ, the first at [%zu]: %a (%.9g) "
-                "instead of %a (%.9g)", count, actual.size(), first,
-                static_cast<double>(actual[first]), static_cast<double>(actual[first]),
-                static_cast<double>(expected[first]), static_cast<double>(expected[first]));
+  std::snprintf(text, sizeof text,
+                "%zu of %zu elements differ, the first at [%zu]: %a (%.9g) "
+                "instead of %a (%.9g)",
+                count, actual.size(), first, static_cast<double>(actual[first]),
+                static_cast<double>(actual[first]), static_cast<double>(expected[first]),
+                static_cast<double>(expected[first]));
   return text;
 }
 
@@ -57,8 +59,8 @@ ErrorReport compare_with_bound(std::span<const float> actual, std::span<const do
                                std::span<const double> bound) {
   ErrorReport report;
   if (actual.size() != expected.size() || bound.size() != expected.size()) {
-    report.failure = std::to_string(actual.size()) + " elements instead of " +
-                     std::to_string(expected.size());
+    report.failure =
+        std::to_string(actual.size()) + " elements instead of " + std::to_string(expected.size());
     return report;
   }
   for (std::size_t i = 0; i < actual.size(); ++i) {

@@ -21,10 +21,10 @@ std::string bit_difference(std::span<const float> actual, std::span<const float>
 
 /// How far float32 results are from float64 ones.
 struct ErrorReport {
-  double max_error = 0.0;   ///< largest |actual - expected|
-  double max_ratio = 0.0;   ///< largest |actual - expected| / bound
-  std::size_t index = 0;    ///< where max_ratio stands
-  std::string failure;      ///< empty if every element is within its bound
+  double max_error = 0.0;  ///< largest |actual - expected|
+  double max_ratio = 0.0;  ///< largest |actual - expected| / bound
+  std::size_t index = 0;   ///< where max_ratio stands
+  std::string failure;     ///< empty if every element is within its bound
 };
 
 /// Compares element by element with a bound each. Where float64 gives NaN, float32 must too;

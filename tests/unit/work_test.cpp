@@ -82,9 +82,10 @@ TEST_CASE("work: participants wait where one reads what another wrote") {
   CHECK(before.layers[0].step[1][1].stages[0].exchange);
   CHECK(before.layers[0].step[1][1].stages[1].exchange);
   // The unfused gates of one level wait once.
+  const ModelWork rnn = work_of("rnn:i5h20", Isa::avx512);
   for (const bool hoisted : {false, true}) {
     int exchanges = 0;
-    for (const StageWork& s : work_of("rnn:i5h20", Isa::avx512).layers[0].step[hoisted][1].stages) {
+    for (const StageWork& s : rnn.layers[0].step[hoisted][1].stages) {
       exchanges += s.exchange ? 1 : 0;
     }
     CHECK(exchanges == 1);

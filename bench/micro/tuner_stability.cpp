@@ -33,21 +33,33 @@ T demand(Result<T> result) {
   return std::move(*result);
 }
 
-/// Ratios to the first schedule, all timed in one race in which nobody is dropped.
+/// Times relative to each other, all timed in races in which nobody is dropped. A schedule made
+/// anew can be some per cent faster or slower, so all are made several times and the median counts.
 std::vector<double> head_to_head(const ModelSpec& spec, const std::vector<Schedule>& schedules,
                                  double seconds) {
+  constexpr int kMakings = 7;
   const TrialData data = demand(TrialData::make(spec, 1));
   std::shared_ptr<const PackedWeights> packed;
-  std::vector<Trial> trials;
-  for (const Schedule& s : schedules) trials.push_back(demand(Trial::make(data, s, packed)));
-  std::vector<Racer> racers;
-  for (Trial& t : trials) racers.push_back({[&t] { t.run(); }, {}});
-  RaceOptions options;
-  options.seconds = seconds;
-  options.drop_losers = false;
-  std::vector<double> ratios;
-  for (const RaceTime& t : race(racers, options)) ratios.push_back(t.ratio);
-  return ratios;
+  std::vector<std::vector<double>> marks(schedules.size());
+  for (int making = 0; making < kMakings; ++making) {
+    std::vector<Trial> trials;
+    for (const Schedule& s : schedules) trials.push_back(demand(Trial::make(data, s, packed)));
+    std::vector<Racer> racers;
+    for (Trial& t : trials) racers.push_back({[&t] { t.run(); }, {}});
+    RaceOptions options;
+    options.seconds = seconds / kMakings;
+    options.drop_losers = false;
+    const auto times = race(racers, options);
+    double sum = 0.0;
+    for (const RaceTime& t : times) sum += t.ratio;
+    for (std::size_t i = 0; i < times.size(); ++i) marks[i].push_back(times[i].ratio / sum);
+  }
+  std::vector<double> medians;
+  for (std::vector<double>& each : marks) {
+    std::sort(each.begin(), each.end());
+    medians.push_back(each[each.size() / 2]);
+  }
+  return medians;
 }
 
 void study(const std::string& problem, const Flags& flags) {
@@ -61,7 +73,8 @@ void study(const std::string& problem, const Flags& flags) {
     options.threads = flags.threads;
     options.seconds = flags.seconds;
     const Schedule s = demand(tune(spec, options)).schedule;
-    if (std::find(found.begin(), found.end(), s) == found.end()) ++different;
+    if (std::find(found.begin(), found.end(), s) != found.end()) continue;
+    ++different;
     found.push_back(s);
   }
   all.insert(all.end(), found.begin(), found.end());

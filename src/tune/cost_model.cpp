@@ -11,8 +11,8 @@
 namespace deepcpu {
 namespace {
 
-// Constants of our own code, not of a machine. Each is the value that bench/cost_model fits to
-// measured times (DESIGN.md, "The cost model", has the figures).
+// Constants of our own code, not of a machine, set by hand from measured times. bench_cost_model
+// judges them: it prints how predictions and measured times agree (README has the figures).
 
 /// Cycles around the products of one register tile: pointers, loop control, starting the sums.
 constexpr double kTileCycles = 24.0;

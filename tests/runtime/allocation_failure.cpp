@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "tests/support/sanitizers.hpp"
+
 namespace deepcpu::test {
 namespace {
 
@@ -32,6 +34,8 @@ bool allocation_fails() noexcept {
 }
 
 }  // namespace deepcpu::test
+
+#if !DEEPCPU_THREAD_SANITIZER  // its own operators cannot be replaced; no test may need it there
 
 namespace {
 
@@ -77,3 +81,5 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::fre
 void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
 void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
+
+#endif

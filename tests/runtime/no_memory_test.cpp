@@ -101,7 +101,7 @@ Result<Cell> build_cell(std::string name) {
 
 Cell cell_named(const std::string& name) { return build_cell(name).value(); }
 
-TEST_CASE("without memory the builder of cells says so") {
+TEST_CASE("without memory the builder of cells says so", "[malloc]") {
   const auto name = [] { return std::string("a_cell_with_quite_a_long_name"); };
   const auto always = [] { return true; };
   starve(
@@ -120,7 +120,7 @@ TEST_CASE("without memory the builder of cells says so") {
       always);
 }
 
-TEST_CASE("without memory problem strings, specs and schedules are errors") {
+TEST_CASE("without memory problem strings, specs and schedules are errors", "[malloc]") {
   starve([] { return ModelSpec::parse("lstm:i40h25/26l2b3,peephole=1,clip=2.5"); });
   starve([] { return ModelSpec::parse("a_cell_nobody_has_registered:i4h8"); });
   starve([] { return ModelSpec::parse("gru:i4h8,reset=sometimes"); });
@@ -146,7 +146,7 @@ TEST_CASE("without memory problem strings, specs and schedules are errors") {
   CHECK(host_isa() >= Isa::interpreter);
 }
 
-TEST_CASE("without memory no cell is registered, and it can be later") {
+TEST_CASE("without memory no cell is registered, and it can be later", "[malloc]") {
   static int number = 0;
   std::string name;
   starve(
@@ -159,7 +159,7 @@ TEST_CASE("without memory no cell is registered, and it can be later") {
   CHECK(ModelSpec::parse(name + ":i4h8").ok());
 }
 
-TEST_CASE("without memory weights stay as they were") {
+TEST_CASE("without memory weights stay as they were", "[malloc]") {
   const std::vector<float> numbers(24, 0.5F);
   Weights weights;
   REQUIRE(weights.add("first_of_the_tensors", {4, 6}, numbers).ok());
@@ -190,7 +190,7 @@ TEST_CASE("without memory weights stay as they were") {
   starve([&] { return Weights::random(spec, 1); });
 }
 
-TEST_CASE("without memory weight files are whole or absent, and closed") {
+TEST_CASE("without memory weight files are whole or absent, and closed", "[malloc]") {
   const auto folder =
       std::filesystem::temp_directory_path() / ("deepcpu-no-memory-" + std::to_string(::getpid()));
   std::filesystem::create_directory(folder);
@@ -215,7 +215,7 @@ TEST_CASE("without memory weight files are whole or absent, and closed") {
   std::filesystem::remove_all(folder);
 }
 
-TEST_CASE("without memory a model is not compiled, and it can be later") {
+TEST_CASE("without memory a model is not compiled, and it can be later", "[malloc]") {
   for (const Isa isa : {Isa::interpreter, host_isa()}) {
     for (const char* problem : {"rnn:i3h8t3", "gru:i3h20l2b2t3,reset=before"}) {
       const Sample s = Sample::make(problem);
@@ -235,7 +235,7 @@ TEST_CASE("without memory a model is not compiled, and it can be later") {
   }
 }
 
-TEST_CASE("without memory no session is made, and it can be later") {
+TEST_CASE("without memory no session is made, and it can be later", "[malloc]") {
   const Sample s = Sample::make("lstm:i5h20l2bib3t6");
   for (const int threads : {1, 2}) {
     const Model model = compile_for(s, host_isa(), threads);
@@ -245,7 +245,7 @@ TEST_CASE("without memory no session is made, and it can be later") {
   }
 }
 
-TEST_CASE("without memory a session's calls leave its state as it was") {
+TEST_CASE("without memory a session's calls leave its state as it was", "[malloc]") {
   const Sample s = Sample::make("lstm:i5h20l2b3t6");
   const Model model = compile_for(s, host_isa(), 1);
   Session session = model.session().value();
@@ -308,7 +308,7 @@ std::string answer_of_waiter(const KernelCache::Compile& compile, std::int64_t n
   return answer.ok() ? std::string() : answer.error().message();
 }
 
-TEST_CASE("a compilation that runs out of memory wakes those who wait for it") {
+TEST_CASE("a compilation that runs out of memory wakes those who wait for it", "[malloc]") {
   const auto throws = [](const jit::KernelPlan&) -> Result<KernelCache::Kernel> {
     throw std::runtime_error("a reason that does not fit into a short string");
   };
@@ -330,7 +330,7 @@ TEST_CASE("a compilation that runs out of memory wakes those who wait for it") {
   }
 }
 
-TEST_CASE("without memory wisdom is neither loaded, kept nor saved, and files stay") {
+TEST_CASE("without memory wisdom is neither loaded, kept nor saved, and files stay", "[malloc]") {
   const TempDir folder;
   const std::string path = folder.file("wisdom-with-quite-a-long-name.json");
   WisdomEntry tuned = wisdom_entry("gru:i8h16l2b3,reset=before", 1, 37);

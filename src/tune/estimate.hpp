@@ -13,8 +13,8 @@ namespace deepcpu {
 /// A Schedule is chosen without T: estimates are for runs of this many steps.
 inline constexpr double kNominalSteps = 100.0;
 
-/// What further threads must gain by prediction before they are taken: the share by which two in
-/// three predictions are off (bench/cost_model).
+/// What further threads must gain by prediction before they are taken. Chosen, not measured: they
+/// take a core from others, so a gain within the error of the prediction is no reason.
 inline constexpr double kThreadGain = 0.10;
 
 struct Ranked {

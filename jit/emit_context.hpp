@@ -108,6 +108,8 @@ struct EmitContext {
   const KernelPlan& plan;
   Frame frame;
   Recorder record;
+  /// Whether an epilogue is woven into the products of the next panel.
+  bool weave = false;
   /// With plan.weights_in_registers: the first register of each product's weights, in the order of
   /// stages and products, and the range that they take all through the time loop.
   std::map<const Product*, int> resident;

@@ -43,6 +43,7 @@ void EpilogueEmitter<Vmm>::store_tile() {
   for (int i = 0; i < regs_.accumulators(); ++i) {
     ctx_.vec.store(ptr[rsp + disp(base + i * ctx_.kBytes)], Vmm(i));
   }
+  if (ctx_.one_row()) return;
   ctx_.code.lea(kTilePointer, ptr[rsp + disp(base)]);
   ctx_.code.mov(ctx_.frame.slot("tile rows"), imm(tile_.rows));
 }
@@ -65,6 +66,23 @@ template <class Vmm>
 void EpilogueEmitter<Vmm>::emit_row(const Xbyak::Reg64& row, int tile_row) {
   pointers_.clear();
   for (int unit = 0; unit < tile_.units; ++unit) emit_unit(unit, row, tile_row);
+}
+
+template <class Vmm>
+bool EpilogueEmitter<Vmm>::emit_next() {
+  if (next_ == pieces()) return false;
+  const int length = static_cast<int>(stage_.epilogue.size());
+  const int n = next_ % length;
+  if (n == 0) {
+    values_.emplace(ctx_, stage_.epilogue);
+    for (int i = 0; i < around_.low_vectors; ++i) values_->reserve(i);
+    for (int i = 1; i <= around_.high_vectors; ++i) {
+      values_->reserve(VecCode<Vmm>::kRegisters - i);
+    }
+  }
+  emit_instr(*values_, n, next_ / length, reg::row, kInMemory);
+  ++next_;
+  return true;
 }
 
 template <class Vmm>
@@ -99,7 +117,7 @@ void EpilogueEmitter<Vmm>::emit_instr(ValueRegisters<Vmm>& values, int n, int un
         values.place(n, regs_.accumulator(tile_row, unit, static_cast<int>(i.gate)));
       } else {
         const int vector = unit * regs_.gates + static_cast<int>(i.gate);
-        ctx_.vec.load(Vmm(values.define(n)), ptr[kTilePointer + disp(vector * ctx_.kBytes)]);
+        ctx_.vec.load(Vmm(values.define(n)), stored_sum(vector));
       }
       break;
     case Action::element:
@@ -116,6 +134,13 @@ void EpilogueEmitter<Vmm>::emit_instr(ValueRegisters<Vmm>& values, int n, int un
       break;
   }
   values.end();
+}
+
+template <class Vmm>
+Xbyak::Address EpilogueEmitter<Vmm>::stored_sum(int vector) const {
+  const int offset = vector * ctx_.kBytes;
+  if (!ctx_.one_row()) return ptr[kTilePointer + disp(offset)];
+  return ptr[rsp + disp(ctx_.frame.vectors("tile", regs_.accumulators() * ctx_.kBytes) + offset)];
 }
 
 template <class Vmm>
@@ -189,11 +214,12 @@ Xbyak::Reg64 EpilogueEmitter<Vmm>::pointer(const Ref& ref, const Xbyak::Reg64& r
   const auto it = std::find(pointers_.begin(), pointers_.end(), key);
   const auto index = static_cast<std::size_t>(it - pointers_.begin());
   // The last pointer register serves all buffers for which there is none of their own.
-  constexpr std::size_t kShared = std::size(reg::pointer) - 1;
-  if (it != pointers_.end()) return reg::pointer[index];
-  const Xbyak::Reg64& dst = reg::pointer[std::min(index, kShared)];
+  const std::size_t first = at(around_.pointers);
+  const std::size_t shared = std::size(reg::pointer) - 1 - first;
+  if (it != pointers_.end()) return reg::pointer[first + index];
+  const Xbyak::Reg64& dst = reg::pointer[first + std::min(index, shared)];
   ctx_.row_pointer(dst, ref, row);
-  if (index < kShared) pointers_.push_back(key);
+  if (index < shared) pointers_.push_back(key);
   return dst;
 }
 
@@ -213,7 +239,7 @@ void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, int unit,
     ctx_.vec.broadcast(dst, dword[base + disp(offset)]);
     return;
   }
-  const Xbyak::Address from = ptr[base + reg::unit + disp(offset + unit * ctx_.kBytes)];
+  const Xbyak::Address from = ptr[base + around_.unit + disp(offset + unit * ctx_.kBytes)];
   if (masked(i.ref, unit)) {
     ctx_.vec.load_tail(dst, from, tile_.tail, kTailMask);
   } else {
@@ -227,7 +253,7 @@ void EpilogueEmitter<Vmm>::emit_store(ValueRegisters<Vmm>& values, const Instr& 
   const Vmm src(values.get(i.a));
   const Xbyak::Reg64 base = pointer(i.ref, row);
   const int offset = static_cast<int>(i.ref.offset) + unit * ctx_.kBytes;
-  const Xbyak::Address to = ptr[base + reg::unit + disp(offset)];
+  const Xbyak::Address to = ptr[base + around_.unit + disp(offset)];
   if (masked(i.ref, unit)) {
     const int temp = values.temporary();
     ctx_.vec.store_tail(to, src, tile_.tail, kTailMask, Vmm(temp));

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "jit/emit_context.hpp"
@@ -57,12 +59,20 @@ class ValueRegisters {
   int slots_ = 0;
 };
 
+/// Registers that an epilogue may not use, because it is woven into the products of the next panel.
+struct Surroundings {
+  Xbyak::Reg64 unit = reg::unit;  ///< holds the byte offset of this panel's first unit
+  int pointers = 0;               ///< pointer registers in use
+  int low_vectors = 0;            ///< vector registers in use, from 0 on
+  int high_vectors = 0;           ///< and from the top
+};
+
 template <class Vmm>
 class EpilogueEmitter {
  public:
   EpilogueEmitter(EmitContext<Vmm>& ctx, const Stage& stage, const Tile& tile,
-                  const TileRegisters& regs)
-      : ctx_(ctx), stage_(stage), tile_(tile), regs_(regs) {}
+                  const TileRegisters& regs, const Surroundings& around = {})
+      : ctx_(ctx), stage_(stage), tile_(tile), regs_(regs), around_(around) {}
 
   /// Whether the epilogue only stores sums: then it is short enough to be emitted for every row.
   static bool only_stores(const Stage& stage);
@@ -75,12 +85,16 @@ class EpilogueEmitter {
   /// take far longer than this detour, and the code would be several times as large without it.
   void store_tile();
   void emit_row_loop();
+  /// The only row of a stored tile, an instruction of the plan at a time. False if none is left.
+  bool emit_next();
+  int pieces() const { return tile_.units * static_cast<int>(stage_.epilogue.size()); }
 
  private:
   static constexpr int kInMemory = -1;
 
   void emit_row(const Xbyak::Reg64& row, int tile_row);
   void emit_unit(int unit, const Xbyak::Reg64& row, int tile_row);
+  Xbyak::Address stored_sum(int vector) const;
   void emit_instr(ValueRegisters<Vmm>& values, int n, int unit, const Xbyak::Reg64& row,
                   int tile_row);
   void emit_element(ValueRegisters<Vmm>& values, int n);
@@ -96,7 +110,10 @@ class EpilogueEmitter {
   const Stage& stage_;
   Tile tile_;
   TileRegisters regs_;
+  Surroundings around_;
   std::vector<std::pair<std::uint16_t, bool>> pointers_;  ///< (buffer, next) per pointer register
+  int next_ = 0;                                          ///< piece that emit_next is to emit
+  std::optional<ValueRegisters<Vmm>> values_;             ///< of the unit block it is at
 };
 
 }  // namespace deepcpu::jit

@@ -2,6 +2,8 @@
 /// The products of one register tile: rows x one panel, accumulated in registers over all k.
 #pragma once
 
+#include <functional>
+
 #include "jit/emit_context.hpp"
 
 namespace deepcpu::jit {
@@ -11,6 +13,7 @@ struct Tile {
   int rows = 1;
   int units = 1;
   int tail = 0;  ///< valid lanes of the last unit block, 0 = all
+  bool operator==(const Tile&) const = default;
 };
 
 /// Register numbers of a tile. Accumulators come first, ordered row, unit, gate.
@@ -34,6 +37,9 @@ class MatmulEmitter {
   const TileRegisters& registers() const { return regs_; }
   /// Starts the accumulators, then runs all products.
   void emit();
+  /// The same for one row, with other code between its steps over k: `next` emits a piece of it
+  /// each time it is called, `pieces` times in all.
+  void emit_woven(int pieces, std::function<void()> next);
 
   /// Loads the weights of every product into registers, where they stay for the whole call. The
   /// registers are taken from the top, below the two that broadcasts use.
@@ -43,6 +49,7 @@ class MatmulEmitter {
   void start_sums();
   void start_sum(int gate);
   void product(const Product& p);
+  int head_steps(const Product& p, int turn) const;
   void point_rows(const Product& p);
   void point_weights(const Product& p);
   void steps(const Product& p, int first, int count, bool indexed);
@@ -60,6 +67,8 @@ class MatmulEmitter {
   const Stage& stage_;
   Tile tile_;
   TileRegisters regs_;
+  int pieces_ = 0;  ///< of other code, still to be emitted
+  std::function<void()> next_piece_;
 };
 
 }  // namespace deepcpu::jit

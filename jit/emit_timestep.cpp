@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "jit/emit_timestep.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <string>
@@ -22,6 +23,12 @@ std::vector<int> tile_heights(const Stage& stage) {
   std::vector<int> heights;
   for (int rows = static_cast<int>(stage.tile_rows); rows > 0; rows /= 2) heights.push_back(rows);
   return heights;
+}
+
+int most_chains(const Stage& stage) {
+  std::uint32_t chains = 1;
+  for (const Product& p : stage.products) chains = std::max(chains, p.chains);
+  return static_cast<int>(chains);
 }
 }  // namespace
 
@@ -180,16 +187,12 @@ void TimestepEmitter<Vmm>::finish_step() {
 template <class Vmm>
 void TimestepEmitter<Vmm>::stage(std::size_t index) {
   const Stage& stage = ctx_.plan.stages[index];
-  const auto panels = ctx_.plan.panels(stage);
+  const auto panels_of_stage = ctx_.plan.panels(stage);
   const int lanes = static_cast<int>(ctx_.plan.lanes);
   const int tail = static_cast<int>(stage.width) % lanes;
   const Tile full{1, static_cast<int>(stage.units_per_panel), 0};
-  const Tile last{1, static_cast<int>(ctx_.plan.units(stage, panels - 1)), tail};
-  const bool same = last.units == full.units && tail == 0;
+  const Tile last{1, static_cast<int>(ctx_.plan.units(stage, panels_of_stage - 1)), tail};
 
-  Xbyak::Label loop;
-  Xbyak::Label ragged;
-  Xbyak::Label next;
   Xbyak::Label end;
   ctx_.record.label(stage.name);
   for (const Ref& ring : stage.polls) emit_poll(ctx_, ring);
@@ -205,19 +208,39 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   code_.mov(reg::k, ptr[reg::scratch + reg::k * 8 + range]);
   code_.mov(ctx_.frame.slot("order"), reg::k);
   if (tail != 0) ctx_.vec.set_tail_mask(kTailMask, tail, reg::scratch.cvt32());
+  if (ctx_.weave && panels_of_stage > 1) {
+    woven_panels(stage, full, last);
+  } else {
+    panels(stage, full, last);
+  }
+  code_.L(end);
+  if (stage.exchange) emit_exchange(ctx_);
+}
 
-  code_.align(16);
-  code_.L(loop);
+template <class Vmm>
+void TimestepEmitter<Vmm>::take_panel(const Tile& full) {
   code_.mov(reg::scratch, ctx_.frame.slot("order"));
   code_.mov(reg::panel.cvt32(), Xbyak::util::dword[reg::scratch]);
   code_.add(ctx_.frame.slot("order"), 4);
   code_.imul(reg::unit, reg::panel, full.units * ctx_.kBytes);
-  if (same) {
+}
+
+/// One panel after the other.
+template <class Vmm>
+void TimestepEmitter<Vmm>::panels(const Stage& stage, const Tile& full, const Tile& last) {
+  const auto count = ctx_.plan.panels(stage);
+  Xbyak::Label loop;
+  Xbyak::Label ragged;
+  Xbyak::Label next;
+  code_.align(16);
+  code_.L(loop);
+  take_panel(full);
+  if (last == full) {
     panel(stage, full);
-  } else if (panels == 1) {
+  } else if (count == 1) {
     panel(stage, last);
   } else {
-    code_.cmp(reg::panel, panels - 1);
+    code_.cmp(reg::panel, count - 1);
     code_.je(ragged, kNear);
     panel(stage, full);
     code_.jmp(next, kNear);
@@ -227,8 +250,58 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   code_.L(next);
   code_.dec(ctx_.frame.slot("panels left"));
   code_.jnz(loop, kNear);
-  code_.L(end);
-  if (stage.exchange) emit_exchange(ctx_);
+}
+
+/// The epilogue of a full panel is woven into the products of the full panel that follows. By
+/// itself it is a long chain of dependent instructions; they would fill the core's window, and no
+/// weights would be read meanwhile. A panel that is not full runs by itself.
+template <class Vmm>
+void TimestepEmitter<Vmm>::woven_panels(const Stage& stage, const Tile& full, const Tile& last) {
+  const auto count = ctx_.plan.panels(stage);
+  MatmulEmitter<Vmm> products(ctx_, stage, full);
+  Xbyak::Label fresh;
+  Xbyak::Label ragged;
+  Xbyak::Label follow;
+  Xbyak::Label drain;
+  Xbyak::Label done;
+  code_.align(16);
+  code_.L(fresh);
+  take_panel(full);
+  if (last != full) {
+    code_.cmp(reg::panel, count - 1);
+    code_.je(ragged, kNear);
+  }
+  mark(stage, full);
+  products.emit();
+  code_.L(follow);
+  code_.dec(ctx_.frame.slot("panels left"));
+  code_.jz(drain, kNear);
+  if (last != full) {
+    code_.mov(reg::scratch, ctx_.frame.slot("order"));
+    code_.cmp(Xbyak::util::dword[reg::scratch], count - 1);
+    code_.je(drain, kNear);
+  }
+  ctx_.record.label(stage.name + ".woven");
+  code_.mov(reg::own_row, reg::unit);
+  const int chains = most_chains(stage);
+  EpilogueEmitter<Vmm> before(ctx_, stage, full, products.registers(),
+                              {reg::own_row, 1, products.registers().accumulators() * chains, 2});
+  before.store_tile();
+  take_panel(full);
+  mark(stage, full);
+  MatmulEmitter<Vmm>(ctx_, stage, full).emit_woven(before.pieces(), [&] { before.emit_next(); });
+  code_.jmp(follow, kNear);
+  code_.L(drain);
+  EpilogueEmitter<Vmm>(ctx_, stage, full, products.registers()).emit();
+  code_.cmp(ctx_.frame.slot("panels left"), 0);
+  code_.jne(fresh, kNear);
+  if (last == full) return;
+  code_.jmp(done, kNear);
+  code_.L(ragged);
+  panel(stage, last);
+  code_.dec(ctx_.frame.slot("panels left"));
+  code_.jnz(fresh, kNear);
+  code_.L(done);
 }
 
 /// Fills what this panel will store one step later with kUnwritten. Done before the products, so

@@ -25,6 +25,9 @@ class TimestepEmitter {
   void finish_step();
   void stage(std::size_t index);
   void point_ring(std::uint16_t id);
+  void take_panel(const Tile& full);
+  void panels(const Stage& stage, const Tile& full, const Tile& last);
+  void woven_panels(const Stage& stage, const Tile& full, const Tile& last);
   void panel(const Stage& stage, const Tile& tile);
   void mark(const Stage& stage, const Tile& tile);
   void row_tiles(const Stage& stage, const Tile& tile);

@@ -20,17 +20,20 @@ namespace {
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
 template <class Vmm>
-Result<CodeBlob> emit_for(const KernelPlan& plan) {
+Result<CodeBlob> emit_for(const KernelPlan& plan, bool weave = true) {
   // As aligned as the pages that the code is copied to: align() looks at addresses.
   const auto free = [](void* p) { std::free(p); };
   const std::unique_ptr<void, decltype(free)> buffer(std::aligned_alloc(4096, kBufferBytes), free);
   if (!buffer) return Error::memory("emit code");
   Xbyak::CodeGenerator code(kBufferBytes, buffer.get());
   EmitContext<Vmm> ctx(code, plan);
+  ctx.weave = weave && plan.rows == 1 && !plan.weights_in_registers;
   TimestepEmitter<Vmm>(ctx).emit();
   const std::size_t data_begin = code.getSize();
   ctx.pool.place(code);
   if (code.hasUndefinedLabel()) return Error("emission: a label was left undefined");
+  // Weaving takes a second copy of products and epilogue.
+  if (code.getSize() > kMaxCodeBytes && ctx.weave) return emit_for<Vmm>(plan, false);
   if (code.getSize() > kMaxCodeBytes) {
     return Error(fmt::format("kernel {}: {} bytes of code, at most {} are allowed", plan.name,
                              code.getSize(), kMaxCodeBytes),

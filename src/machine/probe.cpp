@@ -2,13 +2,14 @@
 #include "src/machine/probe.hpp"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <functional>
 #include <utility>
+
+#include "src/guard_memory.hpp"
 
 namespace deepcpu {
 namespace {
@@ -39,30 +40,13 @@ double steady_seconds() noexcept {
 }
 
 Result<ProbeBuffer> ProbeBuffer::make(std::size_t bytes) {
-  void* pages =
-      bytes == 0 ? MAP_FAILED
-                 : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) {
-    return Error(fmt::format("probe buffer bytes={}: the system gives no such memory", bytes));
-  }
-  std::memset(pages, 0, bytes);
-  ProbeBuffer buffer;
-  buffer.data_ = static_cast<std::byte*>(pages);
-  buffer.bytes_ = bytes;
-  return buffer;
-}
-
-ProbeBuffer::ProbeBuffer(ProbeBuffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-
-ProbeBuffer& ProbeBuffer::operator=(ProbeBuffer&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-ProbeBuffer::~ProbeBuffer() {
-  if (data_ != nullptr) munmap(data_, bytes_);
+  if (bytes == 0) return Error("probe buffer bytes=0: must be at least 1");
+  return guard_memory("make a probe buffer", [&]() -> Result<ProbeBuffer> {
+    ProbeBuffer buffer(bytes);
+    // Pages that nobody wrote may all be one.
+    std::memset(buffer.memory_.data(), 0, bytes);
+    return buffer;
+  });
 }
 
 Result<Probe> Probe::make(Isa isa) {

@@ -8,6 +8,7 @@
 
 #include "deepcpu/result.hpp"
 #include "jit/rate_kernels.hpp"
+#include "src/aligned_bytes.hpp"
 
 namespace deepcpu {
 
@@ -17,16 +18,12 @@ class ProbeBuffer {
  public:
   /// Error: the system has not that much memory.
   static Result<ProbeBuffer> make(std::size_t bytes);
-  ProbeBuffer(ProbeBuffer&& other) noexcept;
-  ProbeBuffer& operator=(ProbeBuffer&& other) noexcept;
-  ~ProbeBuffer();
-  const std::byte* data() const noexcept { return data_; }
-  std::size_t bytes() const noexcept { return bytes_; }
+  const std::byte* data() const noexcept { return memory_.data(); }
+  std::size_t bytes() const noexcept { return memory_.size(); }
 
  private:
-  ProbeBuffer() = default;
-  std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0;
+  explicit ProbeBuffer(std::size_t bytes) : memory_(bytes) {}
+  AlignedBytes memory_;
 };
 
 /// How long to look: the best of `rounds` rounds of at least `seconds` each counts, since what

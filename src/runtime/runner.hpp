@@ -56,6 +56,8 @@ class Runner {
   std::int64_t max_steps() const noexcept { return max_steps_; }
 
  private:
+  using Bytes = std::span<std::byte>;  ///< a part of memory_
+
   /// A sequence of rows in memory, strides in bytes.
   struct View {
     std::byte* base = nullptr;
@@ -76,8 +78,8 @@ class Runner {
     const ProgramStep* step = nullptr;
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
-    std::vector<AlignedBytes> owned;  ///< per buffer of the step plan: states, scratch
-    AlignedBytes hoisted;
+    std::vector<Bytes> owned;  ///< per buffer of the step plan: states, scratch
+    Bytes hoisted;
     std::vector<std::unique_ptr<Seat>> seats;         ///< per participant of the group
     std::vector<std::unique_ptr<Counter>> published;  ///< exchanges done, per participant
     std::vector<std::uint64_t*> published_at;
@@ -97,10 +99,10 @@ class Runner {
 
   void find_team();
   void allocate();
+  template <class Visit>
+  void each_buffer(Visit visit);
   void make_part(Part& part, std::size_t index);
-  void make_buffers(Part& part);
   void make_seat(Part& part, int seat);
-  void make_handover();
   View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
   View view_of(const Part& part, lower::BufferRole role, const RunInput& in, Block block) const;
   static void work(void* self, int participant) noexcept;
@@ -133,10 +135,13 @@ class Runner {
   std::int64_t batch_;
   std::unique_ptr<ThreadTeam> team_;
   std::vector<Part> parts_;
-  std::vector<AlignedBytes> handover_;      ///< y of every layer but the last
+  /// All states and scratch in one piece, so that where they lie to each other, and with it how
+  /// they share the cache's sets, is the same in every session.
+  AlignedBytes memory_;
+  std::vector<Bytes> handover_;             ///< y of every layer but the last
   std::vector<std::int64_t> handover_row_;  ///< bytes
   RowOrder order_;
-  AlignedBytes spare_;  ///< rows of one state while they are permuted
+  Bytes spare_;  ///< rows of one state while they are permuted
   const RunInput* in_ = nullptr;
   /// Time steps done so far, mod 6: enough for buffers of two slots and of three.
   std::uint64_t steps_done_ = 0;

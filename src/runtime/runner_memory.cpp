@@ -32,7 +32,7 @@ std::int64_t handover_row(const ModelSpec& spec, int layer) {
 }
 
 /// A sum of products, absent once it passes 64 bits.
-class Bytes {
+class ByteCount {
  public:
   void add(std::initializer_list<std::uint64_t> factors) {
     std::optional<std::uint64_t> product = 1;
@@ -47,7 +47,7 @@ class Bytes {
 
 /// The buffers of one program step, and what its participants point into them with.
 void add_buffers(const lower::BoundPlan& bound, const Program& program, std::uint64_t batch,
-                 std::uint64_t block, Bytes& bytes) {
+                 std::uint64_t block, ByteCount& bytes) {
   const auto group = static_cast<std::uint64_t>(program.group);
   std::uint64_t spare = 0;
   for (const jit::Buffer& b : bound.plan.buffers) {
@@ -79,7 +79,7 @@ void make_written(float* numbers, std::size_t count) {
 }  // namespace
 
 std::optional<std::uint64_t> session_bytes(const Compilation& c, std::int64_t max_steps) {
-  Bytes bytes;
+  ByteCount bytes;
   const auto batch = static_cast<std::uint64_t>(c.spec.batch);
   for (int layer = 0; layer + 1 < c.spec.layers(); ++layer) {
     bytes.add({static_cast<std::uint64_t>(handover_steps(c.program, max_steps)), batch,
@@ -123,48 +123,62 @@ void Runner::find_team() {
 Runner::~Runner() = default;
 
 void Runner::allocate() {
+  // Two cache lines, which some processors fetch together.
+  constexpr std::size_t kAlignment = 128;
   parts_.resize(program_->steps.size());
-  make_handover();
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    parts_[i].step = &program_->steps[i];
+    parts_[i].code = &model_->compiled.layers[at(parts_[i].step->layer)];
+  }
+  std::size_t bytes = 0;
+  each_buffer([&](Bytes&, std::size_t own) { bytes += align_up(own, kAlignment); });
+  memory_ = AlignedBytes(bytes);
+  std::byte* next = memory_.data();
+  each_buffer([&](Bytes& buffer, std::size_t own) {
+    buffer = {next, own};
+    next += align_up(own, kAlignment);
+  });
   for (std::size_t i = 0; i < parts_.size(); ++i) make_part(parts_[i], i);
   reset();
 }
 
-void Runner::make_handover() {
+/// visit(buffer, bytes) for everything that lies in memory_.
+template <class Visit>
+void Runner::each_buffer(Visit visit) {
   const ModelSpec& spec = model_->compiled.spec;
-  for (int layer = 0; layer + 1 < spec.layers(); ++layer) {
-    handover_row_.push_back(handover_row(spec, layer));
-    handover_.emplace_back(
-        at(handover_steps(*program_, max_steps_) * batch_ * handover_row_.back()));
+  const auto handovers = at(spec.layers() - 1);
+  handover_.resize(handovers);
+  handover_row_.resize(handovers);
+  std::size_t spare = 0;
+  for (Part& part : parts_) {
+    const auto& buffers = part.code->step.bound.plan.buffers;
+    part.owned.resize(buffers.size());
+    for (std::size_t b = 0; b < buffers.size(); ++b) {
+      if (buffers[b].space == Space::slots) {
+        visit(part.owned[b], buffers[b].slot_stride * buffers[b].slots);
+        spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
+      } else if (buffers[b].space == Space::block) {
+        visit(part.hoisted, at(program_->block) * buffers[b].step_stride);
+      }
+    }
+  }
+  visit(spare_, spare);
+  for (std::size_t layer = 0; layer < handovers; ++layer) {
+    handover_row_[layer] = handover_row(spec, static_cast<int>(layer));
+    visit(handover_[layer],
+          at(handover_steps(*program_, max_steps_) * batch_ * handover_row_[layer]));
   }
 }
 
 void Runner::make_part(Part& part, std::size_t index) {
-  part.step = &program_->steps[index];
-  part.code = &model_->compiled.layers[at(part.step->layer)];
   part.weights = reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) +
                  model_->packed->at[index];
-  make_buffers(part);
   for (int i = 0; i < program_->group; ++i) {
     part.published.push_back(std::make_unique<Counter>());
     part.published_at.push_back(&part.published.back()->value);
     part.blocks.push_back(std::make_unique<Counter>());
   }
   for (int i = 0; i < program_->group; ++i) make_seat(part, i);
-}
-
-void Runner::make_buffers(Part& part) {
-  const auto& buffers = part.code->step.bound.plan.buffers;
-  part.owned.resize(buffers.size());
-  std::size_t spare = spare_.size();
-  for (std::size_t b = 0; b < buffers.size(); ++b) {
-    if (buffers[b].space == Space::slots) {
-      part.owned[b] = AlignedBytes(buffers[b].slot_stride * buffers[b].slots);
-      spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
-    } else if (buffers[b].space == Space::block) {
-      part.hoisted = AlignedBytes(at(program_->block) * buffers[b].step_stride);
-    }
-  }
-  if (spare > spare_.size()) spare_ = AlignedBytes(spare);
 }
 
 void Runner::make_seat(Part& part, int index) {

@@ -9,6 +9,8 @@ namespace {
 /// A stream that is always walked forward still hits a little beyond the capacity of a level, and
 /// nothing from this multiple of it on (machine-facts: 2 MiB L2, 2.5 MiB stream at L3 rate).
 constexpr double kForwardFades = 1.5;
+/// Levels from here on are beyond the L2 cache.
+constexpr std::size_t kFar = 2;
 
 }  // namespace
 
@@ -44,7 +46,9 @@ StreamTime StreamCost::pass(const Stream& stream) const {
     const bool last = l + 1 == levels_.size();
     const double upto = last ? stream.bytes : std::max(done, served(levels_[l], stream));
     out.level_bytes.push_back(upto - done);
-    out.seconds += (upto - done) * levels_[l].seconds_per_byte;
+    const double seconds = (upto - done) * levels_[l].seconds_per_byte;
+    out.seconds += seconds;
+    if (l >= kFar) out.far_seconds += seconds;
     done = upto;
   }
   return out;

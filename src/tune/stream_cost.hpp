@@ -20,6 +20,7 @@ struct Stream {
 /// One walk through a stream.
 struct StreamTime {
   double seconds = 0.0;
+  double far_seconds = 0.0;         ///< of these, for what lies beyond the L2 cache
   std::vector<double> level_bytes;  ///< by level, nearest first
 };
 

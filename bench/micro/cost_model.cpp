@@ -154,7 +154,7 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
   std::vector<Schedule> schedules = {demand(estimate_schedule(spec, isa, flags.threads, machine))};
   for (int i = 0; i < flags.candidates; ++i) schedules.push_back(space.sample(std::ref(draw)));
   // The best ones by prediction too, so that "the best measured" is a strong opponent.
-  for (const Ranked& r : rank_schedules(space, work, model, kNominalSteps, 10)) {
+  for (const Ranked& r : rank_schedules(space, work, model, static_cast<double>(spec.steps), 10)) {
     schedules.push_back(r.schedule);
   }
   const auto rows = measure_all(spec, schedules, work, model, flags.seconds);

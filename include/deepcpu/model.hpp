@@ -37,8 +37,10 @@ struct ModelSpec {
   std::vector<std::int64_t> hidden;  ///< hidden size per layer; its length is the number of layers
   std::int64_t projection = 0;       ///< projection size, 0 = none
   Direction direction = Direction::forward;
-  std::int64_t batch = 1;    ///< rows, 1..1024
-  std::int64_t steps = 100;  ///< T at which bench and tune measure; a run may use any T
+  std::int64_t batch = 1;  ///< rows, 1..1024
+  /// T that the schedule is chosen for, and at which bench and tune measure. A run may use any T;
+  /// the results are the same.
+  std::int64_t steps = 100;
 
   /// Parses and validates. Unknown cells, keys, and values out of range are errors that name them.
   static Result<ModelSpec> parse(std::string_view problem);

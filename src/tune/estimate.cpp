@@ -37,10 +37,11 @@ Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,
   if (!work) return work.error();
   const CostModel model(machine, isa);
   const ScheduleSpace space(*work, machine, threads);
+  const auto steps = static_cast<double>(spec.steps);
   Ranked best;
   bool any = false;
   space.for_each([&](const Schedule& s) {
-    Ranked r{s, model.predict(*work, s, kNominalSteps)};
+    Ranked r{s, model.predict(*work, s, steps)};
     if (any && cautious_us(r) >= cautious_us(best)) return true;
     best = std::move(r);
     any = true;

@@ -10,9 +10,6 @@
 
 namespace deepcpu {
 
-/// A Schedule is chosen without T: estimates are for runs of this many steps.
-inline constexpr double kNominalSteps = 100.0;
-
 /// What further threads must gain by prediction before they are taken. Chosen, not measured: they
 /// take a core from others, so a gain within the error of the prediction is no reason.
 inline constexpr double kThreadGain = 0.10;
@@ -26,7 +23,8 @@ struct Ranked {
 std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& work,
                                    const CostModel& model, double steps, std::size_t most);
 
-/// The schedule that is used when none is given. `threads` is a cap. Runs nothing; about 0.1 to
+/// The schedule that is used when none is given: the best by prediction for runs of spec.steps
+/// steps. `threads` is a cap. Runs nothing; about 0.1 to
 /// 0.3 ms. Errors are those of lowering: a cell that no kernel can be made for.
 Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,
                                    const MachineModel& machine);

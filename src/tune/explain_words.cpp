@@ -101,8 +101,6 @@ std::string predicted_words(const Explanation& chosen, const Alternative& a) {
   const bool one = chosen.schedule.threads == 1 && a.schedule.threads > 1;
   if (us < 0 && one && -us < kThreadGain * a.predicted.us) {
     out += fmt::format("; further threads must gain {:.0f} % by prediction", 100 * kThreadGain);
-  } else if (us < 0 && chosen.steps != kNominalSteps) {
-    out += fmt::format("; the choice by estimate is for runs of {:.0f} steps", kNominalSteps);
   }
   return out;
 }

@@ -39,13 +39,16 @@ std::vector<int> allowed_cpus() {
   return cpus;
 }
 
-/// Binds the calling thread. A refusal changes nothing.
-bool pin_to(int cpu) noexcept {
+/// Binds a thread. A refusal changes nothing.
+bool pin_to(int cpu, pthread_t thread) noexcept {
   cpu_set_t one;
   CPU_ZERO(&one);
   CPU_SET(cpu, &one);
-  return pthread_setaffinity_np(pthread_self(), sizeof one, &one) == 0;
+  return pthread_setaffinity_np(thread, sizeof one, &one) == 0;
 }
+
+/// Calls of all teams of this process.
+std::atomic<std::uint32_t> all_calls{0};
 
 }  // namespace
 
@@ -84,6 +87,8 @@ void ThreadTeam::run(Work work, void* context) noexcept {
   work_ = work;
   context_ = context;
   caller_cpu_ = sched_getcpu();
+  all_calls.fetch_add(1, std::memory_order_relaxed);
+  const WhileWaiting look(&ThreadTeam::part, this);
   const std::uint32_t job = (jobs_.load(std::memory_order_relaxed) + 1) & ~kEnd;
   // Sequentially consistent with parked_: either the helper sees the job before it sleeps, or it
   // is seen as parked here.
@@ -100,12 +105,12 @@ void ThreadTeam::run(Work work, void* context) noexcept {
 
 void ThreadTeam::loop(int helper) noexcept {
   Helper& self = *helpers_[static_cast<std::size_t>(helper)];
-  if (self.cpu >= 0 && !pin_to(self.cpu)) self.cpu = -1;
+  if (self.cpu >= 0 && !pin_to(self.cpu, pthread_self())) self.cpu = -1;
   std::uint64_t last = 0;
   for (;;) {
     last = next_job(last);
     if ((last & kEnd) != 0) return;
-    make_room(self);
+    if (self.cpu == caller_cpu_) make_room(self);
     work_(context_, helper + 1);
     self.done.store(last);
   }
@@ -113,18 +118,33 @@ void ThreadTeam::loop(int helper) noexcept {
 
 /// The caller's thread goes where the system puts it, and that may be a helper's processor. Both
 /// would run there by turns for the whole call, while the spare processor does nothing and the
-/// system takes milliseconds to see it. The helper goes to the spare one instead. Only one helper
-/// can meet the caller, and the team's calls order its write before the next helper's.
-void ThreadTeam::make_room(Helper& self) noexcept {
-  if (self.cpu < 0 || self.cpu != caller_cpu_) return;
-  if (spare_cpu_ >= 0 && pin_to(spare_cpu_)) std::swap(self.cpu, spare_cpu_);
+/// system takes milliseconds to see it. The helper goes to the spare one instead: by itself when it
+/// begins a call, moved by the caller when that waits.
+void ThreadTeam::make_room(Helper& helper) noexcept {
+  if (helper.cpu < 0) return;
+  const int spare = spare_cpu_.exchange(-1);
+  if (spare < 0) return;
+  const bool moved = pin_to(spare, helper.thread.native_handle());
+  spare_cpu_.store(moved ? helper.cpu.exchange(spare) : spare);
 }
 
-/// Waits for a job other than `last`: looks for a while, then parks.
+/// Called by the caller's thread while it waits.
+void ThreadTeam::part(void* self) noexcept {
+  auto& team = *static_cast<ThreadTeam*>(self);
+  const int own = sched_getcpu();
+  for (auto& h : team.helpers_) {
+    if (h->cpu == own) team.make_room(*h);
+  }
+}
+
+/// Waits for a job other than `last`: looks for a while, then parks. At once if another team begins
+/// a call, whose helpers may be bound to this processor.
 std::uint64_t ThreadTeam::next_job(std::uint64_t last) noexcept {
   const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(options_.spin_us);
+  const std::uint32_t calls = all_calls.load(std::memory_order_relaxed);
   std::uint32_t job = jobs_.load(std::memory_order_acquire);
-  while (job == last && std::chrono::steady_clock::now() < end) {
+  while (job == last && calls == all_calls.load(std::memory_order_relaxed) &&
+         std::chrono::steady_clock::now() < end) {
     for (int i = 0; i < 16 && job == last; ++i) {
       _mm_pause();
       job = jobs_.load(std::memory_order_acquire);

@@ -39,10 +39,11 @@ class ThreadTeam {
   struct Helper {
     std::thread thread;
     Counter done;
-    int cpu = -1;  ///< where it is bound, -1 = nowhere
+    std::atomic<int> cpu{-1};  ///< where it is bound, -1 = nowhere
   };
   void choose_cpus();
-  void make_room(Helper& self) noexcept;
+  void make_room(Helper& helper) noexcept;
+  static void part(void* self) noexcept;
   void loop(int helper) noexcept;
   std::uint64_t next_job(std::uint64_t last) noexcept;
 
@@ -50,8 +51,10 @@ class ThreadTeam {
   bool complete_ = true;
   Work work_ = nullptr;
   void* context_ = nullptr;
-  int caller_cpu_ = -1;  ///< where the caller was when it began the call
-  int spare_cpu_ = -1;   ///< no helper is bound to it; -1 = there are as many helpers as processors
+  /// Where the caller was when it began the call.
+  int caller_cpu_ = -1;
+  /// No helper is bound to it; -1 = there are as many helpers as processors, or one is moving.
+  std::atomic<int> spare_cpu_{-1};
   /// Number of calls so far; bit 31 tells helpers to end. 32 bits: a futex is.
   alignas(128) std::atomic<std::uint32_t> jobs_{0};
   alignas(128) std::atomic<int> parked_{0};

@@ -15,11 +15,16 @@
 namespace deepcpu {
 namespace {
 
-constexpr auto kPause = std::chrono::microseconds(50);
-constexpr int kYields = 20;
+/// Before it sleeps.
+constexpr auto kAwake = std::chrono::microseconds(50);
+/// Before it yields.
+constexpr auto kPause = std::chrono::microseconds(4);
 constexpr long kSleepNs = 100'000;
 /// Pauses between two looks at the clock, which costs more than a pause.
 constexpr int kPausesPerLook = 32;
+
+thread_local WhileWaiting::Call call_meanwhile = nullptr;
+thread_local void* call_context = nullptr;
 
 /// A 64-bit counter that has to reach a value.
 struct CounterAtLeast {
@@ -58,24 +63,39 @@ void sleep_on(const Awaited& awaited) noexcept {
   syscall(SYS_futex, awaited.word(), FUTEX_WAIT_PRIVATE, seen, &limit, nullptr, 0);
 }
 
+/// True if it is reached within kPause.
 template <class Awaited>
-void wait_for(const Awaited& awaited) noexcept {
-  if (awaited.reached()) return;
+bool pause_for(const Awaited& awaited) noexcept {
   const auto end = std::chrono::steady_clock::now() + kPause;
   while (std::chrono::steady_clock::now() < end) {
     for (int i = 0; i < kPausesPerLook; ++i) {
-      if (awaited.reached()) return;
+      if (awaited.reached()) return true;
       _mm_pause();
     }
   }
-  for (int i = 0; i < kYields; ++i) {
-    if (awaited.reached()) return;
+  return false;
+}
+
+template <class Awaited>
+void wait_for(const Awaited& awaited) noexcept {
+  if (awaited.reached()) return;
+  const auto end = std::chrono::steady_clock::now() + kAwake;
+  do {
+    if (pause_for(awaited)) return;
+    if (call_meanwhile != nullptr) call_meanwhile(call_context);
     sched_yield();
-  }
+  } while (std::chrono::steady_clock::now() < end);
   while (!awaited.reached()) sleep_on(awaited);
 }
 
 }  // namespace
+
+WhileWaiting::WhileWaiting(Call call, void* context) noexcept {
+  call_meanwhile = call;
+  call_context = context;
+}
+
+WhileWaiting::~WhileWaiting() { call_meanwhile = nullptr; }
 
 void wait_until(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept {
   wait_for(CounterAtLeast{counter, at_least});

@@ -20,9 +20,21 @@ struct alignas(128) Counter {
   }
 };
 
-/// Returns once *counter >= at_least. Pauses for up to 50 µs, then yields the processor 20 times,
-/// then sleeps in slices of 100 µs: the one who counts never has to wake anybody, and participants
-/// that share a processor make progress. Emitted code calls it after its own first polls.
+/// Set for the calling thread while an object of this kind lives: a function that a wait calls
+/// every few microseconds.
+class WhileWaiting {
+ public:
+  using Call = void (*)(void* context) noexcept;
+
+  WhileWaiting(Call call, void* context) noexcept;
+  ~WhileWaiting();
+  WhileWaiting(const WhileWaiting&) = delete;
+  WhileWaiting& operator=(const WhileWaiting&) = delete;
+};
+
+/// Returns once *counter >= at_least. For 50 µs it pauses and, every 4 µs, yields the processor,
+/// since the one that it waits for may want to run there; then it sleeps in slices of 100 µs. The
+/// one who counts never has to wake anybody. Emitted code calls it after its own first polls.
 void wait_until(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept;
 
 /// The same for data that is its own sign: returns once none of `count` numbers holds the bits of

@@ -153,6 +153,48 @@ TEST_CASE("a helper leaves the processor on which it finds the caller") {
   CHECK(count == 0);
 }
 
+/// A call in which the caller goes to the helper's processor and waits for it there. The helper
+/// goes on when it finds itself on another one.
+struct Chase {
+  cpu_set_t allowed{};
+  std::atomic<int> helper_cpu{-1};
+  Counter caller_came;
+  Counter helper_left;
+  bool left = false;
+
+  static void work(void* self, int participant) noexcept {
+    auto& chase = *static_cast<Chase*>(self);
+    participant == 0 ? chase.follow() : chase.leave();
+  }
+  void follow() noexcept {
+    while (helper_cpu.load() < 0) sched_yield();
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(helper_cpu.load(), &one);
+    sched_setaffinity(0, sizeof one, &one);
+    caller_came.store(1);
+    wait_until(&helper_left.value, 1);
+    sched_setaffinity(0, sizeof allowed, &allowed);
+  }
+  void leave() noexcept {
+    const int from = sched_getcpu();
+    helper_cpu.store(from);
+    wait_until(&caller_came.value, 1);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!left && std::chrono::steady_clock::now() < end) left = sched_getcpu() != from;
+    helper_left.store(1);
+  }
+};
+
+TEST_CASE("a caller that waits on a helper's processor sends it to another one") {
+  Chase chase;
+  REQUIRE(sched_getaffinity(0, sizeof chase.allowed, &chase.allowed) == 0);
+  if (CPU_COUNT(&chase.allowed) < 2) return;
+  ThreadTeam team(1);
+  team.run(&Chase::work, &chase);
+  CHECK(chase.left);
+}
+
 TEST_CASE("waiting ends when the counter has reached the number or passed it") {
   Counter counter;
   counter.store(5);

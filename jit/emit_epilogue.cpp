@@ -69,8 +69,7 @@ void EpilogueEmitter<Vmm>::emit_row(const Xbyak::Reg64& row, int tile_row) {
 }
 
 template <class Vmm>
-bool EpilogueEmitter<Vmm>::emit_next() {
-  if (next_ == pieces()) return false;
+void EpilogueEmitter<Vmm>::emit_next() {
   const int length = static_cast<int>(stage_.epilogue.size());
   const int n = next_ % length;
   if (n == 0) {
@@ -82,7 +81,6 @@ bool EpilogueEmitter<Vmm>::emit_next() {
   }
   emit_instr(*values_, n, next_ / length, reg::row, kInMemory);
   ++next_;
-  return true;
 }
 
 template <class Vmm>

@@ -85,8 +85,8 @@ class EpilogueEmitter {
   /// take far longer than this detour, and the code would be several times as large without it.
   void store_tile();
   void emit_row_loop();
-  /// The only row of a stored tile, an instruction of the plan at a time. False if none is left.
-  bool emit_next();
+  /// The only row of a stored tile, an instruction of the plan at a time: `pieces` calls.
+  void emit_next();
   int pieces() const { return tile_.units * static_cast<int>(stage_.epilogue.size()); }
 
  private:

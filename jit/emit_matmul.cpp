@@ -62,6 +62,11 @@ void MatmulEmitter<Vmm>::start_sum(int gate) {
 }
 
 template <class Vmm>
+void MatmulEmitter<Vmm>::note(const Product& p) {
+  ctx_.record.note("sums += " + ctx_.plan.buffers[p.operand.buffer].name + " * " + p.note);
+}
+
+template <class Vmm>
 int MatmulEmitter<Vmm>::k_bytes(const Product& p) const {
   return tile_.units * static_cast<int>(p.gates_packed) * ctx_.kBytes;
 }
@@ -79,7 +84,7 @@ int MatmulEmitter<Vmm>::unroll(const Product& p) const {
 template <class Vmm>
 void MatmulEmitter<Vmm>::product(const Product& p) {
   auto& code = ctx_.code;
-  ctx_.record.note("sums += " + ctx_.plan.buffers[p.operand.buffer].name + " * " + p.note);
+  note(p);
   point_rows(p);
   if (!ctx_.plan.weights_in_registers) point_weights(p);
   clear_chains(p);
@@ -148,6 +153,7 @@ void MatmulEmitter<Vmm>::steps(const Product& p, int first, int count, bool inde
       if (pieces_ > 0 && k % kWeave == kWeave - 1) {
         next_piece_();
         --pieces_;
+        note(p);
       }
     } else {
       step_rows(p, k, chain, indexed);

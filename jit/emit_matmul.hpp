@@ -49,6 +49,7 @@ class MatmulEmitter {
   void start_sums();
   void start_sum(int gate);
   void product(const Product& p);
+  void note(const Product& p);
   int head_steps(const Product& p, int turn) const;
   void point_rows(const Product& p);
   void point_weights(const Product& p);

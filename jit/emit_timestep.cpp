@@ -208,7 +208,7 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   code_.mov(reg::k, ptr[reg::scratch + reg::k * 8 + range]);
   code_.mov(ctx_.frame.slot("order"), reg::k);
   if (tail != 0) ctx_.vec.set_tail_mask(kTailMask, tail, reg::scratch.cvt32());
-  if (ctx_.weave && panels_of_stage > 1) {
+  if (ctx_.weave && panels_of_stage > 1 && !stage.products.empty()) {
     woven_panels(stage, full, last);
   } else {
     panels(stage, full, last);
@@ -281,15 +281,7 @@ void TimestepEmitter<Vmm>::woven_panels(const Stage& stage, const Tile& full, co
     code_.cmp(Xbyak::util::dword[reg::scratch], count - 1);
     code_.je(drain, kNear);
   }
-  ctx_.record.label(stage.name + ".woven");
-  code_.mov(reg::own_row, reg::unit);
-  const int chains = most_chains(stage);
-  EpilogueEmitter<Vmm> before(ctx_, stage, full, products.registers(),
-                              {reg::own_row, 1, products.registers().accumulators() * chains, 2});
-  before.store_tile();
-  take_panel(full);
-  mark(stage, full);
-  MatmulEmitter<Vmm>(ctx_, stage, full).emit_woven(before.pieces(), [&] { before.emit_next(); });
+  woven_panel(stage, full);
   code_.jmp(follow, kNear);
   code_.L(drain);
   EpilogueEmitter<Vmm>(ctx_, stage, full, products.registers()).emit();
@@ -302,6 +294,21 @@ void TimestepEmitter<Vmm>::woven_panels(const Stage& stage, const Tile& full, co
   code_.dec(ctx_.frame.slot("panels left"));
   code_.jnz(fresh, kNear);
   code_.L(done);
+}
+
+/// The products of the next panel with the epilogue of this one, whose sums are in registers.
+template <class Vmm>
+void TimestepEmitter<Vmm>::woven_panel(const Stage& stage, const Tile& full) {
+  ctx_.record.label(stage.name + ".woven");
+  code_.mov(reg::own_row, reg::unit);
+  MatmulEmitter<Vmm> products(ctx_, stage, full);
+  const int accumulators = products.registers().accumulators() * most_chains(stage);
+  EpilogueEmitter<Vmm> before(ctx_, stage, full, products.registers(),
+                              {reg::own_row, 1, accumulators, 2});
+  before.store_tile();
+  take_panel(full);
+  mark(stage, full);
+  products.emit_woven(before.pieces(), [&] { before.emit_next(); });
 }
 
 /// Fills what this panel will store one step later with kUnwritten. Done before the products, so

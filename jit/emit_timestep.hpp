@@ -28,6 +28,7 @@ class TimestepEmitter {
   void take_panel(const Tile& full);
   void panels(const Stage& stage, const Tile& full, const Tile& last);
   void woven_panels(const Stage& stage, const Tile& full, const Tile& last);
+  void woven_panel(const Stage& stage, const Tile& full);
   void panel(const Stage& stage, const Tile& tile);
   void mark(const Stage& stage, const Tile& tile);
   void row_tiles(const Stage& stage, const Tile& tile);

@@ -20,7 +20,7 @@ namespace {
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
 template <class Vmm>
-Result<CodeBlob> emit_for(const KernelPlan& plan, bool weave = true) {
+Result<CodeBlob> emit_for(const KernelPlan& plan, bool weave) {
   // As aligned as the pages that the code is copied to: align() looks at addresses.
   const auto free = [](void* p) { std::free(p); };
   const std::unique_ptr<void, decltype(free)> buffer(std::aligned_alloc(4096, kBufferBytes), free);
@@ -32,8 +32,6 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, bool weave = true) {
   const std::size_t data_begin = code.getSize();
   ctx.pool.place(code);
   if (code.hasUndefinedLabel()) return Error("emission: a label was left undefined");
-  // Weaving takes a second copy of products and epilogue.
-  if (code.getSize() > kMaxCodeBytes && ctx.weave) return emit_for<Vmm>(plan, false);
   if (code.getSize() > kMaxCodeBytes) {
     return Error(fmt::format("kernel {}: {} bytes of code, at most {} are allowed", plan.name,
                              code.getSize(), kMaxCodeBytes),
@@ -51,16 +49,10 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, bool weave = true) {
   return blob;
 }
 
-}  // namespace
-
-Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
-  if (plan.isa == Isa::interpreter) {
-    return Error(fmt::format("kernel {}: isa=interpreter: has no code", plan.name));
-  }
+Result<CodeBlob> emit_for_isa(const KernelPlan& plan, bool weave) {
   try {
-    auto blob = plan.isa == Isa::avx2 ? emit_for<Xbyak::Ymm>(plan) : emit_for<Xbyak::Zmm>(plan);
-    if (!blob) return blob.error();
-    return publish(std::move(*blob));
+    return plan.isa == Isa::avx2 ? emit_for<Xbyak::Ymm>(plan, weave)
+                                 : emit_for<Xbyak::Zmm>(plan, weave);
   } catch (const Xbyak::Error& e) {
     const bool too_large = static_cast<int>(e) == Xbyak::ERR_CODE_IS_TOO_BIG;
     return Error(fmt::format("kernel {}: emission failed: {}", plan.name, e.what()),
@@ -68,6 +60,19 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
   } catch (const std::bad_alloc&) {
     return Error::memory("emit code");
   }
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
+  if (plan.isa == Isa::interpreter) {
+    return Error(fmt::format("kernel {}: isa=interpreter: has no code", plan.name));
+  }
+  Result<CodeBlob> blob = emit_for_isa(plan, true);
+  // Weaving takes a second copy of products and epilogue.
+  if (!blob && blob.error().kind() == ErrorKind::code_size) blob = emit_for_isa(plan, false);
+  if (!blob) return blob.error();
+  return publish(std::move(*blob));
 }
 
 }  // namespace deepcpu::jit

@@ -18,6 +18,10 @@
 ///         if stage.exchange: publish, and wait for all participants
 ///       swap the two slots of every double-buffered buffer, turn the three of every ring
 ///
+/// Emitted code for one row may run a panel's epilogue among the products of the panel that
+/// follows. Nothing of a stage reads what its epilogues store, and each panel is still marked
+/// before it is stored, so nobody can tell.
+///
 /// Participants hand numbers over in one of two ways. With a flag (Stage::exchange), each counts
 /// the stages that it has completed and waits until all others have counted as far. With the data
 /// itself (Buffer::slots == 3, a ring, and Stage::polls), a reader looks at the numbers until none

@@ -44,7 +44,8 @@ AlignedBytes::AlignedBytes(std::size_t bytes) {
   // Weights of 12 and 16 MiB, read in every step, were read 1.27 and 1.31 times as fast with them.
   const std::size_t huge = bytes / kHugePage * kHugePage;
   if (huge > 0) madvise(data_, huge, MADV_HUGEPAGE);
-  if (poison_new_memory.load()) std::memset(data_, 0xFF, pages);
+  // Written here, so that no page has to be fetched while a kernel runs.
+  std::memset(data_, poison_new_memory.load() ? 0xFF : 0, pages);
 }
 
 AlignedBytes::~AlignedBytes() {

@@ -9,10 +9,10 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <string>
 #include <vector>
 
+#include "bench/rank_correlation.hpp"
 #include "src/machine/machine_model.hpp"
 #include "src/schedule/space.hpp"
 #include "src/tune/estimate.hpp"
@@ -56,38 +56,6 @@ class Draw {
  private:
   std::uint64_t state_;
 };
-
-/// Ranks from 1; values closer than their noise to the one before share the mean of their ranks.
-std::vector<double> ranks(const std::vector<double>& values, double noise) {
-  std::vector<std::size_t> order(values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(),
-            [&](std::size_t a, std::size_t b) { return values[a] < values[b]; });
-  std::vector<double> out(values.size());
-  for (std::size_t i = 0; i < order.size();) {
-    std::size_t end = i + 1;
-    while (end < order.size() && values[order[end]] <= values[order[i]] * (1.0 + noise)) ++end;
-    const double mean = (static_cast<double>(i + 1) + static_cast<double>(end)) / 2.0;
-    for (std::size_t j = i; j < end; ++j) out[order[j]] = mean;
-    i = end;
-  }
-  return out;
-}
-
-/// Of predicted and measured ranks. NaN if all that was measured is a tie: then nothing is known.
-double correlation(const std::vector<double>& a, const std::vector<double>& b) {
-  const auto n = static_cast<double>(a.size());
-  const double ma = std::accumulate(a.begin(), a.end(), 0.0) / n;
-  const double mb = std::accumulate(b.begin(), b.end(), 0.0) / n;
-  double ab = 0.0, aa = 0.0, bb = 0.0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    ab += (a[i] - ma) * (b[i] - mb);
-    aa += (a[i] - ma) * (a[i] - ma);
-    bb += (b[i] - mb) * (b[i] - mb);
-  }
-  if (bb == 0) return NAN;
-  return aa > 0 ? ab / std::sqrt(aa * bb) : 0.0;
-}
 
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
@@ -169,7 +137,7 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
     spread.push_back(rows[i].measured.spread);
   }
   const double noise = median(spread);
-  q.rank = noise > kMostNoise ? NAN : correlation(ranks(predicted, noise), ranks(measured, noise));
+  q.rank = noise > kMostNoise ? NAN : bench::rank_correlation(predicted, measured, noise);
   q.loss = rows.front().measured.median_us / best - 1.0;
   ordered_json json;
   json["problem"] = spec.str();

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <functional>
 #include <utility>
 
@@ -41,12 +40,8 @@ double steady_seconds() noexcept {
 
 Result<ProbeBuffer> ProbeBuffer::make(std::size_t bytes) {
   if (bytes == 0) return Error("probe buffer bytes=0: must be at least 1");
-  return guard_memory("make a probe buffer", [&]() -> Result<ProbeBuffer> {
-    ProbeBuffer buffer(bytes);
-    // Pages that nobody wrote may all be one.
-    std::memset(buffer.memory_.data(), 0, bytes);
-    return buffer;
-  });
+  return guard_memory("make a probe buffer",
+                      [&]() -> Result<ProbeBuffer> { return ProbeBuffer(bytes); });
 }
 
 Result<Probe> Probe::make(Isa isa) {

@@ -135,8 +135,8 @@ class Runner {
   std::int64_t batch_;
   std::unique_ptr<ThreadTeam> team_;
   std::vector<Part> parts_;
-  /// All states and scratch in one piece, so that where they lie to each other, and with it how
-  /// they share the cache's sets, is the same in every session.
+  /// All states and scratch in one piece, so that they lie to each other in the same way in every
+  /// session.
   AlignedBytes memory_;
   std::vector<Bytes> handover_;             ///< y of every layer but the last
   std::vector<std::int64_t> handover_row_;  ///< bytes

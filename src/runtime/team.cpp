@@ -47,8 +47,9 @@ bool pin_to(int cpu, pthread_t thread) noexcept {
   return pthread_setaffinity_np(thread, sizeof one, &one) == 0;
 }
 
-/// Calls of all teams of this process.
-std::atomic<std::uint32_t> all_calls{0};
+/// A thread that looks for work yields so often: helpers of several sessions may be bound to one
+/// processor.
+constexpr auto kYield = std::chrono::microseconds(4);
 
 }  // namespace
 
@@ -57,7 +58,9 @@ ThreadTeam::ThreadTeam(int helpers, TeamOptions options) : options_(options) {
   if (options_.pin) choose_cpus();
   for (int i = 0; i < helpers; ++i) {
     try {
-      helpers_[static_cast<std::size_t>(i)]->thread = std::thread([this, i] { loop(i); });
+      Helper& h = *helpers_[static_cast<std::size_t>(i)];
+      h.thread = std::thread([this, i] { loop(i); });
+      if (h.cpu >= 0 && !pin_to(h.cpu, h.thread.native_handle())) h.cpu = -1;
     } catch (const std::exception&) {
       complete_ = false;
       return;
@@ -87,7 +90,6 @@ void ThreadTeam::run(Work work, void* context) noexcept {
   work_ = work;
   context_ = context;
   caller_cpu_ = sched_getcpu();
-  all_calls.fetch_add(1, std::memory_order_relaxed);
   const WhileWaiting look(&ThreadTeam::part, this);
   const std::uint32_t job = (jobs_.load(std::memory_order_relaxed) + 1) & ~kEnd;
   // Sequentially consistent with parked_: either the helper sees the job before it sleeps, or it
@@ -105,12 +107,11 @@ void ThreadTeam::run(Work work, void* context) noexcept {
 
 void ThreadTeam::loop(int helper) noexcept {
   Helper& self = *helpers_[static_cast<std::size_t>(helper)];
-  if (self.cpu >= 0 && !pin_to(self.cpu, pthread_self())) self.cpu = -1;
   std::uint64_t last = 0;
   for (;;) {
     last = next_job(last);
     if ((last & kEnd) != 0) return;
-    if (self.cpu == caller_cpu_) make_room(self);
+    make_room(self, caller_cpu_);
     work_(context_, helper + 1);
     self.done.store(last);
   }
@@ -120,34 +121,37 @@ void ThreadTeam::loop(int helper) noexcept {
 /// would run there by turns for the whole call, while the spare processor does nothing and the
 /// system takes milliseconds to see it. The helper goes to the spare one instead: by itself when it
 /// begins a call, moved by the caller when that waits.
-void ThreadTeam::make_room(Helper& helper) noexcept {
-  if (helper.cpu < 0) return;
+void ThreadTeam::make_room(Helper& helper, int cpu) noexcept {
+  if (cpu < 0 || helper.cpu != cpu) return;
   const int spare = spare_cpu_.exchange(-1);
   if (spare < 0) return;
-  const bool moved = pin_to(spare, helper.thread.native_handle());
-  spare_cpu_.store(moved ? helper.cpu.exchange(spare) : spare);
+  // The other side may just have moved it.
+  const bool moved = helper.cpu == cpu && pin_to(spare, helper.thread.native_handle());
+  if (moved) helper.cpu = spare;
+  spare_cpu_.store(moved ? cpu : spare);
 }
 
 /// Called by the caller's thread while it waits.
 void ThreadTeam::part(void* self) noexcept {
   auto& team = *static_cast<ThreadTeam*>(self);
   const int own = sched_getcpu();
-  for (auto& h : team.helpers_) {
-    if (h->cpu == own) team.make_room(*h);
-  }
+  for (auto& h : team.helpers_) team.make_room(*h, own);
 }
 
-/// Waits for a job other than `last`: looks for a while, then parks. At once if another team begins
-/// a call, whose helpers may be bound to this processor.
+/// Waits for a job other than `last`: looks for a while, then parks.
 std::uint64_t ThreadTeam::next_job(std::uint64_t last) noexcept {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(options_.spin_us);
-  const std::uint32_t calls = all_calls.load(std::memory_order_relaxed);
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::microseconds(options_.spin_us);
+  auto yield_at = Clock::now() + kYield;
   std::uint32_t job = jobs_.load(std::memory_order_acquire);
-  while (job == last && calls == all_calls.load(std::memory_order_relaxed) &&
-         std::chrono::steady_clock::now() < end) {
+  while (job == last && Clock::now() < end) {
     for (int i = 0; i < 16 && job == last; ++i) {
       _mm_pause();
       job = jobs_.load(std::memory_order_acquire);
+    }
+    if (job == last && Clock::now() > yield_at) {
+      sched_yield();
+      yield_at = Clock::now() + kYield;
     }
   }
   while (job == last) {

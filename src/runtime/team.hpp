@@ -42,7 +42,7 @@ class ThreadTeam {
     std::atomic<int> cpu{-1};  ///< where it is bound, -1 = nowhere
   };
   void choose_cpus();
-  void make_room(Helper& helper) noexcept;
+  void make_room(Helper& helper, int cpu) noexcept;
   static void part(void* self) noexcept;
   void loop(int helper) noexcept;
   std::uint64_t next_job(std::uint64_t last) noexcept;

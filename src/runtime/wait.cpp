@@ -90,12 +90,16 @@ void wait_for(const Awaited& awaited) noexcept {
 
 }  // namespace
 
-WhileWaiting::WhileWaiting(Call call, void* context) noexcept {
+WhileWaiting::WhileWaiting(Call call, void* context) noexcept
+    : outer_call_(call_meanwhile), outer_context_(call_context) {
   call_meanwhile = call;
   call_context = context;
 }
 
-WhileWaiting::~WhileWaiting() { call_meanwhile = nullptr; }
+WhileWaiting::~WhileWaiting() {
+  call_meanwhile = outer_call_;
+  call_context = outer_context_;
+}
 
 void wait_until(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept {
   wait_for(CounterAtLeast{counter, at_least});

@@ -21,7 +21,7 @@ struct alignas(128) Counter {
 };
 
 /// Set for the calling thread while an object of this kind lives: a function that a wait calls
-/// every few microseconds.
+/// every few microseconds until it sleeps.
 class WhileWaiting {
  public:
   using Call = void (*)(void* context) noexcept;
@@ -30,6 +30,10 @@ class WhileWaiting {
   ~WhileWaiting();
   WhileWaiting(const WhileWaiting&) = delete;
   WhileWaiting& operator=(const WhileWaiting&) = delete;
+
+ private:
+  Call outer_call_;
+  void* outer_context_;
 };
 
 /// Returns once *counter >= at_least. For 50 µs it pauses and, every 4 µs, yields the processor,

@@ -11,29 +11,6 @@
 namespace deepcpu {
 namespace {
 
-// Constants of our own code, not of a machine, set by hand from measured times. bench_cost_model
-// judges them: it prints how predictions and measured times agree (README has the figures).
-
-/// Cycles around the products of one register tile: pointers, loop control, starting the sums.
-constexpr double kTileCycles = 24.0;
-/// Cycles around one row of an epilogue that goes through memory.
-constexpr double kRowCycles = 12.0;
-/// Cycles of a stage and step: panel order, slots, pointers.
-constexpr double kStageCycles = 30.0;
-/// Part of an epilogue's latency that the products of the next panel do not hide.
-constexpr double kExposedLatency = 0.25;
-/// Cycles of the division of one 512-bit vector.
-constexpr double kDivisionCycles = 10.0;
-/// Transfers of a cache line per exchange: the line of the counter goes to its owner and back, and
-/// the data follow; polled data make one journey less.
-constexpr double kLinesByFlag = 3.0;
-constexpr double kLinesByData = 2.0;
-/// Microseconds to bind and call the kernels of one block, and of one run.
-constexpr double kBlockMicroseconds = 0.08;
-constexpr double kCallMicroseconds = 0.15;
-/// Microseconds until helpers that still spin have seen a run, and the caller their end.
-constexpr double kTeamMicroseconds = 0.8;
-
 /// Heights of the tiles that `rows` rows are divided into, as the emitter does: full ones, then
 /// halves, quarters ... of what is left. Calls visit(height, count).
 template <class Visit>
@@ -62,8 +39,11 @@ struct FirstRead {
 
 class KernelCosts {
  public:
-  KernelCosts(const StreamCost& streams, const ModelWork& work, int sharers)
-      : streams_(streams), lanes_(work.lanes), sharers_(static_cast<std::uint32_t>(sharers)) {}
+  KernelCosts(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers)
+      : streams_(streams),
+        own_(own),
+        lanes_(work.lanes),
+        sharers_(static_cast<std::uint32_t>(sharers)) {}
 
   /// Bytes of weights that the busiest participant reads.
   double slice(const KernelWork& kernel) const {
@@ -105,7 +85,7 @@ class KernelCosts {
       const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
       seconds += std::max({fma, loads, chain});
     }
-    return seconds + streams_.cycles(kTileCycles);
+    return seconds + streams_.cycles(own_.tile_cycles);
   }
 
   /// The first tile of a panel reads it from where it lies. One row takes several cycles a line and
@@ -131,6 +111,7 @@ class KernelCosts {
       const double compute = panels * tile_seconds(s, h, resident);
       busy += count * compute;
       if (!started) seconds += first_tile(compute, first, h);
+      if (!started && h >= 2.0) busy += first.far_seconds;  // nothing else runs meanwhile
       seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
       started = true;
     });
@@ -146,19 +127,20 @@ class KernelCosts {
   /// Element-wise work of one panel runs while the weights of the next are on their way: `idle`
   /// seconds of it cost nothing.
   void add_gates(KernelCost& out, const StageWork& s, double rows, double idle) const {
-    const double division = streams_.cycles(kDivisionCycles * lanes_ / 16.0);
+    const double division = streams_.cycles(own_.division_cycles * lanes_ / 16.0);
     const double one = std::max(s.vectors * streams_.vector_seconds(), s.divisions * division) +
                        s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
     const double blocks = blocks_of(s);
     out.gates += std::max(0.0, rows * blocks * one - idle);
-    if (rows > 1) out.gates += rows * blocks / s.units * streams_.cycles(kRowCycles);
+    if (rows > 1) out.gates += rows * blocks / s.units * streams_.cycles(own_.row_cycles);
     // One row: the last panel's results are waited for, those of the others in part.
     const double panels = panels_of(s);
-    const double waits = rows > 1 ? 1.0 : 1.0 + kExposedLatency * (panels - 1.0);
-    out.gates += streams_.cycles(waits * s.latency_cycles + kStageCycles);
+    const double waits = rows > 1 ? 1.0 : 1.0 + own_.exposed_latency * (panels - 1.0);
+    out.gates += streams_.cycles(waits * s.latency_cycles + own_.stage_cycles);
   }
 
   const StreamCost& streams_;
+  const OwnCosts& own_;
   std::uint32_t lanes_;
   std::uint32_t sharers_;
 };
@@ -173,9 +155,11 @@ struct PartPlan {
 /// Adds up what one group of participants does in a run.
 class GroupCost {
  public:
-  GroupCost(const StreamCost& streams, const ModelWork& work, int sharers, double steps)
+  GroupCost(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers,
+            double steps)
       : streams_(streams),
-        kernels_(streams, work, sharers),
+        own_(own),
+        kernels_(streams, own, work, sharers),
         sharers_(sharers),
         steps_(steps),
         rows_(static_cast<double>(work.spec.batch)) {}
@@ -212,7 +196,7 @@ class GroupCost {
     const double blocks = std::ceil(steps_ / p.block);
     add_step(p, blocks, exchange_seconds);
     if (hoists(p)) add_hoist(p, blocks);
-    out_.parts.calls += blocks * kBlockMicroseconds * (hoists(p) ? 2.0 : 1.0);
+    out_.parts.calls += blocks * own_.block_us * (hoists(p) ? 2.0 : 1.0);
   }
 
   void add_step(const PartPlan& p, double blocks, double exchange_seconds) {
@@ -273,6 +257,7 @@ class GroupCost {
   }
 
   const StreamCost& streams_;
+  const OwnCosts& own_;
   KernelCosts kernels_;
   double sharers_;
   double steps_;
@@ -293,7 +278,8 @@ double lag_of(const Program& program, const Schedule& schedule, double steps) {
 
 }  // namespace
 
-CostModel::CostModel(const MachineModel& machine, Isa isa) : machine_(&machine), isa_(isa) {}
+CostModel::CostModel(const MachineModel& machine, Isa isa, const OwnCosts& own)
+    : machine_(&machine), isa_(isa), own_(own) {}
 
 std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule& schedule,
                                           const Program& program, double steps) const {
@@ -301,7 +287,8 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
   const StreamCost streams(*machine_, isa_, active);
   const double block =
       program.block > 0 ? static_cast<double>(program.block) : std::max(steps, 1.0);
-  const double lines = schedule.exchange == Exchange::data ? kLinesByData : kLinesByFlag;
+  const double lines =
+      schedule.exchange == Exchange::data ? own_.lines_by_data : own_.lines_by_flag;
   const double exchange = program.group > 1 ? lines * machine_->exchange_ns * 1e-9 : 0.0;
   std::vector<Prediction> out;
   for (int first = 0; first < program.participants; first += program.group) {
@@ -311,7 +298,7 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
       const auto layer = static_cast<std::size_t>(s.layer);
       parts.push_back({&work.layers[layer], &schedule.layers[layer], block});
     }
-    out.push_back(GroupCost(streams, work, program.group, steps).of(parts, exchange));
+    out.push_back(GroupCost(streams, own_, work, program.group, steps).of(parts, exchange));
   }
   return out;
 }
@@ -338,8 +325,8 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
   worst.parts.exchange += worst.parts.total() * lag_of(program, schedule, steps);
   // More participants than cores take turns.
   const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);
-  worst.parts.calls += worst.parts.total() * (turns - 1.0) + kCallMicroseconds;
-  if (program.participants > 1) worst.parts.calls += kTeamMicroseconds;
+  worst.parts.calls += worst.parts.total() * (turns - 1.0) + own_.call_us;
+  if (program.participants > 1) worst.parts.calls += own_.team_us;
   worst.us = worst.parts.total();
   return worst;
 }

@@ -38,10 +38,35 @@ struct Prediction {
   double flops = 0.0;  ///< of the products of all participants, on whole vectors
 };
 
+/// What our own code costs beyond what a machine's rates tell. Set by hand from measured times.
+/// `bench_own_costs` shows for each how much worse predictions become with half and with twice of
+/// it.
+struct OwnCosts {
+  /// Cycles around the products of one register tile: pointers, loop control, starting the sums.
+  double tile_cycles = 24.0;
+  /// Cycles around one row of an epilogue that goes through memory.
+  double row_cycles = 12.0;
+  /// Cycles of a stage and step: panel order, slots, pointers.
+  double stage_cycles = 30.0;
+  /// Part of an epilogue's latency that the products of the next panel do not hide.
+  double exposed_latency = 0.25;
+  /// Cycles of the division of one 512-bit vector.
+  double division_cycles = 10.0;
+  /// Transfers of a cache line per exchange: the line of the counter goes to its owner and back,
+  /// and the data follow; polled data make one journey less.
+  double lines_by_flag = 3.0;
+  double lines_by_data = 2.0;
+  /// Microseconds to bind and call the kernels of one block, and of one run.
+  double block_us = 0.08;
+  double call_us = 0.15;
+  /// Microseconds until helpers that still spin have seen a run, and the caller their end.
+  double team_us = 0.8;
+};
+
 /// Immutable; predict() may be called by several threads at once.
 class CostModel {
  public:
-  CostModel(const MachineModel& machine, Isa isa);
+  CostModel(const MachineModel& machine, Isa isa, const OwnCosts& own = {});
 
   /// `schedule` must be legal for the work's spec. Time of one run over `steps` steps.
   Prediction predict(const ModelWork& work, const Schedule& schedule, double steps) const;
@@ -59,6 +84,7 @@ class CostModel {
 
   const MachineModel* machine_;
   Isa isa_;
+  OwnCosts own_;
 };
 
 }  // namespace deepcpu

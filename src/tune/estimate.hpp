@@ -24,8 +24,8 @@ std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& 
                                    const CostModel& model, double steps, std::size_t most);
 
 /// The schedule that is used when none is given: the best by prediction for runs of spec.steps
-/// steps. `threads` is a cap. Runs nothing; about 0.1 to
-/// 0.3 ms. Errors are those of lowering: a cell that no kernel can be made for.
+/// steps. `threads` is a cap. Runs nothing; a few tenths of a millisecond. Errors are those of
+/// lowering: a cell that no kernel can be made for.
 Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,
                                    const MachineModel& machine);
 

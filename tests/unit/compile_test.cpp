@@ -2,7 +2,10 @@
 /// What compile_program derives from a schedule, and which schedules it refuses.
 #include "src/compile.hpp"
 
+#include <algorithm>
 #include <numeric>
+#include <string>
+#include <vector>
 
 #include "tests/catch.hpp"
 
@@ -38,6 +41,21 @@ TEST_CASE("an alternating sweep turns round by groups, a forward one does not") 
   s.layers[0].sweep = Sweep::forward;
   const Compilation forward = compile_with("lstm:i8h112", s).value();
   CHECK(order(forward, 0, 1) == std::vector<std::uint32_t>{0, 1, 2, 3, 4, 5, 6});
+}
+
+TEST_CASE("epilogues are woven into products where there is one row and another panel") {
+  const auto weaves = [](const std::string& problem) {
+    const auto c = compile_program(ModelSpec::parse(problem).value(), {}).value();
+    const auto& code = c.layers[0].step.code;
+    REQUIRE(code);
+    return std::any_of(code->labels.begin(), code->labels.end(), [](const jit::CodeLabel& l) {
+      return l.name.find(".woven") != std::string::npos;
+    });
+  };
+  if (host_isa() == Isa::interpreter) return;
+  CHECK(weaves("lstm:i8h112"));
+  CHECK_FALSE(weaves("lstm:i8h8"));
+  CHECK_FALSE(weaves("lstm:i8h112b3"));
 }
 
 TEST_CASE("participants divide the panels without gap or overlap") {

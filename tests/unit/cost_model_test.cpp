@@ -9,6 +9,7 @@
 
 #include "src/compile.hpp"
 #include "src/schedule/space.hpp"
+#include "src/tune/estimate.hpp"
 #include "src/tune/stream_cost.hpp"
 #include "tests/catch.hpp"
 #include "tests/support/random_cells.hpp"
@@ -269,6 +270,37 @@ TEST_CASE("cost model: layers of a bidirectional stack cannot overlap") {
   // A run that is shorter than a block: one layer after the other, but no more.
   s.layers[0].hoist_block = s.layers[1].hoist_block = 1024;
   CHECK(us(one, 2, Parallel::wavefront) < 1.2 * us(one, 1, Parallel::none));
+}
+
+TEST_CASE("cost model: tiles of several rows wait for what lies beyond L2, one row reads ahead") {
+  const MachineModel m = test::round_machine();
+  MachineModel slow = m;
+  for (IsaModel& isa : slow.isas) isa.levels[2].gbytes_per_s.one /= 1.25;
+  Schedule s;
+  s.isa = Isa::avx512;
+  s.layers.resize(1);
+  s.layers[0].tile_rows = 4;
+  const auto more = [&](const std::string& problem) {
+    const auto work = ModelWork::of(ModelSpec::parse(problem).value(), Isa::avx512).value();
+    const Prediction quick = CostModel(m, Isa::avx512).predict(work, s, 10);
+    const double bytes = quick.level_bytes[2];
+    REQUIRE(bytes > 1e6);
+    const double us = 1e-3 * bytes * 0.25 / m.of(Isa::avx512).levels[2].gbytes_per_s.one;
+    return (CostModel(slow, Isa::avx512).predict(work, s, 10).us - quick.us) / us;
+  };
+  CHECK(more("lstm:i512h512b16") == Approx(1.0));
+  s.layers[0].tile_rows = 1;
+  CHECK(more("lstm:i512h512b1") < 1.01);
+}
+
+TEST_CASE("the estimate is for the steps that the spec names") {
+  const MachineModel m = test::round_machine();
+  const auto hoists = [&](const std::string& problem) {
+    const auto spec = ModelSpec::parse(problem).value();
+    return estimate_schedule(spec, Isa::avx512, 1, m).value().layers[0].hoist_block > 0;
+  };
+  CHECK_FALSE(hoists("lstm:i256h256t1"));
+  CHECK(hoists("lstm:i256h256"));
 }
 
 }  // namespace

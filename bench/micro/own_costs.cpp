@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What each constant of the cost model is worth: predictions with half and with twice of it,
+/// against the times that `bench_cost_model --json` wrote. Measures nothing itself; the machine
+/// model must be the one that the times were taken with.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "bench/rank_correlation.hpp"
+#include "src/machine/machine_model.hpp"
+#include "src/tune/cost_model.hpp"
+
+namespace {
+
+using namespace deepcpu;
+using nlohmann::json;
+
+template <class T>
+T demand(Result<T> result) {
+  if (!result) throw std::runtime_error(result.error().message());
+  return std::move(*result);
+}
+
+/// A problem with its schedules and their times; the first is the choice by estimate.
+struct Measured {
+  ModelSpec spec;
+  ModelWork work;
+  std::vector<Schedule> schedules;
+  std::vector<double> us;
+  std::size_t random = 0;  ///< so many after the first were drawn at random
+  double noise = 0.0;
+};
+
+struct Quality {
+  double rank = 0.0;       ///< median over the problems
+  double mean_loss = 0.0;  ///< of what would be chosen among the schedules, over the best of them
+  std::size_t near = 0;    ///< problems in which that is within 10 %
+};
+
+Measured read_problem(const json& from, std::size_t candidates) {
+  Measured out;
+  out.spec = demand(ModelSpec::parse(from.at("problem").get<std::string>()));
+  out.work = demand(ModelWork::of(out.spec, host_isa()));
+  out.noise = from.at("noise").get<double>();
+  for (const json& row : from.at("rows")) {
+    out.schedules.push_back(demand(Schedule::from_json(row.at("schedule").dump())));
+    out.us.push_back(row.at("measured_us").get<double>());
+  }
+  out.random = std::min(candidates, out.us.size() - 1);
+  return out;
+}
+
+Quality judge(const std::vector<Measured>& problems, const OwnCosts& own) {
+  // As bench_cost_model: where rounds differ by more, the machine was busy with something else.
+  constexpr double kMostNoise = 0.25;
+  const CostModel model(machine_model(), host_isa(), own);
+  Quality q;
+  std::vector<double> ranks;
+  for (const Measured& p : problems) {
+    std::vector<double> us;
+    for (const Schedule& s : p.schedules) {
+      us.push_back(model.predict(p.work, s, static_cast<double>(p.spec.steps)).us);
+    }
+    const auto first = static_cast<std::ptrdiff_t>(1);
+    const auto last = first + static_cast<std::ptrdiff_t>(p.random);
+    const double rank =
+        bench::rank_correlation({us.begin() + first, us.begin() + last},
+                                {p.us.begin() + first, p.us.begin() + last}, p.noise);
+    if (p.noise <= kMostNoise && !std::isnan(rank)) ranks.push_back(rank);
+    const auto chosen = std::min_element(us.begin(), us.end()) - us.begin();
+    const double best = *std::min_element(p.us.begin(), p.us.end());
+    const double loss = p.us[static_cast<std::size_t>(chosen)] / best - 1.0;
+    q.mean_loss += loss / static_cast<double>(problems.size());
+    q.near += loss <= 0.10 ? 1 : 0;
+  }
+  std::sort(ranks.begin(), ranks.end());
+  if (!ranks.empty()) q.rank = ranks[ranks.size() / 2];
+  return q;
+}
+
+struct Constant {
+  const char* name;
+  double OwnCosts::*value;
+};
+
+constexpr Constant kConstants[] = {
+    {"tile_cycles", &OwnCosts::tile_cycles},
+    {"row_cycles", &OwnCosts::row_cycles},
+    {"stage_cycles", &OwnCosts::stage_cycles},
+    {"exposed_latency", &OwnCosts::exposed_latency},
+    {"division_cycles", &OwnCosts::division_cycles},
+    {"lines_by_flag", &OwnCosts::lines_by_flag},
+    {"lines_by_data", &OwnCosts::lines_by_data},
+    {"block_us", &OwnCosts::block_us},
+    {"call_us", &OwnCosts::call_us},
+    {"team_us", &OwnCosts::team_us},
+};
+
+void print(const std::string& what, const Quality& q, std::size_t problems) {
+  fmt::print("{:<26} {:>9.3f} {:>9.1f} % {:>6} of {}\n", what, q.rank, 100 * q.mean_loss, q.near,
+             problems);
+}
+
+void study(const std::string& file, std::size_t candidates) {
+  std::ifstream in(file);
+  if (!in) throw std::runtime_error(file + ": cannot be read");
+  std::vector<Measured> problems;
+  for (const json& one : json::parse(in)) problems.push_back(read_problem(one, candidates));
+  fmt::print("machine: {}\n", machine_model().note);
+  fmt::print("{:<26} {:>9} {:>11} {:>12}\n", "", "spearman", "mean loss", "within 10 %");
+  print("as it is", judge(problems, {}), problems.size());
+  for (const Constant& c : kConstants) {
+    for (const double factor : {0.5, 2.0}) {
+      OwnCosts own;
+      own.*c.value *= factor;
+      print(fmt::format("{} {} -> {}", c.name, OwnCosts{}.*c.value, own.*c.value),
+            judge(problems, own), problems.size());
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Judges each constant of the cost model by times that were measured before");
+  std::string file;
+  std::size_t candidates = 40;
+  app.add_option("file", file, "As bench_cost_model --json wrote it")->required();
+  app.add_option("--candidates", candidates, "Random schedules per problem in it");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    study(file, candidates);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "bench_own_costs: {}\n", e.what());
+    return 1;
+  }
+}

@@ -5,7 +5,6 @@
 #include <time.h>
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
@@ -18,6 +17,7 @@
 #include "deepcpu/deepcpu.hpp"
 #include "src/machine/machine_model.hpp"
 #include "src/machine/saved_calibration.hpp"
+#include "src/quantile.hpp"
 #include "src/tune/limit.hpp"
 
 namespace {
@@ -62,7 +62,7 @@ struct Spun {
 /// Five pieces of about 2 ms each, after one that gives a new thread time to find its core.
 Spun spin_pieces() {
   constexpr std::uint64_t kIterations = 2'000'000;
-  std::array<double, 5> pieces{};
+  std::vector<double> pieces(5);
   spin(kIterations);
   const double cpu = thread_cpu_us();
   const Clock::time_point start = Clock::now();
@@ -73,8 +73,7 @@ Spun spin_pieces() {
   }
   Spun spun;
   spun.share = microseconds(Clock::now() - start) / std::max(thread_cpu_us() - cpu, 1.0);
-  std::sort(pieces.begin(), pieces.end());
-  spun.piece_us = pieces[pieces.size() / 2];
+  spun.piece_us = deepcpu::median(std::move(pieces));
   return spun;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "src/machine/machine_model.hpp"
+#include "src/quantile.hpp"
 #include "src/tune/estimate.hpp"
 #include "src/tune/race.hpp"
 #include "src/tune/trial.hpp"
@@ -55,10 +56,7 @@ std::vector<double> head_to_head(const ModelSpec& spec, const std::vector<Schedu
     for (std::size_t i = 0; i < times.size(); ++i) marks[i].push_back(times[i].ratio / sum);
   }
   std::vector<double> medians;
-  for (std::vector<double>& each : marks) {
-    std::sort(each.begin(), each.end());
-    medians.push_back(each[each.size() / 2]);
-  }
+  for (const std::vector<double>& each : marks) medians.push_back(median(each));
   return medians;
 }
 

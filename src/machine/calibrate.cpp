@@ -15,6 +15,7 @@
 #include "src/machine/probe.hpp"
 #include "src/machine/system.hpp"
 #include "src/machine/thread_probe.hpp"
+#include "src/quantile.hpp"
 
 namespace deepcpu {
 namespace {
@@ -39,13 +40,6 @@ constexpr double kRateSeconds = 5e-3;
 /// A pass over a stream from memory takes milliseconds; some of them must fit.
 constexpr double kMemorySeconds = 25e-3;
 constexpr double kStreamSeconds = 6e-4;
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0.0;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 double best(const std::vector<double>& values) {
   return values.empty() ? 0.0 : *std::max_element(values.begin(), values.end());

@@ -8,7 +8,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -23,6 +22,7 @@
 #include <utility>
 
 #include "src/machine/system.hpp"
+#include "src/quantile.hpp"
 
 namespace deepcpu {
 namespace {
@@ -214,8 +214,7 @@ Result<double> wake_seconds(int from, int to) {
     }
   };
   if (const Status status = run_together({parked, waker}); !status.ok()) return status.error();
-  std::nth_element(times.begin(), times.begin() + kWakes / 2, times.end());
-  return times[kWakes / 2];
+  return median(std::move(times));
 }
 
 }  // namespace deepcpu

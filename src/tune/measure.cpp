@@ -2,10 +2,10 @@
 #include "src/tune/measure.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "src/machine/probe.hpp"
+#include "src/quantile.hpp"
 
 namespace deepcpu {
 namespace {
@@ -26,21 +26,10 @@ std::uint64_t calls_per_sample(const std::function<void()>& run, double floor, C
   return calls;
 }
 
-/// The smallest value that at least `share` of the sorted values do not exceed.
-double nearest_rank(const std::vector<double>& sorted, double share) {
-  const auto rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(sorted.size())));
-  return sorted[std::clamp<std::size_t>(rank, 1, sorted.size()) - 1];
-}
-
-double median(const std::vector<double>& sorted) {
-  const std::size_t half = sorted.size() / 2;
-  return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
-
 Timing summarize(std::vector<double> us, std::uint64_t calls) {
   std::sort(us.begin(), us.end());
   Timing t;
-  t.median_us = median(us);
+  t.median_us = median_of_sorted(us);
   t.p99_us = nearest_rank(us, 0.99);
   t.min_us = us.front();
   const double quartiles = nearest_rank(us, 0.75) - nearest_rank(us, 0.25);

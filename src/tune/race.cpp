@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/quantile.hpp"
+
 namespace deepcpu {
 namespace {
 
@@ -16,13 +18,6 @@ constexpr double kMarginStart = 1.0;
 constexpr double kMargin = 0.03;
 /// What a call takes at least, where the clock does not move in between.
 constexpr double kLeastSeconds = 1e-9;
-
-double quantile(std::vector<double> values, double share) {
-  if (values.empty()) return 0.0;
-  const auto at = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1) + 0.5);
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
-  return values[at];
-}
 
 class Track {
  public:
@@ -74,7 +69,7 @@ class Track {
     p.rounds = round;
     p.left = static_cast<int>(std::count(left_.begin(), left_.end(), true));
     p.leader = leader();
-    p.leader_us = quantile(us_[p.leader], 0.5);
+    p.leader_us = median(us_[p.leader]);
     options_.progress(p);
   }
 
@@ -111,7 +106,7 @@ class Track {
   double ratio(std::size_t i) const {
     std::vector<double> ratios;
     for (std::size_t r = 0; r < us_[i].size(); ++r) ratios.push_back(us_[i][r] / us_[0][r]);
-    return quantile(std::move(ratios), 0.5);
+    return median(std::move(ratios));
   }
 
   std::size_t leader() const {
@@ -140,7 +135,7 @@ class Track {
     for (std::size_t i = 0; i < racers_.size(); ++i) {
       RaceTime t;
       t.rounds = static_cast<int>(us_[i].size());
-      t.median_us = quantile(us_[i], 0.5);
+      t.median_us = median(us_[i]);
       if (t.median_us > 0) {
         t.spread = (quantile(us_[i], 0.75) - quantile(us_[i], 0.25)) / t.median_us;
       }

@@ -13,6 +13,7 @@
 #include "src/io/quote.hpp"
 #include "src/machine/machine.hpp"
 #include "src/machine/system.hpp"
+#include "src/quantile.hpp"
 #include "src/schedule/space.hpp"
 #include "src/tune/estimate.hpp"
 #include "src/tune/trial.hpp"
@@ -208,12 +209,9 @@ class Search {
   }
 
   /// The least median, or the first that is as good: the champion stands in front.
-  static std::size_t best_mark(std::vector<std::vector<double>>& marks) {
+  static std::size_t best_mark(const std::vector<std::vector<double>>& marks) {
     std::vector<double> medians;
-    for (std::vector<double>& each : marks) {
-      std::sort(each.begin(), each.end());
-      medians.push_back(each[each.size() / 2]);
-    }
+    for (const std::vector<double>& each : marks) medians.push_back(median(each));
     const double least = *std::min_element(medians.begin(), medians.end());
     const auto good = [&](double m) { return m <= least * (1.0 + kTie); };
     return static_cast<std::size_t>(std::find_if(medians.begin(), medians.end(), good) -

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +12,7 @@
 
 #include "src/compile.hpp"
 #include "src/machine/machine_model.hpp"
+#include "src/quantile.hpp"
 #include "src/runtime/kernel_cache.hpp"
 #include "src/tune/limit.hpp"
 #include "src/tune/measure.hpp"
@@ -60,7 +60,7 @@ struct Row {
 
 Result<double> median_compile(const ModelSpec& spec, const CompileOptions& options,
                               Compilation& last) {
-  std::array<double, kCompiles> us{};
+  std::vector<double> us(kCompiles);
   for (double& each : us) {
     kernel_cache().clear();
     auto compiled = compile_program(spec, options);
@@ -68,8 +68,7 @@ Result<double> median_compile(const ModelSpec& spec, const CompileOptions& optio
     each = compiled->microseconds;
     last = std::move(*compiled);
   }
-  std::sort(us.begin(), us.end());
-  return us[kCompiles / 2];
+  return median(std::move(us));
 }
 
 /// Times the first run and then the warm ones. The state carries on from run to run.

@@ -12,6 +12,7 @@
 #include "src/io/checked.hpp"
 #include "src/io/quote.hpp"
 #include "src/io/safetensors.hpp"
+#include "src/model/random_numbers.hpp"
 
 namespace deepcpu {
 namespace {
@@ -21,36 +22,6 @@ constexpr std::size_t kMostComplaints = 10;
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-/// 64 random bits per call: splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-/// generators", 2014). Integer arithmetic only, hence the same on every machine.
-std::uint64_t next_random(std::uint64_t& state) {
-  state += 0x9e3779b97f4a7c15U;
-  std::uint64_t z = state;
-  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-  return z ^ (z >> 31U);
-}
-
-/// FNV-1a. A tensor's numbers depend on its name, not on which tensors come before it.
-std::uint64_t hash_name(std::string_view name) {
-  std::uint64_t hash = 0xcbf29ce484222325U;
-  for (const char c : name) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-  }
-  return hash;
-}
-
-/// Uniform in [-bound, bound), from the upper 24 bits of each random number.
-std::vector<float> random_values(std::size_t count, float bound, std::uint64_t seed) {
-  std::vector<float> values(count);
-  std::uint64_t state = seed;
-  for (float& value : values) {
-    const auto bits = static_cast<std::int32_t>(next_random(state) >> 40U);
-    value = static_cast<float>(bits - (1 << 23)) * 0x1p-23F * bound;
-  }
-  return values;
 }
 
 std::vector<std::int64_t> tensor_shape(const ModelSpec& spec, const Parameter& parameter,
@@ -199,10 +170,8 @@ Result<Weights> Weights::random(const ModelSpec& spec, std::uint64_t seed) {
     for (auto& required : required_tensors(spec)) {
       const auto hidden = static_cast<double>(spec.width(Dim::hidden, required.layer));
       const auto count = element_count(required.shape).value_or(0);
-      std::uint64_t mixed = seed;
-      const std::uint64_t tensor_seed = next_random(mixed) ^ hash_name(required.name);
-      auto values = random_values(static_cast<std::size_t>(count),
-                                  static_cast<float>(1.0 / std::sqrt(hidden)), tensor_seed);
+      auto values = random_numbers(required.name, static_cast<std::size_t>(count),
+                                   static_cast<float>(1.0 / std::sqrt(hidden)), seed);
       auto status =
           weights.add_owned(std::move(required.name), std::move(required.shape), std::move(values));
       if (!status) return status.error();

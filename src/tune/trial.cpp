@@ -6,22 +6,9 @@
 #include <string>
 
 #include "src/guard_memory.hpp"
+#include "src/model/random_numbers.hpp"
 
 namespace deepcpu {
-namespace {
-
-/// Small numbers of both signs, the same on every machine.
-std::vector<float> random_numbers(std::int64_t count, std::uint64_t seed) {
-  std::vector<float> out(static_cast<std::size_t>(count));
-  std::uint64_t state = seed * 2 + 1;
-  for (float& each : out) {
-    state = state * 6364136223846793005U + 1442695040888963407U;
-    each = static_cast<float>(static_cast<std::int64_t>(state) >> 40) * 0x1p-23F;
-  }
-  return out;
-}
-
-}  // namespace
 
 Result<TrialData> TrialData::make(const ModelSpec& spec, std::uint64_t seed) {
   return guard_memory("make weights and inputs", [&]() -> Result<TrialData> {
@@ -33,8 +20,8 @@ Result<TrialData> TrialData::make(const ModelSpec& spec, std::uint64_t seed) {
     for (const int input : spec.cell.inputs()) {
       const Node& n = spec.cell.nodes()[static_cast<std::size_t>(input)];
       const std::int64_t width = out.inputs.empty() ? spec.input : spec.width(n.dim, 0);
-      out.inputs.push_back(
-          random_numbers(spec.steps * spec.batch * width, seed + out.inputs.size() + 1));
+      const auto count = static_cast<std::size_t>(spec.steps * spec.batch * width);
+      out.inputs.push_back(random_numbers(n.name, count, 1.0F, seed));
     }
     out.outputs = static_cast<std::size_t>(spec.steps * spec.batch * spec.output_width());
     return out;

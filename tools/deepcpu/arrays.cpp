@@ -7,10 +7,10 @@
 
 #include <algorithm>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "src/io/checked.hpp"
+#include "src/model/random_numbers.hpp"
 
 namespace deepcpu::cli {
 namespace {
@@ -75,17 +75,8 @@ NpyFloats make_array(Shape shape) {
 }
 
 NpyFloats random_array(std::string_view name, Shape shape, std::uint64_t seed) {
-  NpyFloats array = make_array(std::move(shape));
-  // Both the seeding and the generator are fixed by the C++ standard; the distributions are not.
-  std::seed_seq mixed(name.begin(), name.end());
-  std::uint32_t words[2];
-  mixed.generate(words, words + 2);
-  std::mt19937_64 generator(seed ^ (std::uint64_t{words[0]} << 32U | words[1]));
-  for (float& value : array.data) {
-    const auto bits = static_cast<std::int32_t>(generator() >> 40U);
-    value = static_cast<float>(bits - (1 << 23)) * 0x1p-23F;
-  }
-  return array;
+  const auto count = static_cast<std::size_t>(element_count(shape).value_or(0));
+  return NpyFloats{std::move(shape), random_numbers(name, count, 1.0F, seed)};
 }
 
 Result<NpyFloats> read_array(const std::string& path, std::string_view what, const Shape& shape) {

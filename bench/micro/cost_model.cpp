@@ -14,6 +14,8 @@
 
 #include "bench/rank_correlation.hpp"
 #include "src/machine/machine_model.hpp"
+#include "src/model/random_numbers.hpp"
+#include "src/quantile.hpp"
 #include "src/schedule/space.hpp"
 #include "src/tune/estimate.hpp"
 #include "src/tune/race.hpp"
@@ -41,26 +43,6 @@ struct Row {
   Prediction predicted;
   RaceTime measured;
 };
-
-/// splitmix64.
-class Draw {
- public:
-  explicit Draw(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t operator()(std::uint64_t n) {
-    std::uint64_t z = (state_ += 0x9E3779B97F4A7C15U);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    return (z ^ (z >> 31)) % n;
-  }
-
- private:
-  std::uint64_t state_;
-};
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v.empty() ? 0.0 : v[v.size() / 2];
-}
 
 template <class T>
 T demand(Result<T> result) {
@@ -111,6 +93,21 @@ ordered_json to_json(const Row& row) {
   return json;
 }
 
+void report(const ModelSpec& spec, const std::vector<Row>& rows, const Quality& q, double noise,
+            ordered_json& out) {
+  ordered_json json;
+  json["problem"] = spec.str();
+  json["spearman"] = q.rank;
+  json["noise"] = noise;
+  json["estimate_loss"] = q.loss;
+  for (const Row& row : rows) json["rows"].push_back(to_json(row));
+  out.push_back(std::move(json));
+  fmt::print("{:<42} {:>9.3f} {:>7.1f} % {:>9.1f} % {:>10.1f} {:>10.1f} {:>4}\n", spec.str(),
+             q.rank, 100 * noise, 100 * q.loss, rows.front().measured.median_us,
+             rows.front().predicted.us, rows.front().schedule.threads);
+  std::fflush(stdout);
+}
+
 Quality judge(const std::string& problem, const Flags& flags, ordered_json& out) {
   const ModelSpec spec = demand(ModelSpec::parse(problem));
   const Isa isa = host_isa();
@@ -118,9 +115,10 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
   const ModelWork work = demand(ModelWork::of(spec, isa));
   const CostModel model(machine, isa);
   const ScheduleSpace space(work, machine, flags.threads);
-  Draw draw(flags.seed);
+  std::uint64_t random = flags.seed;
+  const auto draw = [&](std::uint64_t n) { return next_random(random) % n; };
   std::vector<Schedule> schedules = {demand(estimate_schedule(spec, isa, flags.threads, machine))};
-  for (int i = 0; i < flags.candidates; ++i) schedules.push_back(space.sample(std::ref(draw)));
+  for (int i = 0; i < flags.candidates; ++i) schedules.push_back(space.sample(draw));
   // The best ones by prediction too, so that "the best measured" is a strong opponent.
   for (const Ranked& r : rank_schedules(space, work, model, static_cast<double>(spec.steps), 10)) {
     schedules.push_back(r.schedule);
@@ -139,17 +137,7 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
   const double noise = median(spread);
   q.rank = noise > kMostNoise ? NAN : bench::rank_correlation(predicted, measured, noise);
   q.loss = rows.front().measured.median_us / best - 1.0;
-  ordered_json json;
-  json["problem"] = spec.str();
-  json["spearman"] = q.rank;
-  json["noise"] = noise;
-  json["estimate_loss"] = q.loss;
-  for (const Row& row : rows) json["rows"].push_back(to_json(row));
-  out.push_back(std::move(json));
-  fmt::print("{:<42} {:>9.3f} {:>7.1f} % {:>9.1f} % {:>10.1f} {:>10.1f} {:>4}\n", spec.str(),
-             q.rank, 100 * noise, 100 * q.loss, rows.front().measured.median_us,
-             rows.front().predicted.us, rows.front().schedule.threads);
-  std::fflush(stdout);
+  report(spec, rows, q, noise, out);
   return q;
 }
 

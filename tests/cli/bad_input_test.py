@@ -243,7 +243,7 @@ class Schedules(cli.CliTest):
         self.fails("nowhere.json: cannot be read: No such file", "run", "--problem", "gru:i2h3",
                    "--schedule", "nowhere.json")
         self.write("s.json", b" " * (1 << 21))
-        self.fails("s.json: has 2097152 bytes, must have at most 1048576", "run", "--problem",
+        self.fails("s.json: has 2097152 bytes; must be at most 1048576", "run", "--problem",
                    "gru:i2h3", "--schedule", "s.json")
 
 

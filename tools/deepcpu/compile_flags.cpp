@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <span>
-
 #include "src/io/file.hpp"
 
 namespace deepcpu::cli {
@@ -27,18 +25,6 @@ void add_compile_flags(CLI::App& app, CompileFlags& flags) {
       ->option_text("FILE.json");
 }
 
-Result<std::string> read_text(const std::string& path, std::size_t most) {
-  const auto file = InputFile::open(path);
-  if (!file) return file.error();
-  if (file->size() > most) {
-    return Error(fmt::format("{}: has {} bytes, must have at most {}", path, file->size(), most));
-  }
-  std::string text(static_cast<std::size_t>(file->size()), '\0');
-  auto status = file->read(0, std::as_writable_bytes(std::span(text)));
-  if (!status) return status.error();
-  return text;
-}
-
 Result<CompileOptions> compile_options(const CompileFlags& flags) {
   CompileOptions options;
   options.threads = flags.threads;
@@ -48,7 +34,7 @@ Result<CompileOptions> compile_options(const CompileFlags& flags) {
     options.isa = *isa;
   }
   if (!flags.schedule.empty()) {
-    const auto text = read_text(flags.schedule, kMostScheduleBytes);
+    const auto text = read_text_file(flags.schedule, kMostScheduleBytes);
     if (!text) return text.error();
     auto schedule = Schedule::from_json(*text);
     if (!schedule) return Error(fmt::format("{}: {}", flags.schedule, schedule.error().message()));

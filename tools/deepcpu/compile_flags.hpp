@@ -3,7 +3,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <cstddef>
 #include <string>
 
 #include "deepcpu/model.hpp"
@@ -21,8 +20,5 @@ void add_compile_flags(CLI::App& app, CompileFlags& flags);
 
 /// Reads the schedule's file. Errors name the file and the field.
 Result<CompileOptions> compile_options(const CompileFlags& flags);
-
-/// The text of a file of at most `most` bytes.
-Result<std::string> read_text(const std::string& path, std::size_t most);
 
 }  // namespace deepcpu::cli

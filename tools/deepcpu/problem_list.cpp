@@ -3,11 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
 
+#include "src/io/file.hpp"
 #include "src/io/quote.hpp"
-#include "tools/deepcpu/compile_flags.hpp"
 
 namespace deepcpu::cli {
 namespace {
@@ -24,7 +25,7 @@ std::string strip(std::string_view line) {
 }
 
 Status append_file(const std::string& file, std::vector<ListedProblem>& list) {
-  const auto text = read_text(file, kMostFileBytes);
+  const auto text = read_text_file(file, kMostFileBytes);
   if (!text) return text.error();
   std::size_t number = 0;
   for (std::size_t at = 0; at < text->size(); ++number) {
@@ -77,7 +78,7 @@ Result<std::vector<ListedProblem>> problem_list(const std::vector<std::string>& 
 }
 
 Result<MachineModel> described_machine(const std::string& file) {
-  const auto text = read_text(file, kMostFileBytes);
+  const auto text = read_text_file(file, kMostFileBytes);
   if (!text) return text.error();
   auto model = model_from_json(*text);
   if (!model) return Error(fmt::format("{}: {}", file, model.error().message()));

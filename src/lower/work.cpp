@@ -16,16 +16,11 @@ using jit::Instr;
 constexpr int kHighestTile = 6;
 /// Shows after which stages participants wait for each other.
 constexpr lower::Sharing kShared{2, Exchange::flag};
-/// Vector operations of sigmoid and tanh in the definition of the limit; exp is taken alike.
-constexpr double kLimitSigmoid = 12.0;
-constexpr double kLimitTanh = 13.0;
 
-double limit_vectors(const Instr& i) {
-  if (i.action == Action::fma) return 1.0;
-  if (i.action != Action::element) return 0.0;
-  if (i.op == Op::sigmoid) return kLimitSigmoid;
-  if (i.op == Op::tanh || i.op == Op::exp) return kLimitTanh;
-  return 1.0;
+/// The count that an element-wise operation belongs to.
+int& count_of(OperationCounts& counts, Op op) {
+  if (op == Op::sigmoid) return counts.sigmoids;
+  return op == Op::tanh || op == Op::exp ? counts.tanhs : counts.others;
 }
 
 /// Cycles of an epilogue's longest path from a sum.
@@ -47,12 +42,15 @@ double latency_of(const std::vector<Instr>& epilogue) {
 void add_epilogue(StageWork& work, const std::vector<Instr>& epilogue, std::uint32_t lanes) {
   const double vector_bytes = 4.0 * lanes;
   for (const Instr& i : epilogue) {
-    work.activations += limit_vectors(i);
-    if (i.action == Action::fma) work.vectors += 1.0;
+    if (i.action == Action::fma) {
+      work.vectors += 1.0;
+      ++work.operations.others;
+    }
     if (i.action == Action::element) {
       const jit::ElementOp& op = *jit::find_element_op(i.op);
       work.vectors += op.vectors;
       work.divisions += op.divisions;
+      ++count_of(work.operations, i.op);
     }
     if (i.action == Action::load || i.action == Action::store) work.row_bytes += vector_bytes;
   }

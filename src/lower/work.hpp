@@ -19,6 +19,13 @@ struct ProductWork {
   bool of_input = false;     ///< multiplies the layer's input
 };
 
+/// Element-wise operations on vectors, each counted as one whatever it takes.
+struct OperationCounts {
+  int sigmoids = 0;
+  int tanhs = 0;   ///< exp too
+  int others = 0;  ///< multiply-adds too
+};
+
 /// One stage of a kernel.
 struct StageWork {
   std::uint32_t panels = 0;
@@ -29,9 +36,9 @@ struct StageWork {
   std::vector<ProductWork> products;
   double vectors = 0.0;         ///< arithmetic vector instructions per unit block and row
   double divisions = 0.0;       ///< vector divisions alike
-  double activations = 0.0;     ///< of these, vector instructions by the count of the limit
   double latency_cycles = 0.0;  ///< from the last sum to the last store
   double row_bytes = 0.0;       ///< loaded and stored per unit block and row, without weights
+  OperationCounts operations;   ///< per unit block and row
   bool exchange = false;
 
   /// Bytes of packed weights of one unit block.

@@ -12,6 +12,9 @@ namespace {
 
 /// Cycles from a broadcast load to its value.
 constexpr double kLoadLatency = 5.0;
+/// Vector operations that the limit counts for sigmoid and tanh; exp counts as tanh.
+constexpr double kSigmoidVectors = 12.0;
+constexpr double kTanhVectors = 13.0;
 
 /// What one step of one layer and direction needs at least, of all participants together.
 struct StepNeeds {
@@ -31,6 +34,10 @@ double flops_of(const StageWork& s, double rows, std::uint32_t lanes, bool input
   return flops;
 }
 
+double vectors_of(const OperationCounts& n) {
+  return kSigmoidVectors * n.sigmoids + kTanhVectors * n.tanhs + n.others;
+}
+
 /// Products of the input are hoisted, gates fused: no other form needs less.
 StepNeeds needs_of(const LayerWork& layer, double rows, std::uint32_t lanes) {
   StepNeeds needs;
@@ -39,7 +46,7 @@ StepNeeds needs_of(const LayerWork& layer, double rows, std::uint32_t lanes) {
   for (const StageWork& s : step.stages) {
     // An element-wise vector operation takes the place of an FMA, which counts two per lane.
     needs.flops += flops_of(s, rows, lanes, false);
-    needs.flops += rows * s.unit_blocks * s.activations * 2.0 * lanes;
+    needs.flops += rows * s.unit_blocks * vectors_of(s.operations) * 2.0 * lanes;
     double terms = 0.0;
     for (const ProductWork& p : s.products) terms += static_cast<double>(p.k) / p.chains;
     needs.chain_cycles += kLoadLatency + terms * jit::kStepLatency + s.latency_cycles;

@@ -45,8 +45,9 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks) {
   const StageWork& recurrent = layer.step[1][1].stages[0];
   REQUIRE(recurrent.products.size() == 1);
   CHECK(recurrent.products[0].k == 20);
-  // i, f, o: 12 each; g and tanh(c): 13 each; i * g, fma, o * tanh(c).
-  CHECK(recurrent.activations == 3 * 12 + 2 * 13 + 3);
+  CHECK(recurrent.operations.sigmoids == 3);  // i, f, o
+  CHECK(recurrent.operations.tanhs == 2);     // g and of c
+  CHECK(recurrent.operations.others == 3);    // i * g, fma, o * tanh(c)
   CHECK(recurrent.divisions == 5);
   // g, product, fma, tanh, product: each tanh 13 steps of 4 cycles and a division of 14.
   CHECK(recurrent.latency_cycles == 2 * (13 * 4 + 14) + 3 * 4);

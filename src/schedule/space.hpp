@@ -75,6 +75,9 @@ class ScheduleSpace {
   enum Rule : int { kAlike, kFused, kHoistTile, kTile, kBlock, kSweep, kThreads, kRules };
 
   std::vector<SpaceRow> rows() const;
+  /// Decisions for the whole model, and those for a layer.
+  std::vector<SpaceRow> model_rows() const;
+  std::vector<SpaceRow> layer_rows() const;
   int most_panels() const;
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
+#include <utility>
 
 #include "src/dag/matmul_dag.hpp"
 #include "src/dag/phases.hpp"
@@ -45,37 +47,22 @@ std::uint64_t factorings(int n) {
   return ways;
 }
 
+bool fits_registers(const LayerWork& layer) {
+  bool any = false;
+  for (const auto& forms : layer.fits_registers) any = any || forms[0] || forms[1];
+  return any;
+}
+
 }  // namespace
 
-std::vector<SpaceRow> ScheduleSpace::rows() const {
-  const LayerWork& first = work_->layers.front();
-  const bool hoists = !first.hoist.stages.empty();
-  const auto phases = count_schedules(MatmulDag::build(work_->spec.cell));
-  std::size_t tiles = 1;
-  bool registers = false;
-  for (const bool hoisted : {false, true}) {
-    for (const bool fused : {false, true}) {
-      tiles = std::max(tiles, tile_heights(first.step[hoisted][fused], 0).size());
-      registers = registers || first.fits_registers[hoisted][fused];
-    }
-  }
-  const std::size_t hoist_tiles = hoists ? hoist_heights(0, kLongBlock, 0).size() : 1;
-  const std::size_t blocks = hoist_blocks(0, 0).size();
-  std::uint64_t groups = 0;
-  std::uint64_t useful_groups = first.panels == 1 ? 1 : 0;
-  for (std::uint32_t n = 1; n <= first.panels; n *= 2) {
-    ++groups;
-    if (n < first.panels) ++useful_groups;
-  }
+std::vector<SpaceRow> ScheduleSpace::model_rows() const {
   std::uint64_t cuts = 0;
   for (int n = 1; n <= cap_; ++n) cuts += factorings(n);
   const auto cap = static_cast<std::uint64_t>(cap_);
-  const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
   const std::uint64_t many = cap_ > 1 ? 2 : 1;
   const std::uint64_t ways = cap_ > 1 ? 4 : 1;
   const bool two_ways = work_->spec.directions() == 2;
   const bool side_by_side = cap_ > 1 && (two_ways || work_->spec.layers() > 1);
-  const Count any_phases = phases && !phases->is_zero() ? *phases : Count(1);
   return {
       {"threads", false, fmt::format("1..{}", cap_), cap, cap,
        "more caches, but an exchange per step", ""},
@@ -85,6 +72,27 @@ std::vector<SpaceRow> ScheduleSpace::rows() const {
        cap, "which part of a product a participant computes", "split_rows > 1, split_k > 1"},
       {"exchange", false, "flag data", many, many, "how h travels between cores", ""},
       {"start", false, "zero own", many, 1, "what to compute while h travels (order=free)", "own"},
+  };
+}
+
+std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
+  const LayerWork& first = work_->layers.front();
+  const bool hoists = !first.hoist.stages.empty();
+  const auto phases = count_schedules(MatmulDag::build(work_->spec.cell));
+  const Count any_phases = phases && !phases->is_zero() ? *phases : Count(1);
+  std::size_t tiles = 1;
+  for (const auto& forms : first.step) {
+    for (const KernelWork& form : forms) tiles = std::max(tiles, tile_heights(form, 0).size());
+  }
+  const bool registers = fits_registers(first);
+  const std::size_t hoist_tiles = hoists ? hoist_heights(0, kLongBlock, 0).size() : 1;
+  const std::size_t blocks = hoist_blocks(0, 0).size();
+  const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
+  const auto groups = static_cast<std::uint64_t>(std::bit_width(first.panels));
+  // A group of all panels is walked as if there were none.
+  const auto useful_groups =
+      static_cast<std::uint64_t>(std::bit_width(std::max(first.panels - 1, 1U)));
+  return {
       {"phases", true, "valid phased schedules of the MM-DAG", any_phases, hoists ? 2U : 1U,
        "which products are computed together and when",
        "hoisting whole sequences or single classes; products of x in a phase of their own"},
@@ -104,6 +112,12 @@ std::vector<SpaceRow> ScheduleSpace::rows() const {
        "tiny cells keep their weights in registers",
        registers ? "" : "registers: too many weights or more than one row"},
   };
+}
+
+std::vector<SpaceRow> ScheduleSpace::rows() const {
+  std::vector<SpaceRow> out = model_rows();
+  for (SpaceRow& row : layer_rows()) out.push_back(std::move(row));
+  return out;
 }
 
 SpaceSizes ScheduleSpace::sizes() const {

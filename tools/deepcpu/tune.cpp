@@ -156,6 +156,12 @@ Status store(const TuneFlags& flags, const ModelSpec& spec, const TuneOptions& o
   return save_wisdom(flags.output, std::span(&entry, 1));
 }
 
+Result<TuneResult> tune_with_bar(const ModelSpec& spec, TuneOptions options) {
+  const Bar bar(spec.str());
+  options.progress = [&](const TuneProgress& p) { bar.show(p); };
+  return tune(spec, options);
+}
+
 Status tune_all(const TuneFlags& flags) {
   const auto list = problem_list(flags.problems, flags.file, flags.shard);
   if (!list) return list.error();
@@ -172,12 +178,7 @@ Status tune_all(const TuneFlags& flags) {
   for (const ListedProblem& entry : *list) {
     if (interrupted.load()) break;
     const auto spec = ModelSpec::parse(entry.problem);
-    Result<TuneResult> result = spec ? Result<TuneResult>(Error("")) : spec.error();
-    if (spec) {
-      const Bar bar(spec->str());
-      options->progress = [&](const TuneProgress& p) { bar.show(p); };
-      result = tune(*spec, *options);
-    }
+    const auto result = spec ? tune_with_bar(*spec, *options) : spec.error();
     if (!result) {
       fail(Error(entry.where + result.error().message()));
       continue;
@@ -198,6 +199,54 @@ Status tune_all(const TuneFlags& flags) {
   return {};
 }
 
+void add_search_flags(CLI::App& app, TuneFlags& flags) {
+  app.add_option("--effort", flags.effort,
+                 "estimate: run nothing; measure: time what the cost model ranks first;"
+                 " exhaustive: time all that the pruning rules leave")
+      ->option_text("estimate|measure|exhaustive [measure]")
+      ->check(CLI::IsMember({"estimate", "measure", "exhaustive"}));
+  app.add_option("--candidates", flags.candidates, "Schedules that are timed with measure")
+      ->option_text("K [20]")
+      ->check(CLI::Range(1, 100000));
+  app.add_option("--seconds", flags.seconds, "Time limit per problem")
+      ->option_text("S [10]")
+      ->check(CLI::Range(0.01, 86400.0));
+  app.add_option("--threads", flags.threads, "Most threads to use")
+      ->option_text("N [1]")
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--isa", flags.isa, "Best instruction set to use")
+      ->option_text("ISA")
+      ->check(CLI::IsMember({"interpreter", "avx2", "avx512"}));
+  app.add_flag("--cold", flags.cold, "Evict the weights from all caches before every run");
+  app.add_option("--machine", flags.machine,
+                 "Answer for the machine that this file describes; needs --effort estimate")
+      ->option_text("FILE.json");
+}
+
+/// Throws CLI::Error where options do not go together.
+void check_flags(const CLI::App& app, const TuneFlags& flags) {
+  if (flags.problems.empty() && flags.file.empty()) {
+    throw CLI::RequiredError("PROBLEM or --problems");
+  }
+  if (!flags.machine.empty() && flags.effort != "estimate") {
+    throw CLI::ValidationError("--machine", "needs --effort estimate: nothing can be run there");
+  }
+  if (std::isnan(flags.seconds)) throw CLI::ValidationError("--seconds", "must be a number");
+  const auto only_with = [&](const char* option, std::initializer_list<const char*> efforts) {
+    if (app.count(option) == 0) return;
+    for (const char* effort : efforts) {
+      if (flags.effort == effort) return;
+    }
+    throw CLI::ValidationError(option, "has no meaning with --effort " + flags.effort);
+  };
+  only_with("--candidates", {"measure"});
+  only_with("--cold", {"measure", "exhaustive"});
+  only_with("--seconds", {"measure", "exhaustive"});
+  if (flags.cold && !flags.output.empty()) {
+    throw CLI::ValidationError("--cold", "cannot go with --output: wisdom is for warm weights");
+  }
+}
+
 }  // namespace
 
 void add_tune(CLI::App& app, Action& action) {
@@ -209,27 +258,7 @@ void add_tune(CLI::App& app, Action& action) {
       ->option_text("FILE");
   sub->add_option("--shard", flags->shard, "Only every n-th problem, from the i-th on; i from 1")
       ->option_text("i/n");
-  sub->add_option("--effort", flags->effort,
-                  "estimate: run nothing; measure: time what the cost model ranks first;"
-                  " exhaustive: time all that the pruning rules leave")
-      ->option_text("estimate|measure|exhaustive [measure]")
-      ->check(CLI::IsMember({"estimate", "measure", "exhaustive"}));
-  sub->add_option("--candidates", flags->candidates, "Schedules that are timed with measure")
-      ->option_text("K [20]")
-      ->check(CLI::Range(1, 100000));
-  sub->add_option("--seconds", flags->seconds, "Time limit per problem")
-      ->option_text("S [10]")
-      ->check(CLI::Range(0.01, 86400.0));
-  sub->add_option("--threads", flags->threads, "Most threads to use")
-      ->option_text("N [1]")
-      ->check(CLI::Range(1, 1024));
-  sub->add_option("--isa", flags->isa, "Best instruction set to use")
-      ->option_text("ISA")
-      ->check(CLI::IsMember({"interpreter", "avx2", "avx512"}));
-  sub->add_flag("--cold", flags->cold, "Evict the weights from all caches before every run");
-  sub->add_option("--machine", flags->machine,
-                  "Answer for the machine that this file describes; needs --effort estimate")
-      ->option_text("FILE.json");
+  add_search_flags(*sub, *flags);
   sub->add_option("--output", flags->output,
                   "Add what was found to this wisdom file, problem by problem; better evidence that"
                   " it holds stays")
@@ -237,26 +266,7 @@ void add_tune(CLI::App& app, Action& action) {
   sub->add_flag("--json", flags->json, "Print an array of objects");
   sub->footer(kFooter);
   sub->callback([flags, sub, &action] {
-    if (flags->problems.empty() && flags->file.empty()) {
-      throw CLI::RequiredError("PROBLEM or --problems");
-    }
-    if (!flags->machine.empty() && flags->effort != "estimate") {
-      throw CLI::ValidationError("--machine", "needs --effort estimate: nothing can be run there");
-    }
-    if (std::isnan(flags->seconds)) throw CLI::ValidationError("--seconds", "must be a number");
-    const auto only_with = [&](const char* option, std::initializer_list<const char*> efforts) {
-      if (sub->count(option) == 0) return;
-      for (const char* effort : efforts) {
-        if (flags->effort == effort) return;
-      }
-      throw CLI::ValidationError(option, "has no meaning with --effort " + flags->effort);
-    };
-    only_with("--candidates", {"measure"});
-    only_with("--cold", {"measure", "exhaustive"});
-    only_with("--seconds", {"measure", "exhaustive"});
-    if (flags->cold && !flags->output.empty()) {
-      throw CLI::ValidationError("--cold", "cannot go with --output: wisdom is for warm weights");
-    }
+    check_flags(*sub, *flags);
     action = [flags] { return tune_all(*flags); };
   });
 }

@@ -131,6 +131,19 @@ Elf64_Ehdr file_header() {
   return h;
 }
 
+void describe(Elf64_Shdr& section, Elf64_Word name, Elf64_Word type, Elf64_Xword flags,
+              Elf64_Xword align) {
+  section.sh_name = name;
+  section.sh_type = type;
+  section.sh_flags = flags;
+  section.sh_addralign = align;
+}
+
+/// To a multiple of 8 bytes.
+void pad(Bytes& out) {
+  while (out.size() % 8 != 0) out.push_back(std::byte{0});
+}
+
 }  // namespace
 
 std::vector<std::byte> elf_image(const CodeBlob& blob) {
@@ -143,33 +156,27 @@ std::vector<std::byte> elf_image(const CodeBlob& blob) {
   body[kSymtab] = symtab(blob, names, first_global);
   body[kStrtab] = names.bytes;
 
-  auto describe = [&](SectionIndex i, const char* name, Elf64_Word type, Elf64_Xword flags,
-                      Elf64_Xword align) {
-    table[i].sh_name = sections.add(name);
-    table[i].sh_type = type;
-    table[i].sh_flags = flags;
-    table[i].sh_addralign = align;
-  };
-  describe(kText, ".text", SHT_NOBITS, SHF_ALLOC | SHF_EXECINSTR, CodeMemory::kAlignment);
+  describe(table[kText], sections.add(".text"), SHT_NOBITS, SHF_ALLOC | SHF_EXECINSTR,
+           CodeMemory::kAlignment);
   table[kText].sh_addr = reinterpret_cast<std::uintptr_t>(blob.memory.data());
   table[kText].sh_size = blob.size();
-  describe(kEhFrame, ".eh_frame", SHT_PROGBITS, SHF_ALLOC, 8);
-  describe(kSymtab, ".symtab", SHT_SYMTAB, 0, 8);
+  describe(table[kEhFrame], sections.add(".eh_frame"), SHT_PROGBITS, SHF_ALLOC, 8);
+  describe(table[kSymtab], sections.add(".symtab"), SHT_SYMTAB, 0, 8);
   table[kSymtab].sh_link = kStrtab;
   table[kSymtab].sh_info = first_global;
   table[kSymtab].sh_entsize = sizeof(Elf64_Sym);
-  describe(kStrtab, ".strtab", SHT_STRTAB, 0, 1);
-  describe(kShstrtab, ".shstrtab", SHT_STRTAB, 0, 1);
+  describe(table[kStrtab], sections.add(".strtab"), SHT_STRTAB, 0, 1);
+  describe(table[kShstrtab], sections.add(".shstrtab"), SHT_STRTAB, 0, 1);
   body[kShstrtab] = sections.bytes;
 
   Bytes out(sizeof(Elf64_Ehdr));
   for (std::size_t i = kEhFrame; i < kSections; ++i) {
-    while (out.size() % 8 != 0) out.push_back(std::byte{0});
+    pad(out);
     table[i].sh_offset = out.size();
     table[i].sh_size = body[i].size();
     out.insert(out.end(), body[i].begin(), body[i].end());
   }
-  while (out.size() % 8 != 0) out.push_back(std::byte{0});
+  pad(out);
   Elf64_Ehdr header = file_header();
   header.e_shoff = out.size();
   std::memcpy(out.data(), &header, sizeof header);

@@ -165,6 +165,16 @@ Result<std::string> write_target(const std::string& path) {
   return resolved.string();
 }
 
+Status check_writable(const std::string& path) {
+  const auto target = write_target(path);
+  if (!target) return target.error();
+  Temporary temporary;
+  const auto fd = open_temporary(*target, temporary);
+  if (!fd) return fd.error();
+  ::close(*fd);
+  return {};
+}
+
 void remove_leftovers(const std::string& target) {
   const std::string folder = directory_of(target);
   const std::string start = std::filesystem::path(target).filename().string() + ".";

@@ -43,6 +43,10 @@ Status write_file(const std::string& path, std::span<const std::span<const std::
 /// there and is no regular file, or may not be written.
 Result<std::string> write_target(const std::string& path);
 
+/// Whether write_file(path) could begin now: makes its temporary file and removes it again. For
+/// programs that have long work to do before they write.
+Status check_writable(const std::string& path);
+
 /// Removes what processes that were killed inside write_file(target) left beside it. Only for files
 /// that nobody writes at this moment.
 void remove_leftovers(const std::string& target);

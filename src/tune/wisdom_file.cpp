@@ -92,6 +92,14 @@ Status update_wisdom(const std::string& path,
   });
 }
 
+Status check_wisdom_output(const std::string& path) {
+  return guard_memory("look at the wisdom", [&]() -> Status {
+    if (auto status = check_writable(path); !status) return status;
+    const auto old = read_old(path);
+    return old ? Status() : Status(old.error());
+  });
+}
+
 Status save_wisdom(const std::string& path, std::span<const WisdomEntry> entries) {
   return update_wisdom(path, [&](std::vector<WisdomItem>& items) {
     std::vector<WisdomItem> ours;

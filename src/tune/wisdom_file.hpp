@@ -25,6 +25,10 @@ void merge_items(std::vector<WisdomItem>& into, std::vector<WisdomItem> items);
 Status update_wisdom(const std::string& path,
                      const std::function<void(std::vector<WisdomItem>&)>& change);
 
+/// What can be known before there is something to save: `path` can be written, and what stands
+/// there, if anything, is a wisdom file. Errors as update_wisdom.
+Status check_wisdom_output(const std::string& path);
+
 /// Merges entries, of any machine, into the file.
 Status save_wisdom(const std::string& path, std::span<const WisdomEntry> entries);
 

@@ -296,6 +296,9 @@ Result<std::vector<WisdomItem>> read_file(std::string_view text) {
   if (text.empty()) return Error("is empty");
   const auto parsed = parse_json(text, kDepth, kMostWisdomBytes);
   if (!parsed) return parsed.error();
+  if (!parsed->is_object() || !parsed->contains("entries")) {
+    return Error("is no wisdom file: must be an object with format and entries");
+  }
   Fields fields(*parsed, "file", "");
   std::int64_t format = 0;
   fields.whole("format", true, kWisdomFormat, kWisdomFormat, format);

@@ -296,5 +296,25 @@ TEST_CASE("wisdom file: a process killed while it saves leaves the file whole") 
 
 TEST_CASE("wisdom file: 200 processes killed while they save", "[.slow]") { kill_savers(200); }
 
+TEST_CASE("wisdom files: whether one can be written is known before there is an entry") {
+  const test::TempDir dir;
+  const std::string path = dir.file("w.json");
+  CHECK(check_wisdom_output(path).ok());
+  CHECK(dir.entries() == 0);
+  const std::string nowhere = dir.file("none/w.json");
+  CHECK(check_wisdom_output(nowhere).error().message() ==
+        nowhere + ": cannot be written: No such file or directory");
+  CHECK(check_wisdom_output("/dev/full").error().message() == "/dev/full: is not a regular file");
+  REQUIRE(save_wisdom(path, {}).ok());
+  const std::string good = test::read_bytes(path);
+  CHECK(check_wisdom_output(path).ok());
+  CHECK(test::read_bytes(path) == good);
+  test::write_bytes(path, R"({"format":1,"key":"a calibration, say"})");
+  CHECK(check_wisdom_output(path).error().message() ==
+        path + ": is no wisdom file: must be an object with format and entries");
+  test::write_bytes(path, "");
+  CHECK(check_wisdom_output(path).ok());
+}
+
 }  // namespace
 }  // namespace deepcpu

@@ -139,10 +139,12 @@ TEST_CASE("wisdom JSON: files that are refused whole") {
   CHECK(file_error(good) == "no error");
   CHECK(file_error("") == "is empty");
   CHECK(file_error(" ") == "JSON is not valid at byte 2");
-  CHECK(file_error("[]") == "file: must be an object");
-  CHECK(file_error("7") == "file: must be an object");
-  CHECK(file_error("{}") == "format: is missing");
-  CHECK(file_error(R"({"format":1})") == "entries: is missing");
+  const std::string none = "is no wisdom file: must be an object with format and entries";
+  CHECK(file_error("[]") == none);
+  CHECK(file_error("7") == none);
+  CHECK(file_error("{}") == none);
+  CHECK(file_error(R"({"format":1})") == none);
+  CHECK(file_error(R"({"entries":[]})") == "format: is missing");
   CHECK(file_error(R"({"format":2,"entries":[]})") == "format=2: must be between 1 and 1");
   CHECK(file_error(R"({"format":"1","entries":[]})") == "format=\"1\": must be between 1 and 1");
   CHECK(file_error(R"({"format":1,"entries":{}})") == "entries: must be an array");

@@ -57,10 +57,11 @@ struct Rounds {
   std::vector<double> two;
   std::vector<double> all;
 
+  /// No core is faster while others are active: what comes out so is a disturbed round.
   CoreRates rates(Statistic statistic) const {
     const double single = statistic(one);
-    const double pair = two.empty() ? single : statistic(two);
-    return {single, pair, all.empty() ? pair : statistic(all)};
+    const double pair = two.empty() ? single : std::min(single, statistic(two));
+    return {single, pair, all.empty() ? pair : std::min(pair, statistic(all))};
   }
 };
 
@@ -228,6 +229,13 @@ class Calibrator {
       const std::size_t outer = std::max(levels_[i + 1].bytes_one, levels_[i].stated * 3);
       const CapacityPlan plan = private_plan(levels_[i].stated, outer);
       edges(levels_[i], plan, kPrivate, best);
+    }
+    // A level serves at least what a nearer one does.
+    for (std::size_t i = 1; i + 1 < levels_.size(); ++i) {
+      const LevelCapacity& nearer = levels_[i - 1].out;
+      LevelCapacity& out = levels_[i].out;
+      out.forward_bytes = std::max(out.forward_bytes, nearer.forward_bytes);
+      out.alternating_bytes = std::max(out.alternating_bytes, nearer.alternating_bytes);
     }
   }
 

@@ -83,7 +83,8 @@ struct CalibrateOptions {
 Result<Calibration> calibrate(const Machine& machine, const CalibrateOptions& options = {});
 
 /// Refuses, by field, what no machine can be: rates that are zero, not finite or beyond all
-/// reason, a level faster than the one before it, other levels than l1, l2, l3 and memory.
+/// reason, a core that is faster when others are active, a level that is faster or smaller than the
+/// one before it, other levels than l1, l2, l3 and memory.
 Status check_calibration(const Calibration& calibration);
 /// The part of it that concerns what CPUID and the system tell.
 Status check_machine(const Machine& machine);

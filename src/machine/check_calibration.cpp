@@ -58,15 +58,48 @@ void check_machine(const Machine& m, Checker& check) {
   if (m.tsc_hz != 0.0) check.range("machine.tsc_hz", m.tsc_hz, kTsc);
 }
 
-void check_rates(const std::string& at, const CoreRates& r, Range range, Checker& check) {
+/// What noise may add to a rate that is the same as the one that bounds it.
+constexpr double kNoise = 1.25;
+/// Cores that get in each other's way may get less together than one alone. This much less is a
+/// wrong unit.
+constexpr double kMostLoss = 8.0;
+
+/// Each core's rate while `one`, two and all `cores` of them are active.
+void check_rates(const std::string& at, const CoreRates& r, int cores, Range range,
+                 Checker& check) {
   check.range(at + ".one", r.one, range);
   check.range(at + ".two", r.two, range);
   check.range(at + ".all", r.all, range);
+  const auto several = [&](const char* name, double rate, double fewer, int active) {
+    if (rate > kNoise * fewer) {
+      check.refuse(at + name, fmt::format("{}", rate),
+                   "must not be more than what each gets of fewer active cores");
+    }
+    if (kMostLoss * rate * active < r.one) {
+      check.refuse(
+          at + name, fmt::format("{}", rate),
+          fmt::format("{} active core{} must not get less than 1/{} of what one gets alone", active,
+                      active == 1 ? "" : "s", kMostLoss));
+    }
+  };
+  several(".two", r.two, r.one, std::clamp(cores, 1, 2));
+  several(".all", r.all, r.two, std::max(cores, 1));
 }
 
-void check_reads(const IsaRates& r, const std::string& at, std::size_t levels, Checker& check) {
-  // What noise may add to a level that is as fast as the one before it.
-  constexpr double kNoise = 1.25;
+/// `reads[level]` beside the level before it.
+void check_slower(const std::string& at, const CoreRates& rates, const CoreRates& nearer,
+                  Checker& check) {
+  const auto slower = [&](const char* name, double rate, double bound) {
+    if (rate <= kNoise * bound) return;
+    check.refuse(at + name, fmt::format("{}", rate), "must not be faster than the level before it");
+  };
+  slower(".one", rates.one, nearer.one);
+  slower(".two", rates.two, nearer.two);
+  slower(".all", rates.all, nearer.all);
+}
+
+void check_reads(const IsaRates& r, const std::string& at, std::size_t levels, int cores,
+                 Checker& check) {
   const auto& reads = r.read_gbytes_per_s;
   if (reads.size() != levels) {
     check.refuse(at + "read_gbytes_per_s", fmt::format("{} entries", reads.size()),
@@ -74,11 +107,8 @@ void check_reads(const IsaRates& r, const std::string& at, std::size_t levels, C
   }
   for (std::size_t i = 0; i < reads.size(); ++i) {
     const std::string field = fmt::format("{}read_gbytes_per_s[{}]", at, i);
-    check_rates(field, reads[i], kReads, check);
-    if (i > 0 && reads[i].one > kNoise * reads[i - 1].one) {
-      check.refuse(field + ".one", fmt::format("{}", reads[i].one),
-                   "must not be faster than the level before it");
-    }
+    check_rates(field, reads[i], cores, kReads, check);
+    if (i > 0) check_slower(field, reads[i], reads[i - 1], check);
   }
 }
 
@@ -94,9 +124,9 @@ void check_isas(const Calibration& c, Checker& check) {
     if (i > 0 && r.isa <= c.isas[i - 1].isa) {
       check.refuse(at + "isa", std::string(to_string(r.isa)), "must follow a weaker ISA");
     }
-    check_rates(at + "fma_gflops", r.fma_gflops, kFlops, check);
+    check_rates(at + "fma_gflops", r.fma_gflops, c.cores, kFlops, check);
     check.range(at + "load_l1_gbytes_per_s", r.load_l1_gbytes_per_s, kReads);
-    check_reads(r, at, c.levels.size(), check);
+    check_reads(r, at, c.levels.size(), c.cores, check);
   }
 }
 
@@ -133,10 +163,18 @@ void check_levels(const Calibration& c, Checker& check) {
       check.refuse(at + "name", quote(c.levels[i].name), fmt::format("must be {}", name));
     }
     check_level(c.levels[i], at, last, c.cores, check);
-    if (i > 0 && c.levels[i].stream_bytes < c.levels[i - 1].stream_bytes) {
-      check.refuse(at + "stream_bytes", std::to_string(c.levels[i].stream_bytes),
+    if (i == 0) continue;
+    const LevelCapacity& level = c.levels[i];
+    const LevelCapacity& nearer = c.levels[i - 1];
+    const auto rising = [&](const char* field, std::uint64_t bytes, std::uint64_t before) {
+      if (bytes >= before) return;
+      check.refuse(at + field, std::to_string(bytes),
                    "must not be smaller than that of the level before it");
-    }
+    };
+    rising("stream_bytes", level.stream_bytes, nearer.stream_bytes);
+    if (last) continue;  // memory states no capacity
+    rising("forward_bytes", level.forward_bytes, nearer.forward_bytes);
+    rising("alternating_bytes", level.alternating_bytes, nearer.alternating_bytes);
   }
 }
 

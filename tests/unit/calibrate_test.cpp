@@ -89,6 +89,34 @@ TEST_CASE("calibration: absurd rates are refused by name") {
         "isas[0].read_gbytes_per_s[1].two=-1: must be between 0.01 and 100000");
   CHECK(message([](Calibration& c) { c.isas[0].read_gbytes_per_s[2].one = 90.0; }) ==
         "isas[0].read_gbytes_per_s[2].one=90: must not be faster than the level before it");
+  const std::string slower = ": must not be faster than the level before it";
+  CHECK(message([](Calibration& c) { c.isas[0].read_gbytes_per_s[3].two = 30.0; }) ==
+        "isas[0].read_gbytes_per_s[3].two=30: must not be more than what each gets of fewer active "
+        "cores");
+  CHECK(message([](Calibration& c) {
+          c.isas[0].read_gbytes_per_s[2] = {70.0, 70.0, 70.0};
+          c.isas[0].read_gbytes_per_s[1] = {60.0, 50.0, 50.0};
+        }) == "isas[0].read_gbytes_per_s[2].two=70" + slower);
+  CHECK(message([](Calibration& c) {
+          c.isas[0].read_gbytes_per_s[2] = {60.0, 60.0, 60.0};
+          c.isas[0].read_gbytes_per_s[1] = {60.0, 60.0, 20.0};
+        }) == "isas[0].read_gbytes_per_s[2].all=60" + slower);
+  CHECK(message([](Calibration& c) { c.isas[0].fma_gflops.all = 90.0; }) == "accepted");  // noise
+  CHECK(message([](Calibration& c) { c.isas[0].fma_gflops.all = 110.0; }) ==
+        "isas[0].fma_gflops.all=110: must not be more than what each gets of fewer active cores");
+  CHECK(message([](Calibration& c) { c.isas[0].fma_gflops.two = 0.08; }) ==
+        "isas[0].fma_gflops.two=0.08: 2 active cores must not get less than 1/8 of what one gets "
+        "alone");
+  CHECK(message([](Calibration& c) { c.isas[0].read_gbytes_per_s[3].all = 0.05; }) ==
+        "isas[0].read_gbytes_per_s[3].all=0.05: 12 active cores must not get less than 1/8 of what "
+        "one gets alone");
+  const std::string larger = ": must not be smaller than that of the level before it";
+  CHECK(message([](Calibration& c) { c.levels[1].forward_bytes = 16 << 10; }) ==
+        "levels[1].forward_bytes=16384" + larger);
+  CHECK(message([](Calibration& c) { c.levels[2].alternating_bytes = 200 << 10; }) ==
+        "levels[2].alternating_bytes=204800" + larger);
+  CHECK(message([](Calibration& c) { c.levels[2].stream_bytes = 100 << 10; }) ==
+        "levels[2].stream_bytes=102400" + larger);
   CHECK(message([](Calibration& c) { c.isas[0].read_gbytes_per_s.pop_back(); }) ==
         "isas[0].read_gbytes_per_s=3 entries: must hold one entry per level");
   CHECK(message([](Calibration& c) { c.levels[0].forward_bytes = 0; }) ==

@@ -90,8 +90,12 @@ std::string to_text(const MachineModel& model) {
   fmt::format_to(add, "model of {}\n  {}: {}\n  {} core{}, {:.2f} GHz", model.key,
                  to_string(model.source), model.note, model.cores, model.cores == 1 ? "" : "s",
                  model.clock_ghz);
-  fmt::format_to(add, ", exchange {:.0f} ns one way, a parked thread runs after {:.0f} us\n",
-                 model.exchange_ns, model.wake_us);
+  fmt::format_to(add, ", exchange {:.0f} ns one way\n", model.exchange_ns);
+  if (model.cores > 1) {
+    fmt::format_to(
+        add, "  a run on several threads whose helpers are parked takes about {:.0f} us more\n",
+        model.wake_us);
+  }
   fmt::format_to(add, "\n  {:<20}{:>32}{:>26}{:>10}\n", "per core", "with 1 / 2 / all cores active",
                  "usable KiB forward / alt.", "shared by");
   const auto row = [&](const std::string& name, const CoreRates& r, const std::string& rest) {

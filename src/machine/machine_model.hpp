@@ -51,9 +51,12 @@ struct MachineModel {
   ModelSource source = ModelSource::estimate;
   std::string note;  ///< one sentence: where the figures come from, and why if it is an estimate
   double clock_ghz = 0.0;
-  int cores = 1;               ///< that can be active at once; CoreRates::all refers to so many
-  double exchange_ns = 0.0;    ///< one-way transfer of a cache line between two cores
-  double wake_us = 0.0;        ///< from the wake-up call until a parked thread runs
+  int cores = 1;             ///< that can be active at once; CoreRates::all refers to so many
+  double exchange_ns = 0.0;  ///< one-way transfer of a cache line between two cores
+  /// From the wake-up call until a parked thread runs: about what a run on several threads takes
+  /// longer if it begins more than TeamOptions::spin_us after the one before it. Evidence for
+  /// people: predictions are of runs that follow each other, and no choice depends on it.
+  double wake_us = 0.0;
   std::vector<IsaModel> isas;  ///< weakest first; never empty
 
   /// By rule, for a machine of which only the description is known. Every constant has its source
@@ -76,8 +79,9 @@ struct MachineModel {
 
 /// The model of this machine: the saved calibration of its key (saved_calibration.hpp) if there is
 /// one and it is legal, else the estimate; `note` says which. Read at the first call, the same ever
-/// after. Thread-safe; never throws.
-const MachineModel& machine_model() noexcept;
+/// after. Thread-safe. Throws std::bad_alloc where there is no memory for it, as machine() does;
+/// the next call tries again.
+const MachineModel& machine_model();
 
 /// The same, read anew. A damaged file is no error: `note` says why there is only an estimate.
 MachineModel load_machine_model();

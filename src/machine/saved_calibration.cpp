@@ -46,15 +46,6 @@ MachineModel estimate_because(const std::string& why) {
   return model;
 }
 
-/// No memory, say: then there is at least one core with rates above zero.
-MachineModel load_or_estimate() noexcept {
-  try {
-    return load_machine_model();
-  } catch (...) {
-    return MachineModel::estimate(Machine{});
-  }
-}
-
 }  // namespace
 
 Result<std::string> calibration_path(std::string_view key) {
@@ -70,11 +61,16 @@ Result<std::string> calibration_path(std::string_view key) {
   return folder + "/deepcpu/" + file_name(key);
 }
 
-Status save_calibration(const Calibration& calibration, const std::string& path) {
+Status check_calibration_output(const std::string& path) {
   std::error_code code;
   const fs::path folder = fs::path(path).parent_path();
   if (!folder.empty()) fs::create_directories(folder, code);
   if (code) return Error(fmt::format("{}: cannot be written: {}", path, code.message()));
+  return check_writable(path);
+}
+
+Status save_calibration(const Calibration& calibration, const std::string& path) {
+  if (auto status = check_calibration_output(path); !status) return status;
   const std::string text = to_json(calibration);
   const std::array parts = {std::as_bytes(std::span(text))};
   return write_file(path, parts);
@@ -99,8 +95,8 @@ MachineModel load_machine_model() {
   return model;
 }
 
-const MachineModel& machine_model() noexcept {
-  static const MachineModel model = load_or_estimate();
+const MachineModel& machine_model() {
+  static const MachineModel model = load_machine_model();
   return model;
 }
 

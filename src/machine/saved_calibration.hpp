@@ -20,6 +20,9 @@ Result<std::string> calibration_path(std::string_view key);
 /// several processes that save at the same time one wins.
 Status save_calibration(const Calibration& calibration, const std::string& path);
 
+/// Whether save_calibration(..., path) could begin now; makes the folders above the file.
+Status check_calibration_output(const std::string& path);
+
 /// Reads what save_calibration wrote. Errors: name the file, and its field where there is one.
 Result<Calibration> load_calibration(const std::string& path);
 

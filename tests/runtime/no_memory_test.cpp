@@ -18,11 +18,13 @@
 #include <utility>
 #include <vector>
 
+#include "src/machine/machine_model.hpp"
 #include "src/runtime/kernel_cache.hpp"
 #include "src/tune/wisdom_store.hpp"
 #include "tests/catch.hpp"
 #include "tests/runtime/allocation_failure.hpp"
 #include "tests/support/compare.hpp"
+#include "tests/support/forked.hpp"
 #include "tests/support/sample.hpp"
 #include "tests/support/wisdom_entries.hpp"
 #include "tests/unit/io_support.hpp"
@@ -233,6 +235,29 @@ TEST_CASE("without memory a model is not compiled, and it can be later", "[mallo
       CHECK(model.notes().empty());
     }
   }
+}
+
+TEST_CASE("without memory there is no machine model, and there can be one later",
+          "[malloc][fork]") {
+  // In a process of its own, since the model is made once.
+  const auto body = [] {
+    (void)machine();
+    for (const bool persist : {true, false}) {
+      for (std::int64_t n = 0; n < 3; ++n) {
+        const AllocationFailure failure(n, persist);
+        try {
+          (void)machine_model();
+        } catch (const std::bad_alloc&) {
+        } catch (...) {
+          return 2;
+        }
+      }
+    }
+    return machine_model().key == machine_key(machine()) ? 0 : 3;
+  };
+  const Ending ending = run_forked(body);
+  CHECK(ending.signal == 0);
+  CHECK(ending.status == 0);
 }
 
 TEST_CASE("without memory no session is made, and it can be later", "[malloc]") {

@@ -325,6 +325,15 @@ TEST_CASE("saved calibration: what cannot be written is an error, and the old fi
   CHECK(dir.entries() == 1);
 }
 
+TEST_CASE("the text of a model says what a run costs whose helpers are parked") {
+  const std::string parked = "a run on several threads whose helpers are parked takes about ";
+  const MachineModel xeon_model = MachineModel::from(xeon());
+  CHECK(to_text(xeon_model).find(parked + "50 us more\n") != std::string::npos);
+  Machine one = zen4();
+  one.cpus = {0};
+  CHECK(to_text(MachineModel::estimate(one)).find(parked) == std::string::npos);
+}
+
 TEST_CASE("the model of this machine") {
   const MachineModel& m = machine_model();
   CHECK(&m == &machine_model());

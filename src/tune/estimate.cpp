@@ -7,7 +7,17 @@
 namespace deepcpu {
 namespace {
 
-bool better(const Ranked& a, const Ranked& b) { return a.predicted.us < b.predicted.us; }
+/// With its place in the order of visits.
+struct Visited {
+  Ranked ranked;
+  std::size_t place = 0;
+};
+
+bool better(const Visited& a, const Visited& b) {
+  const double x = a.ranked.predicted.us;
+  const double y = b.ranked.predicted.us;
+  return x < y || (x == y && a.place < b.place);
+}
 
 /// Predicted time with a charge for every thread beyond the first.
 double cautious_us(const Ranked& r) {
@@ -17,18 +27,29 @@ double cautious_us(const Ranked& r) {
 }  // namespace
 
 std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& work,
-                                   const CostModel& model, double steps, std::size_t most) {
-  std::vector<Ranked> best;
-  if (most == 0) return best;
+                                   const CostModel& model, double steps, std::size_t most,
+                                   const std::function<bool()>& stop) {
+  std::vector<Ranked> out;
+  if (most == 0) return out;
+  std::vector<Visited> best;  // a heap once it is full, the worst in front
+  std::size_t place = 0;
   space.for_each([&](const Schedule& s) {
-    Prediction p = model.predict(work, s, steps);
-    if (best.size() == most && p.us >= best.back().predicted.us) return true;
-    if (best.size() == most) best.pop_back();
-    Ranked r{s, std::move(p)};
-    best.insert(std::upper_bound(best.begin(), best.end(), r, better), std::move(r));
+    if (stop && stop()) return false;
+    Visited v{{s, model.predict(work, s, steps)}, place++};
+    if (best.size() < most) {
+      best.push_back(std::move(v));
+      if (best.size() == most) std::make_heap(best.begin(), best.end(), better);
+    } else if (better(v, best.front())) {
+      std::pop_heap(best.begin(), best.end(), better);
+      best.back() = std::move(v);
+      std::push_heap(best.begin(), best.end(), better);
+    }
     return true;
   });
-  return best;
+  std::sort(best.begin(), best.end(), better);
+  out.reserve(best.size());
+  for (Visited& v : best) out.push_back(std::move(v.ranked));
+  return out;
 }
 
 Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,

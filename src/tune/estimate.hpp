@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <vector>
 
 #include "src/schedule/space.hpp"
@@ -19,9 +20,12 @@ struct Ranked {
   Prediction predicted;
 };
 
-/// The `most` schedules of the pruned space with the least predicted time, best first.
+/// The `most` schedules of the pruned space with the least predicted time, best first; among equals
+/// the one that the space visits first. `stop` is asked before every schedule; once it says true,
+/// the ranking is of those that were visited until then.
 std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& work,
-                                   const CostModel& model, double steps, std::size_t most);
+                                   const CostModel& model, double steps, std::size_t most,
+                                   const std::function<bool()>& stop = {});
 
 /// The schedule that is used when none is given: the best by prediction for runs of spec.steps
 /// steps. `threads` is a cap. Runs nothing; a few tenths of a millisecond. Errors are those of

@@ -2,26 +2,57 @@
 #include "src/tune/trial.hpp"
 
 #include <emmintrin.h>
+#include <fmt/format.h>
 
+#include <optional>
 #include <string>
 
 #include "src/guard_memory.hpp"
+#include "src/io/checked.hpp"
 #include "src/model/random_numbers.hpp"
 
 namespace deepcpu {
+namespace {
+
+/// Of input number `input` of the cell; 0 is x.
+std::int64_t input_width(const ModelSpec& spec, std::size_t input) {
+  if (input == 0) return spec.input;
+  const auto node = static_cast<std::size_t>(spec.cell.inputs()[input]);
+  return spec.width(spec.cell.nodes()[node].dim, 0);
+}
+
+/// Numbers of all inputs and of `outputs` copies of y, in bytes; absent: over 2^64.
+std::optional<std::uint64_t> array_bytes(const ModelSpec& spec, std::uint64_t outputs) {
+  // A valid spec has at most 2^31 steps, 2^10 rows and widths of 2^21.
+  const auto rows = static_cast<std::uint64_t>(spec.steps) * static_cast<std::uint64_t>(spec.batch);
+  auto bytes =
+      checked_mul(rows * static_cast<std::uint64_t>(spec.output_width()), outputs * sizeof(float));
+  for (std::size_t i = 0; bytes && i < spec.cell.inputs().size(); ++i) {
+    const auto width = static_cast<std::uint64_t>(input_width(spec, i));
+    const auto more = checked_mul(rows * width, sizeof(float));
+    bytes = more ? checked_add(*bytes, *more) : std::nullopt;
+  }
+  return bytes;
+}
+
+}  // namespace
 
 Result<TrialData> TrialData::make(const ModelSpec& spec, std::uint64_t seed) {
   return guard_memory("make weights and inputs", [&]() -> Result<TrialData> {
     auto weights = Weights::random(spec, seed);
     if (!weights) return weights.error();
+    // What is compared are two whole results, and a trial has a y of its own.
+    constexpr std::uint64_t kOutputs = 3;
+    const auto what =
+        fmt::format("steps={}, batch={}: inputs and outputs take", spec.steps, spec.batch);
+    if (auto st = check_available(what, array_bytes(spec, kOutputs)); !st) return st.error();
     TrialData out;
     out.spec = spec;
     out.weights = std::move(*weights);
-    for (const int input : spec.cell.inputs()) {
-      const Node& n = spec.cell.nodes()[static_cast<std::size_t>(input)];
-      const std::int64_t width = out.inputs.empty() ? spec.input : spec.width(n.dim, 0);
-      const auto count = static_cast<std::size_t>(spec.steps * spec.batch * width);
-      out.inputs.push_back(random_numbers(n.name, count, 1.0F, seed));
+    for (std::size_t i = 0; i < spec.cell.inputs().size(); ++i) {
+      const auto node = static_cast<std::size_t>(spec.cell.inputs()[i]);
+      const auto count = static_cast<std::size_t>(spec.steps * spec.batch * input_width(spec, i));
+      out.inputs.push_back(random_numbers(spec.cell.nodes()[node].name, count, 1.0F, seed));
     }
     out.outputs = static_cast<std::size_t>(spec.steps * spec.batch * spec.output_width());
     return out;
@@ -57,11 +88,9 @@ Result<Trial> Trial::make(const TrialData& data, Compilation compiled,
       packed = std::move(*made);
     }
     model->packed = packed;
-    if (auto st =
-            check_available("candidate: it takes", session_bytes(model->compiled, data.spec.steps));
-        !st) {
-      return st.error();
-    }
+    const auto scratch = session_bytes(model->compiled, data.spec.steps);
+    const auto bytes = scratch ? checked_add(*scratch, data.outputs * sizeof(float)) : std::nullopt;
+    if (auto st = check_available("candidate: it takes", bytes); !st) return st.error();
     Trial t;
     t.data_ = &data;
     t.model_ = model;

@@ -19,7 +19,8 @@ struct TrialData {
   std::vector<std::vector<float>> inputs;  ///< per input of the cell, [T,B,width]
   std::size_t outputs = 0;                 ///< numbers in y
 
-  /// Errors: a spec without memory for its weights, inputs and outputs.
+  /// Errors: an illegal spec; no memory for its weights; less memory available than inputs and
+  /// outputs take, which is looked up before they are made.
   static Result<TrialData> make(const ModelSpec& spec, std::uint64_t seed);
 };
 

@@ -44,6 +44,8 @@ constexpr int kMakings = 7;
 constexpr int kPlayoffRounds = 15;
 /// Part of the time limit that is left to it.
 constexpr double kPlayoffShare = 0.4;
+/// Part of the time limit that ranking may take; then those that were ranked until then are timed.
+constexpr double kRankShare = 0.25;
 
 /// Same bits; any NaN equals any other.
 bool equal_bits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -72,7 +74,8 @@ class Search {
         isa_(isa),
         threads_(threads),
         machine_(options.machine != nullptr ? *options.machine : machine_model()),
-        end_(wall_seconds() + options.seconds) {}
+        begin_(wall_seconds()),
+        end_(begin_ + options.seconds) {}
 
   Result<TuneResult> run() {
     auto work = ModelWork::of(spec_, isa_);
@@ -101,18 +104,32 @@ class Search {
     if (options_.effort != Effort::estimate) {
       for (const Schedule& s : options_.also) add({s, model.predict(work, s, steps), {}, {}});
     }
-    for (Ranked& r : rank_schedules(space, work, model, steps, most)) {
-      add({std::move(r.schedule), std::move(r.predicted), {}, {}});
+    const std::size_t given = out_.candidates.size();
+    const std::size_t wanted = given < most ? most : 0;
+    const auto stop = [this] { return enough(); };
+    for (Ranked& r : rank_schedules(space, work, model, steps, wanted, stop)) {
+      add({std::move(r.schedule), std::move(r.predicted), {}, {}}, given);
     }
     if (out_.candidates.size() > most) out_.candidates.resize(most);
     const Schedule plain = simplest(spec_, isa_);
     fallback_ = {plain, model.predict(work, plain, steps), {}, {}};
   }
 
-  void add(Candidate c) {
+  /// Whether ranking has to end. An estimate runs nothing, so it may look at all schedules.
+  bool enough() {
+    const bool late = options_.effort != Effort::estimate &&
+                      wall_seconds() - begin_ > kRankShare * options_.seconds;
+    cut_short_ = late || told_to_stop();
+    return cut_short_;
+  }
+
+  void add(Candidate c) { add(std::move(c), out_.candidates.size()); }
+  /// Unless it is one of the first `among`; the space visits no schedule twice.
+  void add(Candidate c, std::size_t among) {
     const auto same = [&](const Candidate& other) { return other.schedule == c.schedule; };
     auto& all = out_.candidates;
-    if (std::none_of(all.begin(), all.end(), same)) all.push_back(std::move(c));
+    const auto end = all.begin() + static_cast<std::ptrdiff_t>(among);
+    if (std::none_of(all.begin(), end, same)) all.push_back(std::move(c));
   }
 
   bool told_to_stop() const { return options_.stop && options_.stop(); }
@@ -140,8 +157,8 @@ class Search {
     const auto untimed = [](const Candidate& c) {
       return c.refused.empty() && c.measured.rounds == 0;
     };
-    out_.stopped =
-        told_to_stop() || std::any_of(out_.candidates.begin(), out_.candidates.end(), untimed);
+    out_.stopped = cut_short_ || told_to_stop() ||
+                   std::any_of(out_.candidates.begin(), out_.candidates.end(), untimed);
     return {};
   }
 
@@ -296,6 +313,7 @@ class Search {
   Isa isa_;
   int threads_;
   const MachineModel& machine_;
+  double begin_;
   double end_;
   TrialData data_;
   std::shared_ptr<const PackedWeights> packed_;
@@ -303,6 +321,7 @@ class Search {
   Candidate fallback_;       ///< the reference
   std::size_t waiting_ = 0;  ///< candidates whose heat has not begun
   std::size_t best_ = 0;
+  bool cut_short_ = false;  ///< ranking was ended before it had seen all schedules
   TuneResult out_;
 };
 

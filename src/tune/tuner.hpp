@@ -66,7 +66,8 @@ struct TuneResult {
   double spread = 0.0;
   Effort effort = Effort::estimate;  ///< estimate also where the interpreter serves
   std::int64_t steps = 0;            ///< of the runs that were timed
-  bool stopped = false;              ///< by `stop`, or before all candidates had their time
+  /// By `stop`, or before all schedules were ranked and all candidates had their time.
+  bool stopped = false;
   /// Best first; those that were never ranked last.
   std::vector<Candidate> candidates;
 };

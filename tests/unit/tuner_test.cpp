@@ -6,11 +6,14 @@
 #include <cmath>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "src/compile.hpp"
 #include "src/machine/saved_calibration.hpp"
 #include "src/schedule/space.hpp"
 #include "src/tune/estimate.hpp"
+#include "src/tune/trial.hpp"
 #include "tests/catch.hpp"
 #include "tests/support/round_machine.hpp"
 
@@ -112,6 +115,76 @@ TEST_CASE("tune: exhaustive times every schedule that is left") {
   }
   CHECK(timed == all);
   CHECK(all.size() > 24);  // more than one heat
+}
+
+TEST_CASE("tune: the time limit and stop hold while schedules are ranked") {
+  if (!emits()) return;
+  const ModelSpec spec = spec_of("lstm:i64h64l2");
+  const auto work = ModelWork::of(spec, host_isa()).value();
+  const ScheduleSpace space(work, machine_model(), 1);
+  std::size_t all = 0;
+  space.for_each([&](const Schedule&) { return ++all > 0; });
+  REQUIRE(all > 10);
+  TuneOptions none = options_of(Effort::exhaustive, 1e-9);
+  TuneOptions stopped = options_of(Effort::exhaustive, 100.0);
+  int asked = 0;
+  stopped.stop = [&] { return ++asked > 5; };
+  for (const TuneOptions& options : {none, stopped}) {
+    const auto r = tune(spec, options);
+    REQUIRE(r.ok());
+    check_answer(spec, *r);
+    CHECK(r->stopped);
+    CHECK(r->candidates.size() <= 6);
+  }
+}
+
+TEST_CASE("ranking: the best ones of any number, in order, and an end when it is told to") {
+  const MachineModel machine = test::round_machine();
+  const ModelSpec spec = spec_of("gru:i64h96b3t20");
+  const auto work = ModelWork::of(spec, Isa::avx512).value();
+  const CostModel model(machine, Isa::avx512);
+  const ScheduleSpace space(work, machine, 4);
+  std::vector<std::pair<double, std::string>> expected;
+  space.for_each([&](const Schedule& s) {
+    expected.emplace_back(model.predict(work, s, 20.0).us, s.to_json());
+    return true;
+  });
+  const auto visited = expected;
+  const auto first = [](const auto& a, const auto& b) { return a.first < b.first; };
+  std::stable_sort(expected.begin(), expected.end(), first);
+  const std::size_t count = expected.size();
+  REQUIRE(count > 50);
+  for (const std::size_t most :
+       {std::size_t{0}, std::size_t{1}, std::size_t{7}, count, 2 * count}) {
+    const auto ranked = rank_schedules(space, work, model, 20.0, most);
+    REQUIRE(ranked.size() == std::min(most, count));
+    for (std::size_t i = 0; i < ranked.size(); ++i) {
+      CHECK(ranked[i].schedule.to_json() == expected[i].second);
+      CHECK(ranked[i].predicted.us == expected[i].first);
+    }
+  }
+  std::size_t asked = 0;
+  const auto some = rank_schedules(space, work, model, 20.0, count, [&] { return ++asked > 10; });
+  REQUIRE(some.size() == 10);
+  CHECK(asked == 11);
+  expected.assign(visited.begin(), visited.begin() + 10);
+  std::stable_sort(expected.begin(), expected.end(), first);
+  for (std::size_t i = 0; i < some.size(); ++i) {
+    CHECK(some[i].schedule.to_json() == expected[i].second);
+  }
+}
+
+TEST_CASE("tune: inputs and outputs that no memory holds are an error before they are made") {
+  if (!emits()) return;
+  const auto r = tune(spec_of("rnn:i1h1b1024t2147483647"), options_of(Effort::measure));
+  REQUIRE_FALSE(r.ok());
+  CHECK(r.error().kind() == ErrorKind::memory);
+  // x, and three times y.
+  CHECK(r.error().message().find("steps=2147483647, batch=1024: inputs and outputs take "
+                                 "35184372072448 bytes, ") == 0);
+  const auto both = TrialData::make(spec_of("augru:i3h2b2t2000000000"), 1);
+  REQUIRE_FALSE(both.ok());
+  CHECK(both.error().message().find(" take 160000000000 bytes, ") != std::string::npos);
 }
 
 TEST_CASE("tune: a candidate with wrong bits is refused and never ranked") {

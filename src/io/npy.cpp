@@ -97,7 +97,8 @@ constexpr std::array kTypes = {
     Type{"<i8", read_data<std::int64_t>},
 };
 
-Result<NpyArray> read_array(const InputFile& file) {
+/// `types`: what the caller can use, as an error says it.
+Result<NpyArray> read_array(const InputFile& file, std::string_view types) {
   const auto preamble = read_preamble(file);
   if (!preamble) return preamble.error();
   std::string text(static_cast<std::size_t>(preamble->length), ' ');
@@ -112,10 +113,7 @@ Result<NpyArray> read_array(const InputFile& file) {
       return type.read(file, preamble->header + preamble->length, std::move(header->shape));
     }
   }
-  return Error(
-      fmt::format("descr={}: must be '<f4', '<i4' or '<i8' (float32, int32 or int64, "
-                  "little-endian)",
-                  quote(header->descr)));
+  return Error(fmt::format("descr={}: must be {}", quote(header->descr), types));
 }
 
 Error with_path(const std::string& path, const Error& error) {
@@ -128,20 +126,24 @@ std::string_view type_name(const NpyArray& array) {
   return kNames[array.data.index()];
 }
 
-}  // namespace
-
-Result<NpyArray> read_npy(const std::string& path) {
+Result<NpyArray> read_file(const std::string& path, std::string_view types) {
   return guard_memory("read the array", [&]() -> Result<NpyArray> {
     const auto file = InputFile::open(path);
     if (!file) return file.error();
-    auto array = read_array(*file);
+    auto array = read_array(*file, types);
     if (!array) return with_path(path, array.error());
     return array;
   });
 }
 
+}  // namespace
+
+Result<NpyArray> read_npy(const std::string& path) {
+  return read_file(path, "'<f4', '<i4' or '<i8' (float32, int32 or int64, little-endian)");
+}
+
 Result<NpyFloats> read_npy_f32(const std::string& path, std::size_t rank) {
-  auto array = read_npy(path);
+  auto array = read_file(path, "'<f4' (float32, little-endian)");
   if (!array) return array.error();
   auto* data = std::get_if<std::vector<float>>(&array->data);
   if (data == nullptr) {
@@ -155,7 +157,7 @@ Result<NpyFloats> read_npy_f32(const std::string& path, std::size_t rank) {
 }
 
 Result<std::vector<std::int64_t>> read_npy_integers(const std::string& path) {
-  auto array = read_npy(path);
+  auto array = read_file(path, "'<i4' or '<i8' (int32 or int64, little-endian)");
   if (!array) return array.error();
   if (array->shape.size() != 1) {
     return Error(

@@ -107,6 +107,7 @@ TEST_CASE("npy: another type, order or rank is refused by name") {
       ": must be '<f4', '<i4' or '<i8' (float32, int32 or int64, little-endian)";
   CHECK(error_of(header("'<f8'", "False")) == "descr=<f8" + rule);
   CHECK(error_of(header("'>f4'", "False")) == "descr=>f4" + rule);
+  CHECK(error_of(header("'<f2'", "False")) == "descr=<f2" + rule);
   CHECK(error_of(header("'|O'", "False")) == "descr=|O" + rule);
   CHECK(error_of(header("[('a', '<f4')]", "False")) == "descr: must be a string such as '<f4'");
   CHECK(error_of(header("'<f4'", "True")) == "fortran_order=True: must be False (C order)");
@@ -121,6 +122,11 @@ TEST_CASE("npy: another type, order or rank is refused by name") {
   write_bytes(path, npy_file("{'descr': '<i8', 'fortran_order': False, 'shape': (1,)}",
                              little_endian(5, 8)));
   CHECK(read_npy_f32(path, 1).error().message() == path + ": type int64: must be float32");
+  write_bytes(path, header("'<f8'", "False"));
+  CHECK(read_npy_f32(path, 1).error().message() ==
+        path + ": descr=<f8: must be '<f4' (float32, little-endian)");
+  CHECK(read_npy_integers(path).error().message() ==
+        path + ": descr=<f8: must be '<i4' or '<i8' (int32 or int64, little-endian)");
   write_bytes(path, npy_file("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}", "1234"));
   CHECK(read_npy_integers(path).error().message() ==
         path + ": type float32: must be int32 or int64");

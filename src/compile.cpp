@@ -235,9 +235,12 @@ std::string asm_text(const Compilation& c) {
   return out.empty() ? "no code: the interpreter serves\n" : out;
 }
 
-void report(const Compilation& c) {
+void report(const Compilation& c, const CompileOptions& options) {
   const char* verbose = std::getenv("DEEPCPU_VERBOSE");
   if (verbose == nullptr || std::string_view(verbose) != "1") return;
+  const char* source = options.schedule ? "given" : c.tuned ? "wisdom" : "estimate";
+  const std::string from = fmt::format("deepcpu,schedule,{},{}\n", c.spec.str(), source);
+  std::fputs(from.c_str(), stderr);
   for (const LayerCode& l : c.layers) {
     for (const Kernel* k : std::initializer_list<const Kernel*>{l.hoist.get(), &l.step}) {
       if (k == nullptr) continue;
@@ -287,7 +290,7 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   if (dump) dump("schedule", c.schedule.to_json() + "\n");
   if (dump) dump("plan", plan_text(c));
   if (dump) dump("asm", asm_text(c));
-  report(c);
+  report(c, options);
   return c;
 }
 

@@ -166,9 +166,10 @@ class Random(cli.CliTest):
         lines = done.stderr.splitlines()
         self.assertEqual(done.returncode, 0)
         self.assertRegex(lines[-1], r"^deepcpu,run,lstm:i3h4b1t5,\w+,")
-        for line in lines[:-1]:
+        self.assertEqual(lines[0], "deepcpu,schedule,lstm:i3h4b1t5,estimate")
+        for line in lines[1:-1]:
             self.assertRegex(line, r"^deepcpu,compile,lstm:i3h4b1t5,\w+,\d+,[\d.]+$")
-        self.assertGreaterEqual(len(lines), 2)
+        self.assertGreaterEqual(len(lines), 3)
 
     def test_without_executable_memory(self):
         """The kernel is told to refuse it: memory-deny-write-execute, Linux 6.3 and later."""

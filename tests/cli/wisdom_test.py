@@ -149,6 +149,9 @@ class Use(Wisdom):
         self.assertEqual(self.block("gru:i8h16b3t5", env), (ODD_BLOCK, ""))
         self.assertNotEqual(self.block("gru:i8h16", env)[0], ODD_BLOCK)
         self.assertNotEqual(self.block("gru:i8h16b3")[0], ODD_BLOCK)
+        for problem, source in (("gru:i8h16b3t5", "wisdom"), ("gru:i8h16", "estimate")):
+            said = self.block(problem, {**env, "DEEPCPU_VERBOSE": "1"})[1].splitlines()
+            self.assertRegex(said[0], rf"\Adeepcpu,schedule,gru:[a-z0-9]+,{source}\Z")
         self.ok("run", "--problem", "gru:i8h16b3t5", "--output", "tuned.npy", env=env)
         self.ok("run", "--problem", "gru:i8h16b3t5", "--output", "plain.npy")
         self.assertEqual((self.folder / "tuned.npy").read_bytes(),
@@ -247,22 +250,37 @@ class Commands(Wisdom):
         other = self.measured("gru:i8h8")
         other["key"]["machine"] = "v1:elsewhere"
         estimate = self.entry("rnn:i9h9", effort="estimate", version="0.10.0")
-        entries = [self.measured(), other, {"key": 7}, estimate, self.entry("rnn:i8h8")]
+        later = self.measured("lstm:i7h7", microseconds=1)
+        later["schedule"]["precision"] = "bfloat16"
+        later["version"] = "9.0.0"
+        entries = [self.measured(), other, later, estimate, self.entry("rnn:i8h8")]
 
         def left(*flags):
             self.save("w.json", *entries)
             self.ok("wisdom", "prune", "w.json", *flags)
             return [e["key"]["problem"] for e in self.load("w.json")["entries"]]
 
-        every = ["lstm:i8h16", "gru:i8h8", "rnn:i9h9", "rnn:i8h8"]
+        every = ["lstm:i8h16", "gru:i8h8", "lstm:i7h7", "rnn:i9h9", "rnn:i8h8"]
         self.assertEqual(left(), every)
+        self.assertEqual(self.load("w.json")["entries"][2], later)
         self.assertEqual(left("--machine-only"), every[:1] + every[2:])
-        self.assertEqual(left("--estimates"), every[:2] + every[3:])
+        self.assertEqual(left("--estimates"), every[:3] + every[4:])
         self.assertEqual(left("--older-than", "0.2.0"), every[2:])
         self.assertEqual(left("--older-than", "0.1.0"), every)
-        self.save("w.json", *entries)
+        self.assertEqual(left("--refused"), every[:2] + every[3:])
+        self.save("w.json", *entries, {"key": 7})
         self.assertEqual(self.ok("wisdom", "prune", "w.json"),
-                         "entry 2 dropped: refused: key: must be an object\n4 entries stay\n")
+                         "6 entries stay\n2 of them are refused here (deepcpu wisdom verify);"
+                         " --refused drops them\n")
+        self.assertEqual(self.ok("wisdom", "prune", "w.json", "--refused", "--estimates"),
+                         "entry 2 dropped: refused: schedule.precision: is unknown\n"
+                         "entry 3 dropped: estimated: rnn:i9h9\n"
+                         "entry 5 dropped: refused: key: must be an object\n3 entries stay\n")
+        # A later format of the whole file.
+        self.write("w.json", b'{"format":2,"entries":[[]]}')
+        self.fails("w.json: format=2: must be between 1 and 1", "wisdom", "prune", "w.json",
+                   "--refused")
+        self.assertEqual((self.folder / "w.json").read_bytes(), b'{"format":2,"entries":[[]]}')
         self.fails("none.json: cannot be read", "wisdom", "prune", "none.json")
 
     def test_wrong_use(self):
@@ -282,6 +300,9 @@ class Commands(Wisdom):
             "twice": (b'{"format":1,"format":1,"entries":[]}', "format: is given twice"),
             "types": (b'{"format":true,"entries":[]}', "format=true: must be between 1 and 1"),
             "bytes": (os.urandom(1000) + b"\xff", "JSON"),
+            "other": (b'{"name":"deepcpu","version":[1]}',
+                      "other: is no wisdom file: must be an object with format and entries"),
+            "list": (b"[1]", "list: is no wisdom file: must be an object with format and entries"),
         }
         for name, (content, sentence) in cases.items():
             self.write(name, content)

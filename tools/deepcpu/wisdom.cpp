@@ -117,13 +117,15 @@ struct PruneFlags {
   std::string path;
   bool machine_only = false;
   bool estimates = false;
+  bool refused = false;
   std::string older_than;
 };
 
-/// Why an item goes; empty if it stays.
+/// Why an item goes; empty if it stays. What is refused may be of a later version of the library,
+/// so it goes only when that is asked for.
 std::string_view dropped(const WisdomItem& item, const PruneFlags& flags,
                          const std::optional<Version>& oldest) {
-  if (!item.entry) return "refused";
+  if (!item.entry) return flags.refused ? "refused" : "";
   if (flags.machine_only && !is_here(*item.entry)) return "of another machine";
   if (flags.estimates && item.entry->effort && item.entry->measured_us <= 0) return "estimated";
   const auto version = version_of(item.entry->version);
@@ -137,11 +139,13 @@ Status prune(const PruneFlags& flags) {
   const auto oldest = version_of(flags.older_than);
   std::string lines;
   std::size_t left = 0;
+  std::size_t refused = 0;
   const auto status = update_wisdom(flags.path, [&](std::vector<WisdomItem>& items) {
     std::vector<WisdomItem> keep;
     for (std::size_t i = 0; i < items.size(); ++i) {
       const std::string_view why = dropped(items[i], flags, oldest);
       if (why.empty()) {
+        refused += items[i].entry ? 0 : 1;
         keep.push_back(std::move(items[i]));
         continue;
       }
@@ -154,6 +158,10 @@ Status prune(const PruneFlags& flags) {
   });
   if (!status) return status;
   fmt::print("{}{} entries stay\n", lines, left);
+  if (refused > 0) {
+    fmt::print("{} of them are refused here (deepcpu wisdom verify); --refused drops them\n",
+               refused);
+  }
   return {};
 }
 
@@ -189,11 +197,13 @@ void add_merge(CLI::App& group, Action& action) {
 }
 
 void add_prune(CLI::App& group, Action& action) {
-  CLI::App* sub = group.add_subcommand("prune", "Drop the entries that no machine would take");
+  CLI::App* sub = group.add_subcommand("prune", "Drop the entries that the options name");
   auto flags = std::make_shared<PruneFlags>();
   sub->add_option("file", flags->path, "Wisdom file")->option_text("FILE REQUIRED")->required();
-  sub->add_flag("--machine-only", flags->machine_only, "Drop the entries of other machines too");
+  sub->add_flag("--machine-only", flags->machine_only, "Drop the entries of other machines");
   sub->add_flag("--estimates", flags->estimates, "Drop estimates that nothing was measured for");
+  sub->add_flag("--refused", flags->refused,
+                "Drop what this version does not take, mistakes and what later versions wrote");
   sub->add_option("--older-than", flags->older_than,
                   "Drop what earlier versions of the library found")
       ->option_text("VERSION");

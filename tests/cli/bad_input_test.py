@@ -37,6 +37,12 @@ class WrongUse(cli.CliTest):
         ("--stage: nosuch not in", ["dump", "lstm:i1h1", "--stage", "cell,nosuch"]),
         ("--dot: needs --stage dag", ["dump", "lstm:i1h1", "--stage", "plan", "--dot"]),
         ("extra", ["cells", "extra"]),
+        ("--file: must name a file", ["bench", "lstm:i1h1", "--file", ""]),
+        ("--schedule: must name a file", ["bench", "lstm:i1h1", "--schedule", ""]),
+        ("--html: must name a file", ["explain", "lstm:i1h1", "--html", ""]),
+        ("--output: must name a file", ["tune", "lstm:i1h1", "--output", ""]),
+        ("--output: must name a file", ["machine", "--calibrate", "--output", ""]),
+        ("--machine: must name a file", ["machine", "--machine", ""]),
     ]
 
     def test_all(self):
@@ -58,25 +64,48 @@ class Problems(cli.CliTest):
         ("hidden: is missing", "lstm:i1"),
         ("input: is given twice", "lstm:i1i2h1"),
         ("bytes, more than the", "lstm:i1048576h1048576"),
-        ("steps=2147483647, batch=1024: inputs and output take 92233",
-         "rnn:i1048576h1b1024t2147483647"),
-        ("inputs and output take 17592186036224 bytes, this machine has ",
-         "rnn:i1h1b1024t2147483647"),
         ("resett=after: is no option of cell gru", "gru:i1h1,resett=after"),
         ("reset=never: must be after or before", "gru:i1h1,reset=never"),
         ("projection=4: must be at most hidden=3", "lstm:i1h3p4"),
     ]
+    # Problems that only this machine has no memory for.
+    LARGE = [
+        ("steps=2147483647, batch=1024: inputs and output take 92233",
+         "rnn:i1048576h1b1024t2147483647"),
+        ("inputs and output take 17592186036224 bytes, this machine has ",
+         "rnn:i1h1b1024t2147483647"),
+    ]
 
-    def test_run(self):
+    def test_an_argument_that_is_none_is_wrong_use(self):
         for sentence, problem in self.CASES:
-            with self.subTest(problem=problem):
-                self.fails(sentence, "run", "--problem", problem, "--output", "y.npy")
+            for command in (["run", "--output", "y.npy", "--problem"], ["dump", "--stage", "cell"],
+                            ["bench"], ["bench", "rnn:i1h1"], ["explain"], ["tune"],
+                            ["tune", "--output", "w.json", "rnn:i1h1"]):
+                with self.subTest(problem=problem, command=command):
+                    self.fails(sentence, *command, problem, status=2)
 
-    def test_bench_and_dump(self):
-        for sentence, problem in self.CASES[:11]:
-            with self.subTest(problem=problem):
-                self.fails(sentence, "bench", problem)
-                self.fails(sentence, "dump", problem, "--stage", "cell")
+    def test_a_line_of_a_file_that_is_none_is_a_failure(self):
+        for sentence, problem in self.CASES:
+            self.write("p.txt", problem.encode())
+            for command in (["bench", "--file"], ["tune", "--problems"]):
+                with self.subTest(problem=problem, command=command):
+                    error = self.fails(sentence, *command, "p.txt")
+                    self.assertTrue(error.startswith("deepcpu: p.txt: line 1: "), error)
+
+    def test_what_is_timed_has_steps(self):
+        sentence = "t=0: must be between 1 and 2147483647"
+        for command in ("bench", "tune", "explain"):
+            self.fails(sentence, command, "lstm:i8h8t0", status=2)
+        self.write("p.txt", b"lstm:i8h8t0")
+        self.fails("p.txt: line 1: " + sentence, "bench", "--file", "p.txt")
+        self.fails("p.txt: line 1: " + sentence, "tune", "--problems", "p.txt")
+        self.ok("run", "--problem", "lstm:i8h8t0", "--output", "y.npy")
+        self.ok("dump", "lstm:i8h8t0", "--stage", "plan")
+
+    def test_too_large(self):
+        for sentence, problem in self.LARGE:
+            self.fails(sentence, "run", "--problem", problem, "--output", "y.npy")
+            self.fails(sentence, "bench", problem)
 
 
 class Weights(cli.CliTest):
@@ -145,8 +174,9 @@ class Weights(cli.CliTest):
 class Arrays(cli.CliTest):
     """gru:i2h3b2 with x [4, 2, 2] and states [1, 2, 3]."""
 
-    def refuse(self, sentence, *arguments, problem="gru:i2h3b2"):
-        return self.fails(sentence, "run", "--problem", problem, "--output", "y.npy", *arguments)
+    def refuse(self, sentence, *arguments, problem="gru:i2h3b2", status=1):
+        return self.fails(sentence, "run", "--problem", problem, "--output", "y.npy", *arguments,
+                          status=status)
 
     def refuse_x(self, sentence, content, problem="gru:i2h3b2"):
         self.write("x.npy", content)
@@ -156,9 +186,9 @@ class Arrays(cli.CliTest):
     def test_x(self):
         values = cli.numbers(16, 1)
         shape = (4, 2, 2)
-        self.refuse_x("'<f4'", cli.npy_bytes(shape, values, "<f8"))
-        self.refuse_x("'<f4'", cli.npy_bytes(shape, values, ">f4"))
-        self.refuse_x("'<f4'", cli.npy_bytes(shape, values, "<f2"))
+        for descr in ("<f8", ">f4", "<f2"):
+            self.refuse_x(f"x.npy: descr={descr}: must be '<f4' (float32, little-endian)\n",
+                          cli.npy_bytes(shape, values, descr))
         self.refuse_x("type int32: must be float32", cli.npy_bytes(shape, [1] * 16, "<i4"))
         self.refuse_x("fortran_order=True: must be False",
                       cli.npy_bytes(shape, values, fortran=True))
@@ -187,19 +217,20 @@ class Arrays(cli.CliTest):
         self.refuse("h0.npy: shape (1, 1, 3): state h must have (1, 2, 3)", "--h0", "h0.npy")
         self.npy("flat.npy", (6,), cli.numbers(6, 1))
         self.refuse("flat.npy: shape (6): must have 3 dimensions", "--h0", "flat.npy")
-        self.refuse("state c: cell gru has no such state", "--c0", "h0.npy")
-        self.refuse("state c: cell gru has no such state", "--cn", "c.npy")
-        self.refuse("state nosuch: cell gru has no such state", "--final", "nosuch=f.npy")
+        self.refuse("state c: cell gru has no such state", "--c0", "h0.npy", status=2)
+        self.refuse("state c: cell gru has no such state", "--cn", "c.npy", status=2)
+        self.refuse("state nosuch: cell gru has no such state", "--final", "nosuch=f.npy", status=2)
         self.refuse("nowhere.npy: cannot be read: No such file", "--h0", "nowhere.npy")
 
     def test_further_inputs(self):
         self.npy("x.npy", (4, 2, 2), cli.numbers(16, 1))
         self.npy("a.npy", (4, 2, 2), cli.numbers(16, 1))
         self.refuse("--input attention: cell augru needs this input too", "--input", "x.npy",
-                    problem="augru:i2h3")
+                    problem="augru:i2h3", status=2)
         self.refuse("--input x: cell augru needs this input too", "--input", "attention=a.npy",
-                    problem="augru:i2h3")
-        self.refuse("--input nosuch: cell gru has no such input", "--input", "nosuch=x.npy")
+                    problem="augru:i2h3", status=2)
+        self.refuse("--input nosuch: cell gru has no such input", "--input", "nosuch=x.npy",
+                    status=2)
         self.refuse("a.npy: shape (4, 2, 2): input attention must have (4, 2, 1)", "--input",
                     "x.npy", "--input", "attention=a.npy", problem="augru:i2h3")
 

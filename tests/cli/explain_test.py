@@ -196,8 +196,11 @@ class PageTest(cli.CliTest):
     def test_whole_or_absent(self):
         self.fails("cannot be written", "explain", PROBLEM, "--machine", XEON, "--html",
                    "nowhere/p.html")
+        # Known before anything is timed: this would take a day.
+        self.fails("cannot be written", "explain", PROBLEM, "--seconds", "86400", "--html",
+                   "nowhere/p.html")
         self.write("p.html", b"old")
-        self.fails("nosuch", "explain", "nosuch:i1h1", "--html", "p.html")
+        self.fails("nosuch", "explain", "nosuch:i1h1", "--html", "p.html", status=2)
         self.assertEqual((self.folder / "p.html").read_bytes(), b"old")
 
 
@@ -216,7 +219,7 @@ class BadInput(cli.CliTest):
         self.fails("m.json: ", "explain", PROBLEM, "--machine", "m.json")
         self.write("s.json", b"{}")
         self.fails("s.json: ", "explain", PROBLEM, "--schedule", "s.json")
-        self.fails("input=0", "explain", "lstm:i0h4")
+        self.fails("input=0", "explain", "lstm:i0h4", status=2)
 
     def test_more_threads_than_cores(self):
         done = self.call("explain", PROBLEM, "--machine", XEON, "--threads", "100", "--json")

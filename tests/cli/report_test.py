@@ -65,8 +65,8 @@ class Bench(cli.CliTest):
         self.fails("nowhere.txt: cannot be read: No such file", "bench", "--file", "nowhere.txt")
 
     def test_failures_do_not_stop_the_others(self):
-        done = self.call("bench", "nosuch:i1h1", "lstm:i4h4t5", "lstm:i4", "--json", "--seconds",
-                         "0.01")
+        self.write("p.txt", b"nosuch:i1h1\nlstm:i4")
+        done = self.call("bench", "lstm:i4h4t5", "--file", "p.txt", "--json", "--seconds", "0.01")
         self.assertEqual(done.returncode, 1)
         self.assertEqual(len(done.stderr.splitlines()), 2)
         self.assertEqual(len(json.loads(done.stdout)), 1)

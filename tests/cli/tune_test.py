@@ -130,7 +130,9 @@ class Tune(cli.CliTest):
     def test_wrong_shards(self):
         for shard in ("0/2", "3/2", "1", "1/", "/2", "1/0", "-1/2", "1/2/3", "a/b", "1 /2",
                       "1/99999999999999999999999"):
-            self.fails("shard=", "tune", "rnn:i1h1", "--shard", shard)
+            self.fails(f"--shard: shard={shard}: must be i/n with 1 <= i <= n", "tune", "rnn:i1h1",
+                       "--shard", shard, status=2)
+        self.fails("--shard", "tune", "rnn:i1h1", "--shard", "", status=2)
 
     def test_wrong_use(self):
         for sentence, arguments in (
@@ -159,14 +161,24 @@ class Tune(cli.CliTest):
             self.write(name, content)
             self.fails(name, "tune", "rnn:i1h1", "--effort", "estimate", "--machine", name)
 
+    def test_a_file_that_cannot_be_written_is_found_out_before_tuning(self):
+        # These would take a day.
+        long = ("tune", "lstm:i64h64", "--seconds", "86400", "--output")
+        self.fails("none/w.json: cannot be written: No such file", *long, "none/w.json")
+        self.fails("/dev/full: is not a regular file", *long, "/dev/full")
+        self.write("calibration.json", XEON.read_bytes())
+        self.fails("calibration.json: is no wisdom file: must be an object with format and entries",
+                   *long, "calibration.json")
+        self.assertEqual((self.folder / "calibration.json").read_bytes(), XEON.read_bytes())
+
     def test_what_cannot_be_stored_is_printed_all_the_same(self):
-        done = self.call("tune", "bad:i1h1", "rnn:i1h1", "rnn:i2h2", "--effort", "estimate",
-                         "--json", "--output", "none/w.json")
+        (self.folder / "w.json.lock").mkdir()
+        self.write("p.txt", b"rnn:i1h1\nrnn:i2h2")
+        done = self.call("tune", "--problems", "p.txt", "--effort", "estimate", "--json",
+                         "--output", "w.json")
         self.assertEqual(done.returncode, 1)
         self.assertEqual([r["problem"] for r in json.loads(done.stdout)], ["rnn:i1h1b1t100"])
-        errors = done.stderr.splitlines()
-        self.assertEqual(len(errors), 2, done.stderr)
-        self.assertIn("none/w.json", errors[1])
+        self.assertRegex(done.stderr, r"\Adeepcpu: w.json: cannot be locked: [^\n]+\n\Z")
 
     def start(self, *arguments, **options):
         return subprocess.Popen([cli.BINARY, "tune", *arguments], cwd=self.folder,
@@ -206,8 +218,8 @@ class Tune(cli.CliTest):
     def test_a_signal_keeps_the_later_problems_from_starting(self):
         if not self.emits():
             return
-        status, out, err = self.interrupted(signal.SIGINT, "bad:i1h1", "rnn:i2h2",
-                                            *LONG, "lstm:i128h128")
+        self.write("p.txt", b"bad:i1h1\nrnn:i2h2\nlstm:i256h256\nlstm:i128h128")
+        status, out, err = self.interrupted(signal.SIGINT, "--problems", "p.txt", *LONG[1:])
         self.assertEqual(status, 1)
         errors = err.splitlines()
         self.assertEqual(len(errors), 2, err)

@@ -36,7 +36,8 @@ constexpr const char* kFooter =
     "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
     "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
     "calibrated, else of estimated ones.\n"
-    "A problem that fails is named on stderr, the others go on, and the exit status is 1.";
+    "What fails, a line of FILE that is no problem included, is named on stderr, the others go\n"
+    "on, and the exit status is 1.";
 
 struct BenchFlags {
   std::vector<std::string> problems;
@@ -105,7 +106,7 @@ double limit_us(const ModelSpec& spec, Isa isa, int threads) {
 Result<Row> bench_problem(const std::string& problem, const CompileOptions& options,
                           double seconds) {
   Row row;
-  auto spec = ModelSpec::parse(problem);
+  auto spec = timed_problem(problem);
   if (!spec) return spec.error();
   row.spec = std::move(*spec);
   Compilation compiled;
@@ -208,7 +209,8 @@ void add_bench(CLI::App& app, Action& action) {
   sub->add_option("problems", flags->problems, "Problems, as lstm:i256h256; t is the length timed")
       ->option_text("PROBLEM...");
   sub->add_option("--file", flags->file, "More problems, one per line; # starts a comment")
-      ->option_text("FILE");
+      ->option_text("FILE")
+      ->check(names_file);
   sub->add_flag("--json", flags->json, "Print an array of objects instead of a table");
   sub->add_option("--seconds", flags->seconds, "About how long each problem is timed")
       ->option_text("S [0.5]")
@@ -219,6 +221,7 @@ void add_bench(CLI::App& app, Action& action) {
     if (flags->problems.empty() && flags->file.empty()) {
       throw CLI::RequiredError("PROBLEM or --file");
     }
+    for (const std::string& problem : flags->problems) demand(timed_problem(problem));
     action = [flags] { return bench(*flags); };
   });
 }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "src/io/file.hpp"
+#include "tools/deepcpu/command.hpp"
 
 namespace deepcpu::cli {
 namespace {
@@ -22,7 +23,8 @@ void add_compile_flags(CLI::App& app, CompileFlags& flags) {
       ->check(CLI::IsMember({"interpreter", "avx2", "avx512"}));
   app.add_option("--schedule", flags.schedule,
                  "Schedule to use instead of the default one, as dump --stage schedule prints it")
-      ->option_text("FILE.json");
+      ->option_text("FILE.json")
+      ->check(names_file);
 }
 
 Result<CompileOptions> compile_options(const CompileFlags& flags) {

@@ -72,6 +72,7 @@ void add_dump(CLI::App& app, Action& action) {
     if (flags->dot && std::find(stages.begin(), stages.end(), "dag") == stages.end()) {
       throw CLI::ValidationError("--dot", "needs --stage dag");
     }
+    demand(ModelSpec::parse(flags->problem));
     action = [flags] { return dump(*flags); };
   });
 }

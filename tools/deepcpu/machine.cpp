@@ -70,6 +70,9 @@ Status show_described(const Flags& flags) {
 Status calibrate_here(const Flags& flags) {
   auto path = flags.output.empty() ? calibration_path(machine_key(machine()))
                                    : Result<std::string>(flags.output);
+  if (path) {
+    if (auto status = check_calibration_output(*path); !status) return status;
+  }
   CalibrateOptions options;
   options.seconds = flags.seconds;
   const auto measured = calibrate(machine(), options);
@@ -103,9 +106,11 @@ void add_machine(CLI::App& app, Action& action) {
       ->check(CLI::Range(0.1, 600.0))
       ->needs(calibrate);
   sub->add_option("--output", flags->output, "Save there, not where it is looked for")
+      ->check(names_file)
       ->needs(calibrate);
   sub->add_option("--machine", flags->described,
                   "Show and check this description of a machine (JSON) instead")
+      ->check(names_file)
       ->excludes(calibrate);
   sub->callback([flags, &action] { action = [flags] { return run(*flags); }; });
 }

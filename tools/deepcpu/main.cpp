@@ -26,7 +26,7 @@ constexpr const char* kFooter =
     "Environment:\n"
     "  DEEPCPU_MAX_ISA=interpreter|avx2|avx512  caps the instruction set\n"
     "  DEEPCPU_MACHINE=FILE|none                the saved calibration of this machine, or none\n"
-    "  DEEPCPU_VERBOSE=1                        one line per kernel and per run on stderr\n"
+    "  DEEPCPU_VERBOSE=1                        one line per schedule, kernel and run on stderr\n"
     "  DEEPCPU_WISDOM=FILE                      tuned schedules to use (see deepcpu tune)\n"
     "Exit status: 0 done, 1 it failed (one sentence on stderr), 2 wrong use.";
 

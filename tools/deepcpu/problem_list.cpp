@@ -9,6 +9,7 @@
 
 #include "src/io/file.hpp"
 #include "src/io/quote.hpp"
+#include "src/model/sizes.hpp"
 
 namespace deepcpu::cli {
 namespace {
@@ -39,14 +40,19 @@ Status append_file(const std::string& file, std::vector<ListedProblem>& list) {
   return {};
 }
 
-struct Shard {
-  std::size_t index = 1;
-  std::size_t count = 1;
-};
+}  // namespace
+
+Result<ModelSpec> timed_problem(const std::string& problem) {
+  auto spec = ModelSpec::parse(problem);
+  if (spec && spec->steps < 1) {
+    return Error(fmt::format("t={}: must be between 1 and {} where runs are timed", spec->steps,
+                             kSteps.high));
+  }
+  return spec;
+}
 
 Result<Shard> parse_shard(const std::string& text) {
   Shard shard;
-  if (text.empty()) return shard;
   const char* end = text.data() + text.size();
   const auto first = std::from_chars(text.data(), end, shard.index);
   const bool slash = first.ec == std::errc() && first.ptr != end && *first.ptr == '/';
@@ -58,11 +64,9 @@ Result<Shard> parse_shard(const std::string& text) {
   return shard;
 }
 
-}  // namespace
-
 Result<std::vector<ListedProblem>> problem_list(const std::vector<std::string>& problems,
                                                 const std::string& file, const std::string& shard) {
-  const auto part = parse_shard(shard);
+  const auto part = shard.empty() ? Result<Shard>(Shard{}) : parse_shard(shard);
   if (!part) return part.error();
   std::vector<ListedProblem> all;
   for (const std::string& problem : problems) all.push_back({"", problem});

@@ -109,11 +109,6 @@ Status load_states(const RunFlags& flags, RunData& data) {
     if (!array) return array.error();
     data.states.push_back(std::move(*array));
   }
-  // Known before the run whether the final ones can be had.
-  for (const NamedFile& file : flags.final) {
-    const auto state = find_state(data.spec, file.name);
-    if (!state) return state.error();
-  }
   return {};
 }
 
@@ -150,6 +145,21 @@ Result<RunData> load(const RunFlags& flags) {
     if (auto status = part(flags, data); !status) return status.error();
   }
   return data;
+}
+
+/// What the command line contradicts by itself, known before any file is read.
+Status check_names(const RunFlags& flags) {
+  const auto spec = ModelSpec::parse(flags.problem);
+  if (!spec) return spec.error();
+  if (!flags.inputs.empty()) {
+    if (const auto paths = input_paths(flags, *spec); !paths) return paths.error();
+  }
+  for (const auto* files : {&flags.initial, &flags.final}) {
+    for (const NamedFile& file : *files) {
+      if (const auto state = find_state(*spec, file.name); !state) return state.error();
+    }
+  }
+  return {};
 }
 
 /// Runs the whole sequence; gives y.
@@ -204,8 +214,11 @@ Status run_model(const RunFlags& flags) {
 void add_run(CLI::App& app, Action& action) {
   CLI::App* sub = app.add_subcommand("run", "Run a model over a sequence, from files to files");
   auto options = std::make_shared<RunOptions>(*sub);
-  sub->callback(
-      [options, &action] { action = [flags = options->flags()] { return run_model(flags); }; });
+  sub->callback([options, &action] {
+    const RunFlags flags = options->flags();
+    demand(check_names(flags));
+    action = [flags] { return run_model(flags); };
+  });
 }
 
 }  // namespace deepcpu::cli

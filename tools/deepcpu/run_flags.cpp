@@ -8,6 +8,8 @@
 #include <optional>
 #include <set>
 
+#include "tools/deepcpu/command.hpp"
+
 namespace deepcpu::cli {
 namespace {
 
@@ -63,11 +65,6 @@ void check_outputs(const RunFlags& flags) {
   }
 }
 
-/// What a script with an unset variable gives must not pass for an option that was not given.
-std::string check_not_empty(const std::string& text) {
-  return text.empty() ? "must name a file" : "";
-}
-
 /// CLI11 would read -1, and whatever is too large, as the largest number.
 std::string check_natural(const std::string& text) {
   std::uint64_t value = 0;
@@ -82,14 +79,14 @@ void add_named(CLI::App& app, const std::string& option, std::vector<std::string
   app.add_option(option, into, what)
       ->option_text("NAME=FILE.npy ...")
       ->allow_extra_args(false)
-      ->check(check_not_empty);
+      ->check(names_file);
 }
 
 }  // namespace
 
 RunOptions::RunOptions(CLI::App& app) {
   const auto file = [&](const char* option, std::string& into, const char* what) {
-    app.add_option(option, into, what)->option_text("FILE.npy")->check(check_not_empty);
+    app.add_option(option, into, what)->option_text("FILE.npy")->check(names_file);
   };
   app.add_option("--problem", flags_.problem, "Problem, as lstm:i40h256l3")
       ->option_text("PROBLEM REQUIRED")
@@ -97,13 +94,13 @@ RunOptions::RunOptions(CLI::App& app) {
   app.add_option("--model", flags_.model,
                  "Weights in PyTorch's names; without it they are random, see --seed")
       ->option_text("FILE.safetensors")
-      ->check(check_not_empty);
+      ->check(names_file);
   app.add_option("--input", inputs_,
                  "x; NAME=FILE for a further input of the cell, [T, B, width]. May be repeated; "
                  "without any, all inputs are random")
       ->option_text("[NAME=]FILE.npy ...")
       ->allow_extra_args(false)
-      ->check(check_not_empty);
+      ->check(names_file);
   file("--output", flags_.output, "Where y goes");
   file("--h0", h0_, "Initial state h; zero without it");
   file("--c0", c0_, "Initial state c");

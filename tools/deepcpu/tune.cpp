@@ -168,6 +168,9 @@ Status tune_all(const TuneFlags& flags) {
   std::optional<MachineModel> machine;
   auto options = options_of(flags, machine);
   if (!options) return options.error();
+  if (!flags.output.empty()) {
+    if (auto status = check_wisdom_output(flags.output); !status) return status;
+  }
   const Interrupts guard;
   auto array = nlohmann::ordered_json::array();
   std::optional<Error> failed;
@@ -177,7 +180,7 @@ Status tune_all(const TuneFlags& flags) {
   };
   for (const ListedProblem& entry : *list) {
     if (interrupted.load()) break;
-    const auto spec = ModelSpec::parse(entry.problem);
+    const auto spec = timed_problem(entry.problem);
     const auto result = spec ? tune_with_bar(*spec, *options) : spec.error();
     if (!result) {
       fail(Error(entry.where + result.error().message()));
@@ -220,7 +223,8 @@ void add_search_flags(CLI::App& app, TuneFlags& flags) {
   app.add_flag("--cold", flags.cold, "Evict the weights from all caches before every run");
   app.add_option("--machine", flags.machine,
                  "Answer for the machine that this file describes; needs --effort estimate")
-      ->option_text("FILE.json");
+      ->option_text("FILE.json")
+      ->check(names_file);
 }
 
 /// Throws CLI::Error where options do not go together.
@@ -245,6 +249,7 @@ void check_flags(const CLI::App& app, const TuneFlags& flags) {
   if (flags.cold && !flags.output.empty()) {
     throw CLI::ValidationError("--cold", "cannot go with --output: wisdom is for warm weights");
   }
+  for (const std::string& problem : flags.problems) demand(timed_problem(problem));
 }
 
 }  // namespace
@@ -255,14 +260,17 @@ void add_tune(CLI::App& app, Action& action) {
   sub->add_option("problems", flags->problems, "Problems, as lstm:i256h256; t is the length timed")
       ->option_text("PROBLEM...");
   sub->add_option("--problems", flags->file, "More problems, one per line; # starts a comment")
-      ->option_text("FILE");
+      ->option_text("FILE")
+      ->check(names_file);
   sub->add_option("--shard", flags->shard, "Only every n-th problem, from the i-th on; i from 1")
-      ->option_text("i/n");
+      ->option_text("i/n")
+      ->check(is_shard);
   add_search_flags(*sub, *flags);
   sub->add_option("--output", flags->output,
                   "Add what was found to this wisdom file, problem by problem; better evidence that"
                   " it holds stays")
-      ->option_text("FILE.json");
+      ->option_text("FILE.json")
+      ->check(names_file);
   sub->add_flag("--json", flags->json, "Print an array of objects");
   sub->footer(kFooter);
   sub->callback([flags, sub, &action] {

@@ -52,6 +52,9 @@ Status explain_problem(const ExplainFlags& flags) {
     machine = std::move(*described);
     options.machine = &*machine;
   }
+  if (!flags.html.empty()) {
+    if (auto status = check_writable(flags.html); !status) return status;
+  }
   const auto explained = explain(*spec, options);
   if (!explained) return explained.error();
   if (!flags.html.empty()) {
@@ -76,17 +79,23 @@ void add_explain(CLI::App& app, Action& action) {
   add_compile_flags(*sub, flags->compile);
   auto* machine = sub->add_option("--machine", flags->machine,
                                   "Answer for the machine that this file describes")
-                      ->option_text("FILE.json");
+                      ->option_text("FILE.json")
+                      ->check(names_file);
   sub->add_flag("--measure", flags->measure, "Time the candidates too, and choose by that")
       ->excludes(machine);
   sub->add_option("--seconds", flags->seconds, "For all that is timed")
       ->option_text("S [2; with --measure 10]")
       ->check(CLI::Range(0.01, 86400.0))
       ->excludes(machine);
-  sub->add_option("--html", flags->html, "Write a page with charts too")->option_text("FILE");
+  sub->add_option("--html", flags->html, "Write a page with charts too")
+      ->option_text("FILE")
+      ->check(names_file);
   sub->add_flag("--json", flags->json, "Print one object");
   sub->footer(kFooter);
-  sub->callback([flags, &action] { action = [flags] { return explain_problem(*flags); }; });
+  sub->callback([flags, &action] {
+    demand(timed_problem(flags->problem));
+    action = [flags] { return explain_problem(*flags); };
+  });
 }
 
 }  // namespace deepcpu::cli

@@ -83,9 +83,9 @@ class KernelCosts {
       const double fma = height * vectors * p.k * streams_.vector_seconds();
       const double loads = resident ? 0.0 : vectors * p.k * streams_.load_seconds();
       const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
-      seconds += std::max({fma, loads, chain});
+      seconds += std::max({fma, loads, chain}) + streams_.cycles(own_.tile_cycles);
     }
-    return seconds + streams_.cycles(own_.tile_cycles);
+    return seconds;
   }
 
   /// The first tile of a panel reads it from where it lies. One row takes several cycles a line and
@@ -206,7 +206,8 @@ class GroupCost {
     stream.bytes = resident ? 0.0 : kernels_.slice(kernel);
     stream.alternating = p.schedule->sweep == Sweep::alternating;
     stream.group_bytes = p.schedule->group * kernel.weight_bytes / std::max(1U, p.work->panels);
-    stream.beside = hoisted_bytes(p) / 2;
+    // Between two reads of a weight, one step's hoisted sums pass.
+    stream.beside = hoists(p) ? rows_ * p.work->hoisted_row_bytes / sharers_ : 0.0;
     const StreamTime pass = streams_.pass(stream);
     const auto cost_of = [&](const StreamTime& time) {
       return kernels_.cost(kernel, rows_, p.schedule->tile_rows, time, resident);

@@ -42,7 +42,7 @@ struct Prediction {
 /// `bench_own_costs` shows for each how much worse predictions become with half and with twice of
 /// it.
 struct OwnCosts {
-  /// Cycles around the products of one register tile: pointers, loop control, starting the sums.
+  /// Cycles around a product of one register tile: pointers, loop control, starting the sums.
   double tile_cycles = 24.0;
   /// Cycles around one row of an epilogue that goes through memory.
   double row_cycles = 12.0;
@@ -57,7 +57,7 @@ struct OwnCosts {
   double lines_by_flag = 3.0;
   double lines_by_data = 2.0;
   /// Microseconds to bind and call the kernels of one block, and of one run.
-  double block_us = 0.08;
+  double block_us = 0.16;
   double call_us = 0.15;
   /// Microseconds until helpers that still spin have seen a run, and the caller their end.
   double team_us = 0.8;

@@ -68,7 +68,7 @@ void MatmulEmitter<Vmm>::note(const Product& p) {
 
 template <class Vmm>
 int MatmulEmitter<Vmm>::k_bytes(const Product& p) const {
-  return tile_.units * static_cast<int>(p.gates_packed) * ctx_.kBytes;
+  return static_cast<int>(p.gates_packed) * ctx_.kBytes;
 }
 
 /// About 32 multiply-adds per turn of the loop: enough to hide its overhead, small enough for the
@@ -132,7 +132,7 @@ void MatmulEmitter<Vmm>::point_rows(const Product& p) {
 template <class Vmm>
 void MatmulEmitter<Vmm>::point_weights(const Product& p) {
   auto& code = ctx_.code;
-  code.mov(reg::weights, p.panel_stride);
+  code.mov(reg::weights, p.block_stride * stage_.units_per_panel);
   code.imul(reg::weights, reg::panel);
   code.add(reg::weights, ctx_.arg(offsetof(KernelArgs, weights)));
   if (p.weights == 0) return;
@@ -172,8 +172,9 @@ int MatmulEmitter<Vmm>::accumulator(const Product& p, int row, int unit, std::si
 template <class Vmm>
 Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit,
                                           std::size_t gate) const {
-  const int vector = unit * static_cast<int>(p.gates_packed) + static_cast<int>(p.gate[gate]);
-  return ptr[reg::weights + disp(k * k_bytes(p) + vector * ctx_.kBytes)];
+  const int block = unit * static_cast<int>(p.block_stride);
+  const int vector = static_cast<int>(p.gate[gate]) * ctx_.kBytes;
+  return ptr[reg::weights + disp(block + k * k_bytes(p) + vector)];
 }
 
 namespace {
@@ -225,9 +226,10 @@ void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
           for (int g = 0; g < gates; ++g) {
             const int packed = static_cast<int>(p.gates_packed);
             const auto gate = static_cast<int>(p.gate[static_cast<std::size_t>(g)]);
-            const int from = (k * units + unit) * packed + gate;
+            const int from =
+                unit * static_cast<int>(p.block_stride) + (k * packed + gate) * ctx.kBytes;
             const int to = ctx.resident_begin + (k * units + unit) * gates + g;
-            ctx.vec.load(Vmm(to), ptr[reg::weights + p.weights + disp(from * ctx.kBytes)]);
+            ctx.vec.load(Vmm(to), ptr[reg::weights + p.weights + disp(from)]);
           }
         }
       }

@@ -105,15 +105,16 @@ class Interpreter {
       const std::uint32_t units = plan_.units(stage, panel);
       mark(stage, panel, units);
       for (std::uint64_t row = 0; row < rows_; ++row) {
-        for (std::uint32_t u = 0; u < units; ++u) run_unit(stage, panel, units, u, row);
+        for (std::uint32_t u = 0; u < units; ++u) {
+          run_unit(stage, panel * stage.units_per_panel + u, row);
+        }
       }
     }
   }
 
   /// One unit block of one row: its sums, then its epilogue.
-  void run_unit(const Stage& stage, std::uint32_t panel, std::uint32_t units, std::uint32_t u,
-                std::uint64_t row) const {
-    const std::uint32_t first = (panel * stage.units_per_panel + u) * plan_.lanes;
+  void run_unit(const Stage& stage, std::uint32_t block, std::uint64_t row) const {
+    const std::uint32_t first = block * plan_.lanes;
     const std::uint32_t count = std::min(plan_.lanes, stage.width - first);
     std::array<std::array<float, kMaxLanes>, 8> sums{};
     for (std::size_t g = 0; g < stage.sums.size(); ++g) {
@@ -123,8 +124,7 @@ class Interpreter {
     }
     for (const Product& p : stage.products) {
       for (std::size_t i = 0; i < p.gate.size(); ++i) {
-        multiply(p, panel, units * p.gates_packed, u * p.gates_packed + p.gate[i], row, count,
-                 sums[p.sum[i]].data());
+        multiply(p, block, p.gate[i], row, count, sums[p.sum[i]].data());
       }
     }
     for (std::uint32_t lane = 0; lane < count; ++lane) {
@@ -134,15 +134,16 @@ class Interpreter {
     }
   }
 
-  void multiply(const Product& p, std::uint32_t panel, std::uint32_t vectors, std::uint32_t vector,
-                std::uint64_t row, std::uint32_t count, float* sum) const {
+  void multiply(const Product& p, std::uint32_t block, std::uint32_t gate, std::uint64_t row,
+                std::uint32_t count, float* sum) const {
     const auto* w =
-        reinterpret_cast<const float*>(args_.weights + p.weights + panel * p.panel_stride) +
-        std::size_t{vector} * plan_.lanes;
+        reinterpret_cast<const float*>(args_.weights + p.weights + block * p.block_stride) +
+        std::size_t{gate} * plan_.lanes;
     Chains c;
     std::copy_n(sum, count, c.sum[0].begin());
-    accumulate(
-        {address(p.operand, row), w, std::size_t{vectors} * plan_.lanes, p.k, p.chains, count}, c);
+    accumulate({address(p.operand, row), w, std::size_t{p.gates_packed} * plan_.lanes, p.k,
+                p.chains, count},
+               c);
     // Chains are added pairwise: ((0+1)+(2+3)).
     for (std::uint32_t step = 1; step < p.chains; step *= 2) {
       for (std::uint32_t i = 0; i + step < p.chains; i += 2 * step) {

@@ -43,7 +43,7 @@ void add(Hasher& h, const Stage& s) {
   }
   for (const Product& p : s.products) {
     h.ref(p.operand);
-    for (const std::uint64_t v : {std::uint64_t{p.k}, p.weights, p.panel_stride,
+    for (const std::uint64_t v : {std::uint64_t{p.k}, p.weights, p.block_stride,
                                   std::uint64_t{p.gates_packed}, std::uint64_t{p.chains}}) {
       h.number(v);
     }
@@ -127,9 +127,9 @@ std::string text(const KernelPlan& plan, const Stage& s) {
   }
   for (const Product& p : s.products) {
     out += fmt::format(
-        "    for k in 0..{}: sums[{}] += {}[k] * W@{}[panel, stride {}][k][gates {} "
+        "    for k in 0..{}: sums[{}] += {}[k] * W@{}[unit block, stride {}][k][gates {} "
         "of {}]    ; {}\n",
-        p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights, p.panel_stride,
+        p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights, p.block_stride,
         fmt::join(p.gate, " "), p.gates_packed, p.note);
   }
   if (!s.epilogue.empty()) out += "    for each row and unit block:\n";

@@ -13,7 +13,7 @@
 ///           for tile of up to stage.tile_rows rows
 ///             sums   = init                           one accumulator per (row, unit, gate)
 ///             for product in stage.products, k ascending
-///               sums += operand[row][k] * weights[panel][k][unit][gate]
+///               sums += operand[row][k] * weights[unit][k][gate]      unit: those of panel
 ///             for row in tile, unit in panel: run stage.epilogue
 ///         if stage.exchange: publish, and wait for all participants
 ///       swap the two slots of every double-buffered buffer, turn the three of every ring
@@ -138,14 +138,13 @@ struct Sum {
 };
 
 /// operand[row][0..k) times a packed matrix, added to some of the stage's sums, k ascending.
-/// Packed panel p starts at weights + p * panel_stride and holds [k][vector][lanes] with
-/// units_in_panel * gates_packed vectors per k, unit-major; the last panel holds only its own
-/// units.
+/// Unit block u starts at weights + u * block_stride and holds [k][gate][lanes] with gates_packed
+/// gates; a panel of several unit blocks reads as many streams side by side.
 struct Product {
   Ref operand;
   std::uint32_t k = 0;
-  std::uint64_t weights = 0;        ///< byte offset of panel 0 from args.weights
-  std::uint64_t panel_stride = 0;   ///< bytes
+  std::uint64_t weights = 0;        ///< byte offset of unit block 0 from args.weights
+  std::uint64_t block_stride = 0;   ///< bytes; times units_per_panel below 2^31
   std::uint32_t gates_packed = 0;   ///< gates that stand side by side in the packed matrix
   std::vector<std::uint32_t> gate;  ///< gates read here, as positions in the packed matrix
   std::vector<std::uint32_t> sum;   ///< the sum that each of them is added to
@@ -153,7 +152,7 @@ struct Product {
   std::string note;
   bool operator==(const Product& o) const {
     return operand == o.operand && k == o.k && weights == o.weights &&
-           panel_stride == o.panel_stride && gates_packed == o.gates_packed && gate == o.gate &&
+           block_stride == o.block_stride && gates_packed == o.gates_packed && gate == o.gate &&
            sum == o.sum && chains == o.chains;
   }
 };

@@ -39,19 +39,31 @@ std::vector<std::uint32_t> order_of(std::uint32_t first, std::uint32_t count, st
   return out;
 }
 
-/// Divides the panels of every stage over the participants, each a contiguous range
-/// (lower::Sharing).
-std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const LayerSchedule& layer,
-                                          std::uint32_t participants) {
+/// The panels of a stage that participant p of n owns: first and number (lower::Sharing).
+std::pair<std::uint32_t, std::uint32_t> owned_panels(const jit::KernelPlan& plan,
+                                                     const jit::KernelPlan& step,
+                                                     const jit::Stage& stage, std::uint32_t p,
+                                                     std::uint32_t n) {
+  const std::uint32_t shares = lower::shares(step, stage.width);
+  const std::uint32_t per = lower::share_units(step, stage.width) / stage.units_per_panel;
+  const std::uint32_t panels = plan.panels(stage);
+  // Panels in front of share s; the last share may have fewer, or one that is not full.
+  const auto before = [&](std::uint32_t s) { return s == shares ? panels : s * per; };
+  const std::uint32_t first = before(shares * p / n);
+  return {first, before(shares * (p + 1) / n) - first};
+}
+
+/// Divides the panels of every stage of `plan` over the participants, each a contiguous range.
+/// `step` is the time loop's plan of the layer.
+std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const jit::KernelPlan& step,
+                                          const LayerSchedule& layer, std::uint32_t participants) {
   auto out = std::make_unique<PanelOrders>();
   out->stages = plan.stages.size();
   std::vector<std::size_t> at;
   const bool alternating = layer.sweep == Sweep::alternating;
   for (std::uint32_t p = 0; p < participants; ++p) {
     for (const jit::Stage& stage : plan.stages) {
-      const std::uint32_t panels = plan.panels(stage);
-      const std::uint32_t first = panels * p / participants;
-      const std::uint32_t count = panels * (p + 1) / participants - first;
+      const auto [first, count] = owned_panels(plan, step, stage, p, participants);
       for (const bool backward : {false, alternating}) {
         const auto order =
             order_of(first, count, static_cast<std::uint32_t>(layer.group), backward);
@@ -71,8 +83,9 @@ std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const Lay
 LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule, int participants) {
   const auto count = static_cast<std::uint32_t>(participants);
   LayerPanels out;
-  out.step = panel_orders(layer.step.bound.plan, schedule, count);
-  if (layer.hoist) out.hoist = panel_orders(layer.hoist->bound.plan, schedule, count);
+  const jit::KernelPlan& step = layer.step.bound.plan;
+  out.step = panel_orders(step, step, schedule, count);
+  if (layer.hoist) out.hoist = panel_orders(layer.hoist->bound.plan, step, schedule, count);
   return out;
 }
 

@@ -9,6 +9,11 @@ constexpr std::uint64_t align_up(std::uint64_t n, std::uint64_t to) {
   return (n + to - 1) / to * to;
 }
 
+/// Vectors of `lanes` units that cover a width.
+constexpr std::uint32_t unit_blocks(std::uint32_t width, std::uint32_t lanes) {
+  return (width + lanes - 1) / lanes;
+}
+
 /// Keeps the distance of two rows off multiples of 4 KiB: such rows fall into the same cache set
 /// and alias in the store buffer.
 constexpr std::uint64_t off_page(std::uint64_t bytes) {

@@ -91,7 +91,7 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused,
       p.k = m.k;
       p.chains = chains_of(ctx.layout.stages[at(fused)], m.k);
       p.weights = m.offset;
-      p.panel_stride = m.panel_stride;
+      p.block_stride = m.block_stride;
       p.gates_packed = static_cast<std::uint32_t>(m.parameters.size());
       for (std::uint32_t g = 0; g < p.gates_packed; ++g) {
         const int sum = position[at(m.sums[g])];
@@ -108,12 +108,16 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused,
   return out;
 }
 
+/// Unit blocks of the stage's panels. `one_row`: its register tiles have one row.
+std::uint32_t panel_units(const Context& ctx, const jit::Stage& stage, bool one_row);
+
 /// Rows of the register tile: what the schedule asks, as far as the accumulators fit.
 std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted);
 
 /// The plan of the time loop.
 BoundPlan build_step(const Context& ctx, const std::string& name);
-/// The plan of x·W for many rows at once: every fused stage with products of the input.
-BoundPlan build_hoist(const Context& ctx, const std::string& name);
+/// The plan of x·W for many rows at once: every fused stage with products of the input. Its panels
+/// end where shares of the time loop's plan do.
+BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std::string& name);
 
 }  // namespace deepcpu::lower

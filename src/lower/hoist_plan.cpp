@@ -54,7 +54,6 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
   Stage stage;
   stage.name = fmt::format("hoist{}", fused_index);
   stage.width = fused.width;
-  stage.units_per_panel = fused.units_per_panel;
   std::vector<int> position(ctx.graph.sums.size(), -1);
   for (const int s : fused.sums) {
     if (ctx.hoist.offset[at(s)] < 0) continue;
@@ -70,13 +69,12 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
       [&](int) {
         return Ref{ids.x, false, 0};
       });
-  stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
   return stage;
 }
 
 }  // namespace
 
-BoundPlan build_hoist(const Context& ctx, const std::string& name) {
+BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std::string& name) {
   BoundPlan bound;
   Buffers buffers(bound);
   bound.plan.name = name;
@@ -86,7 +84,11 @@ BoundPlan build_hoist(const Context& ctx, const std::string& name) {
   const HoistBuffers ids = declare_buffers(ctx, buffers);
   for (int f = 0; f < static_cast<int>(ctx.layout.stages.size()); ++f) {
     Stage stage = hoist_stage(ctx, ids, f);
-    if (!stage.sums.empty()) bound.plan.stages.push_back(std::move(stage));
+    if (stage.sums.empty()) continue;
+    stage.units_per_panel =
+        std::min(panel_units(ctx, stage, false), share_units(step, stage.width));
+    stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
+    bound.plan.stages.push_back(std::move(stage));
   }
   return bound;
 }

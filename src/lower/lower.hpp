@@ -44,12 +44,19 @@ struct LayerPlans {
 };
 
 /// The participants that divide a layer's panels, and how they hand numbers over to each other.
-/// Participant p of n owns the panels from panels * p / n up to panels * (p + 1) / n of every
-/// stage.
+/// The unit blocks of a stage are cut into shares of share_units() each; of s shares participant p
+/// of n owns those from s * p / n up to s * (p + 1) / n, in every stage of that width, the hoisted
+/// products included.
 struct Sharing {
   std::uint32_t participants = 1;
   Exchange exchange = Exchange::flag;
 };
+
+/// Unit blocks that belong to one participant together: the widest panel of the stages of `step`
+/// that have this width. The panels of all stages of the width end where shares do.
+std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width);
+/// Shares of a stage of `step`: no more participants can divide it.
+std::uint32_t shares(const jit::KernelPlan& step, std::uint32_t width);
 
 /// Lowers one layer. Errors name the field of `schedule` that cannot be honoured.
 Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,

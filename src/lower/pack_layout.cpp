@@ -11,37 +11,12 @@
 namespace deepcpu::lower {
 namespace {
 
-/// Vectors that a panel should have at least: one panel read as a single stream of four vectors
-/// per k is load bound already, and four sums hide the latency of an FMA.
-constexpr std::uint32_t kPanelVectors = 4;
 /// Gates that one register tile may hold; more are computed in a further stage.
 constexpr std::size_t kMaxGates = 8;
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
-/// Accumulators that one row of a register tile may take: half of AVX2's registers, so that the
-/// epilogue has some left; of AVX-512's so many that a tile of two rows still fits.
-std::uint32_t max_accumulators(std::uint32_t lanes) { return lanes == 8 ? 8 : 12; }
-
-/// The largest number of gates of a stage that share an operand.
-std::uint32_t widest_class(const StepGraph& graph, const std::vector<int>& sums) {
-  std::uint32_t most = 1;
-  for (const int s : sums) {
-    for (const SumProduct& p : graph.sums[at(s)].products) {
-      std::uint32_t n = 0;
-      for (const int other : sums) {
-        const auto& products = graph.sums[at(other)].products;
-        n += static_cast<std::uint32_t>(
-            std::count_if(products.begin(), products.end(),
-                          [&](const SumProduct& q) { return q.operand == p.operand; }));
-      }
-      most = std::max(most, n);
-    }
-  }
-  return most;
-}
-
-std::vector<FusedStage> fuse(const StepGraph& graph, const Widths& widths, std::uint32_t lanes) {
+std::vector<FusedStage> fuse(const StepGraph& graph, const Widths& widths) {
   std::vector<FusedStage> stages;
   for (int s = 0; s < static_cast<int>(graph.sums.size()); ++s) {
     const Expr& e = graph.exprs[at(graph.sums[at(s)].expr)];
@@ -49,15 +24,8 @@ std::vector<FusedStage> fuse(const StepGraph& graph, const Widths& widths, std::
     auto it = std::find_if(stages.begin(), stages.end(), [&](const FusedStage& f) {
       return f.level == e.level && f.width == width && f.sums.size() < kMaxGates;
     });
-    if (it == stages.end()) it = stages.insert(stages.end(), {e.level, width, {}, 1});
+    if (it == stages.end()) it = stages.insert(stages.end(), {e.level, width, {}});
     it->sums.push_back(s);
-  }
-  for (FusedStage& f : stages) {
-    const std::uint32_t units = (f.width + lanes - 1) / lanes;
-    const std::uint32_t gates = widest_class(graph, f.sums);
-    const std::uint32_t wanted = (kPanelVectors + gates - 1) / gates;
-    const std::uint32_t fit = max_accumulators(lanes) / static_cast<std::uint32_t>(f.sums.size());
-    f.units_per_panel = std::min({wanted, units, fit});
   }
   std::stable_sort(stages.begin(), stages.end(), [](const FusedStage& a, const FusedStage& b) {
     return a.level != b.level ? a.level < b.level : a.width > b.width;
@@ -82,7 +50,6 @@ void add_matrices(const StepGraph& graph, const Widths& widths, int stage_index,
         m.operand = p.operand;
         m.k = widths.of(graph.exprs[at(p.operand)].dim);
         m.width = stage.width;
-        m.units_per_panel = stage.units_per_panel;
         it = layout.matrices.insert(layout.matrices.end(), std::move(m));
       }
       it->parameters.push_back(p.parameter);
@@ -123,7 +90,7 @@ PackLayout PackLayout::build(const Cell& cell, const StepGraph& graph, const Wid
                              std::uint32_t lanes) {
   PackLayout layout;
   layout.lanes = lanes;
-  layout.stages = fuse(graph, widths, lanes);
+  layout.stages = fuse(graph, widths);
   for (int i = 0; i < static_cast<int>(layout.stages.size()); ++i) {
     add_matrices(graph, widths, i, layout);
   }
@@ -149,10 +116,9 @@ PackLayout PackLayout::build(const Cell& cell, const StepGraph& graph, const Wid
     layout.parameters.push_back(std::move(v));
   }
   for (PackedMatrix& m : layout.matrices) {
-    const std::uint32_t units = (m.width + lanes - 1) / lanes;
     m.offset = offset;
-    m.panel_stride = vector_bytes * m.k * m.units_per_panel * m.parameters.size();
-    offset = align_up(offset + vector_bytes * m.k * units * m.parameters.size(), 64);
+    m.block_stride = vector_bytes * m.k * m.parameters.size();
+    offset = align_up(offset + m.block_stride * unit_blocks(m.width, lanes), 64);
   }
   layout.bytes = offset;
   return layout;
@@ -176,9 +142,8 @@ std::string PackLayout::to_text(const Cell& cell) const {
     }
   }
   for (const PackedMatrix& m : matrices) {
-    out += fmt::format("  @{:<8} [panel][k={}][unit block={}][gate={}][{}] panel {} bytes: {}\n",
-                       m.offset, m.k, m.units_per_panel, m.parameters.size(), lanes, m.panel_stride,
-                       names(m.parameters));
+    out += fmt::format("  @{:<8} [unit block][k={}][gate={}][{}] block {} bytes: {}\n", m.offset,
+                       m.k, m.parameters.size(), lanes, m.block_stride, names(m.parameters));
   }
   return out;
 }
@@ -212,13 +177,9 @@ void pack_matrix(const PackedMatrix& m, std::uint32_t lanes, const Cell& cell, c
     const float* src = source(cell, m.parameters[g], widths, weights, suffix);
     for (std::uint32_t unit = 0; unit < m.width; ++unit) {
       const std::uint32_t block = unit / lanes;
-      const std::uint32_t panel = block / m.units_per_panel;
-      const std::uint32_t blocks = (m.width + lanes - 1) / lanes;
-      const std::uint32_t in_panel =
-          std::min(m.units_per_panel, blocks - panel * m.units_per_panel);
-      float* dst = reinterpret_cast<float*>(out + m.offset + panel * m.panel_stride) +
-                   ((block % m.units_per_panel) * gates + g) * lanes + unit % lanes;
-      const std::size_t k_stride = std::size_t{in_panel} * gates * lanes;
+      float* dst = reinterpret_cast<float*>(out + m.offset + block * m.block_stride) + g * lanes +
+                   unit % lanes;
+      const std::size_t k_stride = std::size_t{gates} * lanes;
       for (std::uint32_t k = 0; k < m.k; ++k) dst[k * k_stride] = src[std::size_t{unit} * m.k + k];
     }
   }

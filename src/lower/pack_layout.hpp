@@ -3,7 +3,7 @@
 ///
 /// It depends on the cell, the sizes and the ISA only, never on the schedule, so one packed copy
 /// serves every register tile, thread count and hoisting choice. A product's matrix is cut into
-/// panels of a few unit blocks: [panel][k][unit block][gate][lanes], read as one stream.
+/// unit blocks: [unit block][k][gate][lanes], each read as one stream.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +43,6 @@ struct FusedStage {
   int level = 0;
   std::uint32_t width = 0;
   std::vector<int> sums;  ///< indices into StepGraph::sums
-  std::uint32_t units_per_panel = 1;
 };
 
 /// All products of one fused stage with one operand.
@@ -52,11 +51,10 @@ struct PackedMatrix {
   int operand = 0;  ///< expr id
   std::uint32_t k = 0;
   std::uint32_t width = 0;
-  std::uint32_t units_per_panel = 1;
   std::vector<int> parameters;  ///< per gate
   std::vector<int> sums;        ///< per gate: the sum it belongs to
   std::uint64_t offset = 0;
-  std::uint64_t panel_stride = 0;
+  std::uint64_t block_stride = 0;  ///< bytes from one unit block to the next
 };
 
 /// A vector of one number per unit: the folded biases of a sum, or one parameter.

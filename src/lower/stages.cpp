@@ -10,8 +10,7 @@ std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 class Mapper {
  public:
-  Mapper(const StepGraph& graph, const Widths& widths, const PackLayout& layout)
-      : graph_(graph), widths_(widths), lanes_(layout.lanes) {
+  Mapper(const StepGraph& graph, const Widths& widths) : graph_(graph), widths_(widths) {
     operand_.assign(graph.exprs.size(), false);
     for (const SumExpr& s : graph.sums) {
       for (const SumProduct& p : s.products) operand_[at(p.operand)] = true;
@@ -37,7 +36,7 @@ class Mapper {
   std::uint32_t width(const Expr& e) const { return widths_.of(e.dim); }
 
   void add_fused(const FusedStage& fused, int index, bool fuse_gates) {
-    StageDef def{fused.level, fused.width, fused.sums, index, fused.units_per_panel};
+    StageDef def{fused.level, fused.width, fused.sums, index};
     if (fuse_gates) {
       map_.stages.push_back(def);
       return;
@@ -54,10 +53,7 @@ class Mapper {
   }
 
   void ensure(int level, std::uint32_t w) {
-    if (!exists(level, w)) {
-      const std::uint32_t units = (w + lanes_ - 1) / lanes_;
-      map_.stages.push_back({level, w, {}, -1, std::min<std::uint32_t>(4, units)});
-    }
+    if (!exists(level, w)) map_.stages.push_back({level, w, {}, -1});
   }
 
   bool has_width(std::uint32_t w) const {
@@ -132,7 +128,6 @@ class Mapper {
 
   const StepGraph& graph_;
   const Widths& widths_;
-  std::uint32_t lanes_;
   std::vector<bool> operand_;
   StageMap map_;
 };
@@ -141,7 +136,7 @@ class Mapper {
 
 StageMap StageMap::build(const StepGraph& graph, const Widths& widths, const PackLayout& layout,
                          bool fuse_gates) {
-  return Mapper(graph, widths, layout).map(layout, fuse_gates);
+  return Mapper(graph, widths).map(layout, fuse_gates);
 }
 
 }  // namespace deepcpu::lower

@@ -15,7 +15,6 @@ struct StageDef {
   std::uint32_t width = 0;
   std::vector<int> sums;
   int fused = -1;  ///< index into PackLayout::stages, -1 for a stage without products
-  std::uint32_t units_per_panel = 1;
 };
 
 struct StageMap {

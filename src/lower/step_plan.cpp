@@ -38,6 +38,7 @@ class StepPlan {
     for (stage_ = 0; stage_ < static_cast<int>(map_.stages.size()); ++stage_) {
       plan.stages.push_back(build_stage());
     }
+    fit_plain_panels();
     finish_slots();
     finish_exchange();
     return std::move(bound_);
@@ -126,7 +127,6 @@ class StepPlan {
     Stage stage;
     stage.name = fmt::format("stage{}.level{}", stage_, def().level);
     stage.width = def().width;
-    stage.units_per_panel = def().units_per_panel;
     std::vector<int> position(ctx_.graph.sums.size(), -1);
     for (const int s : def().sums) {
       const SumExpr& sum = ctx_.graph.sums[at(s)];
@@ -148,8 +148,16 @@ class StepPlan {
         [&](int id) { return operand(id); });
     position_ = position;
     build_epilogue(stage);
+    stage.units_per_panel = stage.products.empty() ? plain_units(stage.width)
+                                                   : panel_units(ctx_, stage, ctx_.batch == 1);
     stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
     return stage;
+  }
+
+  /// Unit blocks of a panel that only element-wise code runs on: enough to be worth a turn.
+  std::uint32_t plain_units(std::uint32_t width) const {
+    constexpr std::uint32_t kPlain = 4;
+    return std::min(kPlain, unit_blocks(width, ctx_.layout.lanes));
   }
 
   Ref hoisted_ref(int sum) {
@@ -264,6 +272,19 @@ class StepPlan {
     return push(std::move(i));
   }
 
+  /// A stage without products must not make the shares of those that have some coarser.
+  void fit_plain_panels() {
+    const auto has_products = [](const Stage& s) { return !s.products.empty(); };
+    KernelPlan with;
+    std::copy_if(bound_.plan.stages.begin(), bound_.plan.stages.end(),
+                 std::back_inserter(with.stages), has_products);
+    for (Stage& s : bound_.plan.stages) {
+      const bool alone = std::none_of(with.stages.begin(), with.stages.end(),
+                                      [&](const Stage& o) { return o.width == s.width; });
+      if (!has_products(s) && !alone) s.units_per_panel = share_units(with, s.width);
+    }
+  }
+
   template <class Visit>
   void each_read(Visit visit) {
     for (int s = 0; s < static_cast<int>(bound_.plan.stages.size()); ++s) {
@@ -286,14 +307,12 @@ class StepPlan {
   }
 
   /// Whether a read reaches units that another participant computes: a product reads whole rows,
-  /// and stages with other panels divide the units differently.
+  /// and stages of another width divide their units differently.
   bool reads_of_others(int reader, const Ref& ref, bool whole_row) const {
     for (int w = 0; w < static_cast<int>(bound_.plan.stages.size()); ++w) {
       const Stage& writer = bound_.plan.stages[at(w)];
       const Stage& r = bound_.plan.stages[at(reader)];
-      const bool same_units =
-          r.width == writer.width && r.units_per_panel == writer.units_per_panel;
-      if (!whole_row && same_units) continue;
+      if (!whole_row && r.width == writer.width) continue;
       for (const Instr& store : writer.epilogue) {
         if (store.action == Action::store && store.ref.buffer == ref.buffer) return true;
       }
@@ -379,7 +398,8 @@ class StepPlan {
   bool can_be_ring(std::uint16_t buffer, int writer, const std::vector<int>& readers) const {
     const Sharing& sharing = ctx_.sharing;
     if (sharing.participants < 2 || sharing.exchange != Exchange::data) return false;
-    if (bound_.plan.panels(bound_.plan.stages[at(writer)]) < sharing.participants) return false;
+    const std::uint32_t width = bound_.plan.stages[at(writer)].width;
+    if (shares(bound_.plan, width) < sharing.participants) return false;
     const bool state = bound_.roles[buffer].role == Role::state;
     return std::all_of(readers.begin(), readers.end(),
                        [&](int r) { return state ? r <= writer : r > writer; });

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "jit/element_ops.hpp"
+#include "src/lower/align.hpp"
 #include "src/lower/lower.hpp"
 
 namespace deepcpu {
@@ -14,8 +15,11 @@ using jit::Instr;
 
 /// Higher than any register tile, so that lowering says how high it may be.
 constexpr int kHighestTile = 6;
-/// Shows after which stages participants wait for each other.
+constexpr lower::Sharing kAlone{1, Exchange::flag};
+/// Shows after which stages participants wait for each other, and how panels are cut for them.
 constexpr lower::Sharing kShared{2, Exchange::flag};
+/// Shows into how many shares a stage can be cut.
+constexpr lower::Sharing kMany{1 << 20, Exchange::flag};
 
 /// The count that an element-wise operation belongs to.
 int& count_of(OperationCounts& counts, Op op) {
@@ -60,9 +64,8 @@ void add_epilogue(StageWork& work, const std::vector<Instr>& epilogue, std::uint
 StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
                      const std::vector<lower::BufferRole>& roles) {
   StageWork work;
-  work.panels = plan.panels(stage);
   work.units = stage.units_per_panel;
-  work.unit_blocks = (stage.width + plan.lanes - 1) / plan.lanes;
+  work.unit_blocks = unit_blocks(stage.width, plan.lanes);
   work.gates = static_cast<std::uint32_t>(stage.sums.size());
   work.most_tile_rows = stage.tile_rows;
   for (const jit::Product& p : stage.products) {
@@ -78,12 +81,18 @@ StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
   return work;
 }
 
-KernelWork kernel_work(const lower::BoundPlan& bound) {
+/// `bound`: as several participants share it, `alone`: as one runs it. `most_shared`: the time loop
+/// for as many participants as there can be.
+KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& alone,
+                       const lower::BoundPlan& most_shared) {
   KernelWork work;
-  for (const jit::Stage& stage : bound.plan.stages) {
-    work.stages.push_back(stage_work(bound.plan, stage, bound.roles));
-    const StageWork& last = work.stages.back();
-    work.weight_bytes += last.weight_bytes(bound.plan.lanes) * last.unit_blocks;
+  for (std::size_t s = 0; s < bound.plan.stages.size(); ++s) {
+    const jit::Stage& stage = bound.plan.stages[s];
+    StageWork one = stage_work(bound.plan, stage, bound.roles);
+    one.units_alone = alone.plan.stages[s].units_per_panel;
+    one.share_units = lower::share_units(most_shared.plan, stage.width);
+    work.weight_bytes += one.weight_bytes(bound.plan.lanes) * one.unit_blocks;
+    work.stages.push_back(std::move(one));
   }
   return work;
 }
@@ -103,23 +112,28 @@ class LayerWorker {
     LayerWork out;
     for (const bool hoisted : {false, true}) {
       for (const bool fused : {false, true}) {
-        auto plans = lower(hoisted, fused, Residency::streamed);
+        auto plans = lower(hoisted, fused, Residency::streamed, kShared);
         if (!plans) return plans.error();
-        out.step[hoisted][fused] = kernel_work(plans->step);
-        out.fits_registers[hoisted][fused] = lower(hoisted, fused, Residency::registers).ok();
+        auto alone = lower(hoisted, fused, Residency::streamed, kAlone);
+        if (!alone) return alone.error();
+        auto many = lower(hoisted, fused, Residency::streamed, kMany);
+        if (!many) return many.error();
+        out.step[hoisted][fused] = kernel_work(plans->step, alone->step, many->step);
+        out.fits_registers[hoisted][fused] =
+            lower(hoisted, fused, Residency::registers, kAlone).ok();
         if (!plans->hoist || !fused) continue;
-        out.hoist = kernel_work(*plans->hoist);
+        out.hoist = kernel_work(*plans->hoist, *alone->hoist, many->step);
         out.hoisted_row_bytes = static_cast<double>(plans->hoisted_row);
       }
     }
     const auto& stages = out.step[1][1].stages;
-    for (const StageWork& s : stages) out.panels = std::max(out.panels, s.panels);
     out.one_gate_stages = out.step[1][0].stages.size() == stages.size();
     return out;
   }
 
  private:
-  Result<lower::LayerPlans> lower(bool hoisted, bool fused, Residency weights) const {
+  Result<lower::LayerPlans> lower(bool hoisted, bool fused, Residency weights,
+                                  lower::Sharing sharing) const {
     LayerSchedule s;
     s.hoist_block = hoisted ? 1 : 0;
     s.fuse_gates = fused;
@@ -127,7 +141,7 @@ class LayerWorker {
     s.hoist_rows = kHighestTile;
     s.weights = weights;
     return lower::lower_layer(spec_.cell, graph_, widths_, layout_, s, isa_,
-                              static_cast<std::uint32_t>(spec_.batch), kShared, {});
+                              static_cast<std::uint32_t>(spec_.batch), sharing, {});
   }
 
   const ModelSpec& spec_;
@@ -143,6 +157,28 @@ double StageWork::weight_bytes(std::uint32_t lanes) const {
   double bytes = 0.0;
   for (const ProductWork& p : products) bytes += 4.0 * lanes * p.k * p.gates;
   return bytes;
+}
+
+std::uint32_t StageWork::panels(int sharers) const {
+  const std::uint32_t per = panel_units(sharers);
+  return (unit_blocks + per - 1) / per;
+}
+
+std::uint32_t StageWork::own_blocks(int sharers) const {
+  const auto n = static_cast<std::uint32_t>(sharers);
+  return std::min(unit_blocks, (shares() + n - 1) / n * share_units);
+}
+
+std::uint32_t LayerWork::panels(int sharers) const {
+  std::uint32_t most = 1;
+  for (const StageWork& s : step[1][1].stages) most = std::max(most, s.panels(sharers));
+  return most;
+}
+
+std::uint32_t LayerWork::shares() const {
+  std::uint32_t most = 1;
+  for (const StageWork& s : step[1][1].stages) most = std::max(most, s.shares());
+  return most;
 }
 
 Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa) {

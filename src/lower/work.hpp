@@ -28,9 +28,10 @@ struct OperationCounts {
 
 /// One stage of a kernel.
 struct StageWork {
-  std::uint32_t panels = 0;
-  std::uint32_t units = 0;           ///< unit blocks of a full panel
   std::uint32_t unit_blocks = 0;     ///< of all panels
+  std::uint32_t units = 0;           ///< unit blocks of a full panel where several share the stage
+  std::uint32_t units_alone = 0;     ///< the same where one participant has it to itself
+  std::uint32_t share_units = 1;     ///< fewest unit blocks that belong to one participant
   std::uint32_t gates = 0;           ///< accumulators per unit block and row
   std::uint32_t most_tile_rows = 1;  ///< of the register tile
   std::vector<ProductWork> products;
@@ -43,6 +44,13 @@ struct StageWork {
 
   /// Bytes of packed weights of one unit block.
   double weight_bytes(std::uint32_t lanes) const;
+  /// Unit blocks of a panel when so many participants share the stage.
+  std::uint32_t panel_units(int sharers) const { return sharers > 1 ? units : units_alone; }
+  std::uint32_t panels(int sharers) const;
+  /// Parts that can be owned by different participants.
+  std::uint32_t shares() const { return (unit_blocks + share_units - 1) / share_units; }
+  /// Unit blocks of the participant that has the most, of `sharers`.
+  std::uint32_t own_blocks(int sharers) const;
 };
 
 struct KernelWork {
@@ -56,8 +64,12 @@ struct LayerWork {
   KernelWork hoist;       ///< no stages if nothing can be hoisted
   double hoisted_row_bytes = 0.0;
   bool fits_registers[2][2]{};  ///< weights=registers is legal, indices as of step
-  std::uint32_t panels = 1;     ///< of the stage with the most
   bool one_gate_stages = true;  ///< fusing gates changes nothing
+
+  /// Panels of the stage with the most.
+  std::uint32_t panels(int sharers) const;
+  /// Shares of the stage with the most: more participants find nothing to do.
+  std::uint32_t shares() const;
 };
 
 struct ModelWork {

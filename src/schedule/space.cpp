@@ -43,7 +43,7 @@ int highest_tile(const KernelWork& kernel) {
 
 /// Panels of a layer that the busiest of `sharers` participants walks.
 int panels_of(const LayerWork& layer, int sharers) {
-  return (int_of(layer.panels) + sharers - 1) / sharers;
+  return (int_of(layer.panels(sharers)) + sharers - 1) / sharers;
 }
 
 /// Whether code is emitted for a decision, by the one list of those that are not.
@@ -58,13 +58,9 @@ bool emitted(const Schedule& probe) {
 ScheduleSpace::ScheduleSpace(const ModelWork& work, const MachineModel& machine, int threads)
     : work_(&work), machine_(&machine), cap_(std::max(threads, 1)) {}
 
-/// Panels of the stage that has the most: no more threads can share it.
-int ScheduleSpace::most_panels() const {
+int ScheduleSpace::most_shares() const {
   std::uint32_t most = 1;
-  for (const LayerWork& layer : work_->layers) {
-    most = std::max(most, layer.panels);
-    for (const StageWork& s : layer.hoist.stages) most = std::max(most, s.panels);
-  }
+  for (const LayerWork& layer : work_->layers) most = std::max(most, layer.shares());
   return int_of(most);
 }
 
@@ -74,14 +70,14 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
   data.threads = 2;
   data.exchange = Exchange::data;
   const bool polls_data = emitted(data);
-  const int panels = most_panels();
+  const int shares = most_shares();
   for (int threads = 1; threads <= cap_; ++threads) {
     const bool power = (threads & (threads - 1)) == 0;
-    if (rules > kThreads && !power && threads != cap_ && threads != panels) continue;
+    if (rules > kThreads && !power && threads != cap_ && threads != shares) continue;
     const auto add = [&](Parallel parallel, int groups) {
       if (groups > threads || threads % groups != 0) return;
       const int sharers = threads / groups;
-      if (rules > kThreads && sharers > panels) return;
+      if (rules > kThreads && sharers > shares) return;
       out.push_back({threads, parallel, Exchange::flag, sharers});
       if (sharers > 1 && polls_data) out.push_back({threads, parallel, Exchange::data, sharers});
     };
@@ -136,7 +132,7 @@ void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, std::size_t 
                                int rules) const {
   const LayerWork& work = work_->layers[layer];
   const KernelWork& kernel = work.step[base.hoist_block > 0][base.fuse_gates];
-  const double panel = kernel.weight_bytes / std::max(1U, work.panels);
+  const double panel = kernel.weight_bytes / work.panels(sharers);
   const int panels = panels_of(work, sharers);
   base.group = 1;
   base.sweep = Sweep::forward;

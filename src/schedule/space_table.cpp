@@ -34,8 +34,8 @@ constexpr RuleText kRuleTexts[] = {
      "a block of so few rows that hoisted sums stay in the L1 cache beside U"},
     {"sweeps alternate, by single panels or by groups of a quarter of L1 or L2",
      "a group size between"},
-    {"thread counts are powers of two, all, or one per panel, and none is without a panel",
-     "a count between, where the panels divide evenly by it"},
+    {"thread counts are powers of two, all, or one per share of units, and none is without one",
+     "a count between, where the shares divide evenly by it"},
 };
 
 /// Ways to write n as a product of three factors in order.
@@ -88,10 +88,10 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
   const std::size_t hoist_tiles = hoists ? hoist_heights(0, kLongBlock, 0).size() : 1;
   const std::size_t blocks = hoist_blocks(0, 0).size();
   const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
-  const auto groups = static_cast<std::uint64_t>(std::bit_width(first.panels));
+  const auto groups = static_cast<std::uint64_t>(std::bit_width(first.panels(1)));
   // A group of all panels is walked as if there were none.
   const auto useful_groups =
-      static_cast<std::uint64_t>(std::bit_width(std::max(first.panels - 1, 1U)));
+      static_cast<std::uint64_t>(std::bit_width(std::max(first.panels(1) - 1, 1U)));
   return {
       {"phases", true, "valid phased schedules of the MM-DAG", any_phases, hoists ? 2U : 1U,
        "which products are computed together and when",
@@ -104,7 +104,7 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
        "weights are read once per register tile of batch rows", ""},
       {"hoist_rows", true, fmt::format("1..{}", hoist_tiles), hoist_tiles, hoist_tiles,
        "the same for hoisted products", ""},
-      {"sweep", true, "forward alternating", 2, first.panels > 1 ? 2U : 1U,
+      {"sweep", true, "forward alternating", 2, first.panels(1) > 1 ? 2U : 1U,
        "what the cache still holds is read first", ""},
       {"group", true, "panels in powers of two", groups, useful_groups,
        "which cache level the sweep turns at", ""},

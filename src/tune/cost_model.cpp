@@ -40,10 +40,7 @@ struct FirstRead {
 class KernelCosts {
  public:
   KernelCosts(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers)
-      : streams_(streams),
-        own_(own),
-        lanes_(work.lanes),
-        sharers_(static_cast<std::uint32_t>(sharers)) {}
+      : streams_(streams), own_(own), lanes_(work.lanes), sharers_(sharers) {}
 
   /// Bytes of weights that the busiest participant reads.
   double slice(const KernelWork& kernel) const {
@@ -68,18 +65,14 @@ class KernelCosts {
   }
 
  private:
-  double panels_of(const StageWork& s) const {
-    return std::ceil(static_cast<double>(s.panels) / sharers_);
-  }
-  double blocks_of(const StageWork& s) const {
-    return std::min(panels_of(s) * s.units, static_cast<double>(s.unit_blocks));
-  }
+  double units_of(const StageWork& s) const { return s.panel_units(sharers_); }
+  double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
 
   /// Seconds of the multiply-adds of one tile and panel, when its weights are in the L1 cache.
   double tile_seconds(const StageWork& s, double height, bool resident) const {
     double seconds = 0.0;
     for (const ProductWork& p : s.products) {
-      const double vectors = static_cast<double>(p.gates) * s.units;
+      const double vectors = p.gates * units_of(s);
       const double fma = height * vectors * p.k * streams_.vector_seconds();
       const double loads = resident ? 0.0 : vectors * p.k * streams_.load_seconds();
       const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
@@ -100,9 +93,9 @@ class KernelCosts {
   double add_products(KernelCost& out, const StageWork& s, double rows, int tile_rows,
                       const FirstRead& first, bool resident) const {
     if (s.products.empty()) return 0.0;
-    const double panels = blocks_of(s) / s.units;
+    const double panels = blocks_of(s) / units_of(s);
     const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
-    const double panel_bytes = s.units * s.weight_bytes(lanes_);
+    const double panel_bytes = units_of(s) * s.weight_bytes(lanes_);
     const double again = resident ? 0.0 : panels * streams_.reread_seconds(panel_bytes);
     bool started = resident;
     double busy = 0.0;
@@ -131,18 +124,22 @@ class KernelCosts {
     const double one = std::max(s.vectors * streams_.vector_seconds(), s.divisions * division) +
                        s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
     const double blocks = blocks_of(s);
-    out.gates += std::max(0.0, rows * blocks * one - idle);
-    if (rows > 1) out.gates += rows * blocks / s.units * streams_.cycles(own_.row_cycles);
-    // One row: the last panel's results are waited for, those of the others in part.
-    const double panels = panels_of(s);
-    const double waits = rows > 1 ? 1.0 : 1.0 + own_.exposed_latency * (panels - 1.0);
-    out.gates += streams_.cycles(waits * s.latency_cycles + own_.stage_cycles);
+    const double last = std::min(blocks, units_of(s));
+    // The last panel's results are waited for: its own instructions fit into that time.
+    const double busy = (rows * blocks - last) * one;
+    out.gates += std::max(0.0, busy - idle);
+    out.gates += std::max(streams_.cycles(s.latency_cycles), last * one);
+    if (rows > 1) out.gates += rows * blocks / units_of(s) * streams_.cycles(own_.row_cycles);
+    // With one row, those of the others are waited for in part.
+    const double others = rows > 1 ? 0.0 : std::ceil(blocks / units_of(s)) - 1.0;
+    out.gates += streams_.cycles(own_.exposed_latency * others * s.latency_cycles);
+    out.gates += streams_.cycles(own_.stage_cycles);
   }
 
   const StreamCost& streams_;
   const OwnCosts& own_;
   std::uint32_t lanes_;
-  std::uint32_t sharers_;
+  int sharers_;
 };
 
 /// One layer and direction on one group of participants.
@@ -205,7 +202,7 @@ class GroupCost {
     Stream stream;
     stream.bytes = resident ? 0.0 : kernels_.slice(kernel);
     stream.alternating = p.schedule->sweep == Sweep::alternating;
-    stream.group_bytes = p.schedule->group * kernel.weight_bytes / std::max(1U, p.work->panels);
+    stream.group_bytes = p.schedule->group * kernel.weight_bytes / p.work->panels(sharers_);
     // Between two reads of a weight, one step's hoisted sums pass.
     stream.beside = hoists(p) ? rows_ * p.work->hoisted_row_bytes / sharers_ : 0.0;
     const StreamTime pass = streams_.pass(stream);
@@ -263,7 +260,7 @@ class GroupCost {
   const StreamCost& streams_;
   const OwnCosts& own_;
   KernelCosts kernels_;
-  double sharers_;
+  int sharers_;
   double steps_;
   double rows_;
   double total_bytes_ = 0.0;

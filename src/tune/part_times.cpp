@@ -75,9 +75,7 @@ Result<Compilation> compile(const TrialData& data, const Schedule& schedule) {
 /// One participant of `shared`, on one thread: its panels, its layers and directions, no exchange.
 Result<Compilation> alone(const TrialData& data, const Compilation& shared, int participant) {
   Schedule schedule = shared.schedule;
-  schedule.threads = 1;
-  schedule.parallel = Parallel::none;
-  schedule.exchange = Exchange::flag;
+  schedule.exchange = Exchange::flag;  // which one participant skips
   auto out = compile(data, schedule);
   if (!out) return out;
   out->program = shared.program;
@@ -92,9 +90,6 @@ Result<Compilation> alone(const TrialData& data, const Compilation& shared, int 
   for (std::size_t l = 0; l < out->layers.size(); ++l) {
     LayerPanels& panels = out->layers[l].shared_panels;
     const LayerPanels& from = shared.layers[l].shared_panels;
-    if (from.step->stages != panels.step->stages) {
-      return Error("parts: the kernels of one thread have other stages");
-    }
     panels.step = only(*from.step, seat);
     if (from.hoist) panels.hoist = only(*from.hoist, seat);
   }

@@ -3,6 +3,7 @@
 #include "src/compile.hpp"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -71,6 +72,83 @@ TEST_CASE("participants divide the panels without gap or overlap") {
   CHECK(all == expected);
 }
 
+/// The unit blocks that a participant computes in a stage.
+std::vector<std::uint32_t> blocks_of(const jit::KernelPlan& plan, const jit::Stage& stage,
+                                     const jit::PanelRange& range) {
+  std::vector<std::uint32_t> out;
+  for (std::uint64_t i = 0; i < range.count; ++i) {
+    const std::uint32_t panel = range.order[0][i];
+    for (std::uint32_t u = 0; u < plan.units(stage, panel); ++u) {
+      out.push_back(panel * stage.units_per_panel + u);
+    }
+  }
+  return out;
+}
+
+using BlocksByWidth = std::map<std::uint32_t, std::vector<std::uint32_t>>;
+
+/// Checks that the stages of `plan` give a participant the blocks that it has in `owned`.
+void check_owner(const jit::KernelPlan& plan, const PanelOrders& orders, int participant,
+                 BlocksByWidth& owned) {
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    const jit::Stage& stage = plan.stages[s];
+    const auto blocks = blocks_of(plan, stage, orders.of(participant)[s]);
+    INFO(stage.name << " of " << plan.name << ", participant " << participant);
+    CHECK(owned.try_emplace(stage.width, blocks).first->second == blocks);
+  }
+}
+
+TEST_CASE("a participant owns the same units in all stages of a width, hoisted ones included") {
+  // Hoisted sums and values of earlier stages are read without waiting for anybody.
+  for (const char* problem :
+       {"lstm:i8h112", "lstm:i8h64p32", "gru:i8h64,reset=before", "gru:i8h48,reset=before",
+        "gru:i8h200b4", "rnn:i8h48", "rnn:i8h256", "augru:i8h72"}) {
+    for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+      if (isa > host_isa()) continue;
+      for (const int threads : {1, 2, 3, 7}) {
+        Schedule s = schedule_of(problem);
+        s.isa = isa;
+        s.threads = threads;
+        s.layers[0].hoist_block = 8;
+        INFO(problem << " " << to_string(isa) << " on " << threads);
+        const Compilation c = compile_with(problem, s, threads).value();
+        const LayerCode& layer = c.layers[0];
+        for (int p = 0; p < threads; ++p) {
+          BlocksByWidth owned;
+          check_owner(layer.step.bound.plan, *layer.shared_panels.step, p, owned);
+          check_owner(layer.hoist->bound.plan, *layer.shared_panels.hoist, p, owned);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("panels are narrow where that lets another participant share them") {
+  const auto panels = [](const std::string& problem, Isa isa, int threads) {
+    Schedule s = schedule_of(problem);
+    s.isa = isa;
+    s.threads = threads;
+    const Compilation c = compile_with(problem, s, threads).value();
+    std::vector<std::uint32_t> out;
+    for (const jit::Stage& stage : c.layers[0].step.bound.plan.stages) {
+      out.push_back(stage.units_per_panel);
+    }
+    return out;
+  };
+  using Units = std::vector<std::uint32_t>;
+  if (host_isa() >= Isa::avx2) {
+    CHECK(panels("lstm:i8h64", Isa::avx2, 2) == Units{2});  // 8 blocks: 4 each, either way
+    CHECK(panels("lstm:i8h48", Isa::avx2, 2) == Units{1});  // 6 blocks: 3 each, not 4 and 2
+    CHECK(panels("lstm:i8h48", Isa::avx2, 1) == Units{2});
+    CHECK(panels("lstm:i8h48b4", Isa::avx2, 1) == Units{1});  // rows make sums enough
+  }
+  if (host_isa() >= Isa::avx512) {
+    CHECK(panels("lstm:i8h64", Isa::avx512, 1) == Units{1});
+    CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 2) == Units{2, 2});
+    CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1) == Units{2, 4});
+  }
+}
+
 /// Per stage: f = exchange by flag, then the names of what is polled before it.
 std::vector<std::string> exchanges(const std::string& problem, int threads) {
   Schedule s = schedule_of(problem);
@@ -92,7 +170,8 @@ std::vector<std::string> exchanges(const std::string& problem, int threads) {
 TEST_CASE("exchange=data polls what shows how far the others are") {
   using Stages = std::vector<std::string>;
   CHECK(exchanges("lstm:i8h32", 2) == Stages{" h"});
-  CHECK(exchanges("gru:i8h128,reset=before", 2) == Stages{" h", " z'"});
+  // Of the first stage only r * h is read by others: z belongs to who goes on with it.
+  CHECK(exchanges("gru:i8h128,reset=before", 2) == Stages{" h", " v8'"});
   // The output of a projection of one panel belongs to one participant: the other one would not be
   // seen to make progress. The flags for it serve what is projected as well.
   CHECK(exchanges("lstm:i8h32p16", 2) == Stages{"f", "f"});

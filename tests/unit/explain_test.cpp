@@ -179,19 +179,19 @@ TEST_CASE("explain: alternatives differ from the schedule and from each other", 
   CHECK(e.alternatives.size() > 5);
 }
 
-TEST_CASE("explain: no thread is without a panel", "[explain]") {
+TEST_CASE("explain: no thread is without a share", "[explain]") {
   const MachineModel machine = xeon();
-  // 64 units are 8 vectors; of an LSTM a panel is one of them.
+  // 64 units are 8 vectors; of an LSTM each can be owned by a thread of its own.
   const ModelSpec spec = ModelSpec::parse("lstm:i64h64").value();
   const ModelWork work = ModelWork::of(spec, Isa::avx2).value();
-  REQUIRE(work.layers[0].panels == 8);
+  REQUIRE(work.layers[0].shares() == 8);
   std::set<int> counts;
   ScheduleSpace(work, machine, 12).for_each([&](const Schedule& s) {
     counts.insert(s.threads);
     return true;
   });
   CHECK(counts == std::set<int>{1, 2, 4, 8});
-  // 40 units are 5 panels.
+  // 40 units are 5 shares.
   const ModelSpec five = ModelSpec::parse("lstm:i64h40").value();
   const ModelWork its = ModelWork::of(five, Isa::avx2).value();
   counts.clear();
@@ -257,6 +257,8 @@ TEST_CASE("explain: parts of every way to share a run are measured", "[explain]"
   };
   const Case cases[] = {{"lstm:i40h40t20", 1, Parallel::none, 8},
                         {"gru:i24h72b2t9,reset=before", 2, Parallel::none, 4},
+                        // Two that share it cut its panels narrower than one would.
+                        {"gru:i24h64t9,reset=before", 2, Parallel::none, 4},
                         {"lstm:i16h32bit9", 2, Parallel::directions, 0},
                         {"gru:i16h32l3t9", 2, Parallel::wavefront, 4}};
   for (const Case& c : cases) {

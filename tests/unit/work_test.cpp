@@ -12,13 +12,16 @@ ModelWork work_of(const char* problem, Isa isa) {
 }
 
 /// What lstm:i5h20 needs with vectors of `lanes` numbers, of which 20 units take `blocks`.
-void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks) {
+/// Panels have `units` of them.
+void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_t units) {
   const ModelWork work = work_of("lstm:i5h20", isa);
   CHECK(work.lanes == lanes);
   REQUIRE(work.layers.size() == 1);
   const LayerWork& layer = work.layers[0];
   const double vector = 4.0 * lanes;
-  CHECK(layer.panels == blocks);
+  CHECK(layer.panels(1) == 2);
+  CHECK(layer.panels(2) == 2);
+  CHECK(layer.shares() == blocks);
   CHECK_FALSE(layer.one_gate_stages);
   CHECK(layer.step[0][1].weight_bytes == (5 + 20) * 4 * blocks * vector);
   CHECK(layer.step[1][1].weight_bytes == 20 * 4 * blocks * vector);
@@ -29,8 +32,11 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks) {
   REQUIRE(layer.step[0][1].stages.size() == 1);
   const StageWork& both = layer.step[0][1].stages[0];
   CHECK(both.gates == 4);
-  CHECK(both.units == 1);
-  CHECK(both.panels == blocks);
+  CHECK(both.units == units);
+  CHECK(both.units_alone == units);
+  CHECK(both.own_blocks(1) == blocks);
+  CHECK(both.own_blocks(2) == (blocks + 1) / 2);
+  CHECK(both.own_blocks(5) == 1);
   CHECK(both.unit_blocks == blocks);
   CHECK(both.exchange);
   REQUIRE(both.products.size() == 2);
@@ -61,8 +67,8 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks) {
   CHECK(layer.step[1][0].stages.size() == 4);
 }
 
-TEST_CASE("work: an LSTM layer with 16 lanes") { check_lstm(Isa::avx512, 16, 2); }
-TEST_CASE("work: an LSTM layer with 8 lanes") { check_lstm(Isa::avx2, 8, 3); }
+TEST_CASE("work: an LSTM layer with 16 lanes") { check_lstm(Isa::avx512, 16, 2, 1); }
+TEST_CASE("work: an LSTM layer with 8 lanes") { check_lstm(Isa::avx2, 8, 3, 2); }
 
 TEST_CASE("work: equal layers have equal work, others their own") {
   const ModelWork work = work_of("lstm:i20h20l3", Isa::avx512);

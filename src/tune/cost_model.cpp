@@ -49,6 +49,17 @@ class KernelCosts {
     return bytes;
   }
 
+  /// Bytes of one row that the busiest participant reads and writes besides weights and hoisted
+  /// sums.
+  double row_bytes(const KernelWork& kernel) const {
+    double bytes = 0.0;
+    for (const StageWork& s : kernel.stages) {
+      bytes += blocks_of(s) * s.row_bytes;
+      for (const ProductWork& p : s.products) bytes += 4.0 * p.k;
+    }
+    return bytes;
+  }
+
   /// `pass`: time to read the slice once from where it lies. `resident`: weights are in registers.
   KernelCost cost(const KernelWork& kernel, double rows, int tile_rows, const StreamTime& pass,
                   bool resident) const {
@@ -129,7 +140,10 @@ class KernelCosts {
     const double busy = (rows * blocks - last) * one;
     out.gates += std::max(0.0, busy - idle);
     out.gates += std::max(streams_.cycles(s.latency_cycles), last * one);
-    if (rows > 1) out.gates += rows * blocks / units_of(s) * streams_.cycles(own_.row_cycles);
+    // Sums that are only stored leave the registers straight to their rows.
+    if (rows > 1 && s.vectors > 0) {
+      out.gates += rows * blocks / units_of(s) * streams_.cycles(own_.row_cycles);
+    }
     // With one row, those of the others are waited for in part.
     const double others = rows > 1 ? 0.0 : std::ceil(blocks / units_of(s)) - 1.0;
     out.gates += streams_.cycles(own_.exposed_latency * others * s.latency_cycles);
@@ -203,8 +217,9 @@ class GroupCost {
     stream.bytes = resident ? 0.0 : kernels_.slice(kernel);
     stream.alternating = p.schedule->sweep == Sweep::alternating;
     stream.group_bytes = p.schedule->group * kernel.weight_bytes / p.work->panels(sharers_);
-    // Between two reads of a weight, one step's hoisted sums pass.
-    stream.beside = hoists(p) ? rows_ * p.work->hoisted_row_bytes / sharers_ : 0.0;
+    // Between two reads of a weight, one step's rows and hoisted sums pass.
+    stream.beside = rows_ * kernels_.row_bytes(kernel);
+    if (hoists(p)) stream.beside += rows_ * p.work->hoisted_row_bytes / sharers_;
     const StreamTime pass = streams_.pass(stream);
     const auto cost_of = [&](const StreamTime& time) {
       return kernels_.cost(kernel, rows_, p.schedule->tile_rows, time, resident);

@@ -338,6 +338,7 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
     }
   }
   worst.flops = flops;
+  worst.journeys_us = worst.parts.exchange;
   worst.parts.exchange += worst.parts.total() * lag_of(program, schedule, steps);
   // More participants than cores take turns.
   const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);

@@ -31,8 +31,9 @@ struct Traffic {
 struct Prediction {
   double us = 0.0;
   CostParts parts;
-  Traffic hoisted;  ///< ahead of the time loop
-  Traffic in_loop;  ///< inside of it; with `hoisted` it adds up to level_bytes
+  double journeys_us = 0.0;  ///< of parts.exchange: journeys of cache lines between cores
+  Traffic hoisted;           ///< ahead of the time loop
+  Traffic in_loop;           ///< inside of it; with `hoisted` it adds up to level_bytes
   /// Bytes of weights per level of the machine model, nearest first, of the busiest participant.
   std::vector<double> level_bytes;
   double flops = 0.0;  ///< of the products of all participants, on whole vectors

@@ -2,6 +2,7 @@
 #include "src/tune/estimate.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace deepcpu {
@@ -19,12 +20,12 @@ bool better(const Visited& a, const Visited& b) {
   return x < y || (x == y && a.place < b.place);
 }
 
-/// Predicted time with a charge for every thread beyond the first.
-double cautious_us(const Ranked& r) {
-  return r.predicted.us * (r.schedule.threads > 1 ? 1.0 + kThreadGain : 1.0);
-}
-
 }  // namespace
+
+double cautious_us(const Schedule& schedule, const Prediction& predicted) {
+  if (schedule.threads == 1) return predicted.us;
+  return predicted.us * (1.0 + kThreadGain) + kJourneyRisk * predicted.journeys_us;
+}
 
 std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& work,
                                    const CostModel& model, double steps, std::size_t most,
@@ -59,16 +60,16 @@ Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,
   const CostModel model(machine, isa);
   const ScheduleSpace space(*work, machine, threads);
   const auto steps = static_cast<double>(spec.steps);
-  Ranked best;
-  bool any = false;
+  Schedule best;
+  double best_us = std::numeric_limits<double>::infinity();
   space.for_each([&](const Schedule& s) {
-    Ranked r{s, model.predict(*work, s, steps)};
-    if (any && cautious_us(r) >= cautious_us(best)) return true;
-    best = std::move(r);
-    any = true;
+    const double us = cautious_us(s, model.predict(*work, s, steps));
+    if (us >= best_us) return true;
+    best = s;
+    best_us = us;
     return true;
   });
-  return best.schedule;
+  return best;
 }
 
 }  // namespace deepcpu

@@ -20,6 +20,15 @@ struct Ranked {
   Prediction predicted;
 };
 
+/// Part of the journeys of cache lines that is charged again. On one virtual machine a journey took
+/// 26 to 60 ns, and about 245 ns for minutes at a time. Chosen so that what hangs on it most stays
+/// on one thread: gru i64h64,reset=before takes 49 us on two, 126 at such times, and 63 on one;
+/// i96h96 takes 114 on two and 149 on one.
+inline constexpr double kJourneyRisk = 0.4;
+
+/// Predicted time with what speaks against further threads.
+double cautious_us(const Schedule& schedule, const Prediction& predicted);
+
 /// The `most` schedules of the pruned space with the least predicted time, best first; among equals
 /// the one that the space visits first. `stop` is asked before every schedule; once it says true,
 /// the ranking is of those that were visited until then.

@@ -99,8 +99,10 @@ std::string predicted_words(const Explanation& chosen, const Alternative& a) {
   std::string out = fmt::format("predicted {} us {}: {}", short_number(std::abs(us)), more(us),
                                 join(reasons, ", "));
   const bool one = chosen.schedule.threads == 1 && a.schedule.threads > 1;
-  if (us < 0 && one && -us < kThreadGain * a.predicted.us) {
-    out += fmt::format("; further threads must gain {:.0f} % by prediction", 100 * kThreadGain);
+  if (us < 0 && one && cautious_us(a.schedule, a.predicted) >= chosen.predicted.us) {
+    out += fmt::format(
+        "; further threads must gain {:.0f} % by prediction even if exchanges take {:.0f} % longer",
+        100 * kThreadGain, 100 * kJourneyRisk);
   }
   return out;
 }

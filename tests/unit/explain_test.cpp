@@ -88,7 +88,13 @@ TEST_CASE("explain: a schedule that promises too little for its threads says so"
   a.predicted.parts.products = 85.0;
   CHECK(why_not(e, a) ==
         "predicted 5 us less: 5 us less products; further threads must gain 10 % "
-        "by prediction");
+        "by prediction even if exchanges take 40 % longer");
+  a.predicted.us = 85.0;
+  CHECK(why_not(e, a) == "predicted 15 us less: 5 us less products");
+  a.predicted.journeys_us = 20.0;
+  CHECK(why_not(e, a) ==
+        "predicted 15 us less: 5 us less products; further threads must gain 10 % "
+        "by prediction even if exchanges take 40 % longer");
 }
 
 TEST_CASE("explain: differences name decisions and their values", "[explain]") {

@@ -69,8 +69,8 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
     return Error(fmt::format("kernel {}: isa=interpreter: has no code", plan.name));
   }
   Result<CodeBlob> blob = emit_for_isa(plan, true);
-  // Weaving takes a second copy of products and epilogue.
-  if (!blob && blob.error().kind() == ErrorKind::code_size) blob = emit_for_isa(plan, false);
+  // Weaving takes a second copy of products and epilogue, and registers for both at a time.
+  if (!blob && blob.error().kind() != ErrorKind::memory) blob = emit_for_isa(plan, false);
   if (!blob) return blob.error();
   return publish(std::move(*blob));
 }

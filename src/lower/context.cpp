@@ -10,9 +10,10 @@ using jit::Sum;
 
 namespace {
 /// Sums that the multiply-adds of a panel go to in turn. Four hide the latency of an FMA where one
-/// starts per cycle. Eight are needed where two start; and with AVX-512 they pay in a stage of one
-/// gate that nobody shares, because it has fewer panels (rnn:i64h48 13.8 to 12.0 us, i64h64 19.0 to
-/// 17.7; lstm and gru of those sizes lose up to 15 %).
+/// starts per cycle, as with AVX-512 on Zen 4, where this was measured. Eight are needed where two
+/// start, as with AVX2; with AVX-512 they pay in a stage of one gate that nobody shares, because it
+/// has fewer panels (rnn:i64h48 13.8 to 12.0 us, i64h64 19.0 to 17.7; lstm and gru of those sizes
+/// lose up to 15 %).
 constexpr std::uint32_t kNarrowPanel = 4;
 constexpr std::uint32_t kWidePanel = 8;
 /// Registers that the sums of one row may take: half of AVX2's, so that the epilogue has some left;
@@ -97,26 +98,18 @@ std::uint32_t units_for(std::uint32_t wanted, std::uint32_t registers, const Pan
   return std::bit_floor(static_cast<std::uint32_t>(std::max<std::uint64_t>(units, 1)));
 }
 
-/// Unit blocks of the participant that has the most.
-std::uint32_t largest_share(std::uint32_t blocks, std::uint32_t units, std::uint32_t participants) {
-  const std::uint32_t panels = (blocks + units - 1) / units;
-  return std::min(blocks, (panels + participants - 1) / participants * units);
-}
-
 }  // namespace
 
-std::uint32_t panel_units(const Context& ctx, const Stage& stage, bool one_row) {
+PanelWidth panel_width(const Context& ctx, const Stage& stage, bool one_row) {
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
   const bool avx512 = ctx.layout.lanes == 16;
   const std::uint32_t registers = avx512 ? kPanelRegisters512 : kPanelRegisters256;
-  const std::uint32_t narrow = units_for(kNarrowPanel, registers, needs);
-  if (!one_row) return narrow;
-  const std::uint32_t wide = units_for(kWidePanel, registers, needs);
-  const std::uint32_t participants = ctx.sharing.participants;
-  if (avx512) return stage.sums.size() == 1 && participants == 1 ? wide : narrow;
-  const bool fair = largest_share(needs.blocks, wide, participants) <=
-                    largest_share(needs.blocks, narrow, participants);
-  return fair ? wide : narrow;
+  const auto units = [&](std::uint32_t sums) { return units_for(sums, registers, needs); };
+  PanelWidth out{needs.blocks, units(kNarrowPanel), units(kNarrowPanel), false};
+  if (!one_row || (avx512 && stage.sums.size() > 1)) return out;
+  out.wide = units(kWidePanel);
+  out.share_wide = !avx512;
+  return out;
 }
 
 std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width) {

@@ -108,8 +108,8 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused,
   return out;
 }
 
-/// Unit blocks of the stage's panels. `one_row`: its register tiles have one row.
-std::uint32_t panel_units(const Context& ctx, const jit::Stage& stage, bool one_row);
+/// The panels of a stage whose sums and products are known. `one_row`: a call has one row.
+PanelWidth panel_width(const Context& ctx, const jit::Stage& stage, bool one_row);
 
 /// Rows of the register tile: what the schedule asks, as far as the accumulators fit.
 std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted);

@@ -85,9 +85,11 @@ BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std
   for (int f = 0; f < static_cast<int>(ctx.layout.stages.size()); ++f) {
     Stage stage = hoist_stage(ctx, ids, f);
     if (stage.sums.empty()) continue;
-    stage.units_per_panel =
-        std::min(panel_units(ctx, stage, false), share_units(step, stage.width));
+    PanelWidth width = panel_width(ctx, stage, false);
+    width.narrow = width.wide = std::min(width.narrow, share_units(step, stage.width));
+    stage.units_per_panel = width.narrow;
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
+    bound.widths.push_back(width);
     bound.plan.stages.push_back(std::move(stage));
   }
   return bound;

@@ -11,6 +11,7 @@
 #include "deepcpu/schedule.hpp"
 #include "jit/kernel_plan.hpp"
 #include "src/lower/pack_layout.hpp"
+#include "src/lower/panel_width.hpp"
 #include "src/lower/step_graph.hpp"
 
 namespace deepcpu::lower {
@@ -30,10 +31,12 @@ struct BufferRole {
   int index = 0;
 };
 
-/// A plan with the meaning of its buffers, in the same order.
+/// A plan with the meaning of its buffers, in the same order, and what its panels would be for
+/// other participants, per stage.
 struct BoundPlan {
   jit::KernelPlan plan;
   std::vector<BufferRole> roles;
+  std::vector<PanelWidth> widths;
 };
 
 /// The kernels of one layer and direction.

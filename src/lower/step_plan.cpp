@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "src/lower/context.hpp"
 #include "src/lower/stages.hpp"
@@ -148,16 +149,20 @@ class StepPlan {
         [&](int id) { return operand(id); });
     position_ = position;
     build_epilogue(stage);
-    stage.units_per_panel = stage.products.empty() ? plain_units(stage.width)
-                                                   : panel_units(ctx_, stage, ctx_.batch == 1);
+    const PanelWidth width = stage.products.empty() ? plain_width(stage.width)
+                                                    : panel_width(ctx_, stage, ctx_.batch == 1);
+    stage.units_per_panel = width.units(ctx_.sharing.participants);
+    bound_.widths.push_back(width);
     stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
     return stage;
   }
 
-  /// Unit blocks of a panel that only element-wise code runs on: enough to be worth a turn.
-  std::uint32_t plain_units(std::uint32_t width) const {
+  /// Unit blocks of a panel that only element-wise code runs on: enough to be worth a turn, but of
+  /// what is shared single ones, since hoisted products are divided at the same units.
+  PanelWidth plain_width(std::uint32_t width) const {
     constexpr std::uint32_t kPlain = 4;
-    return std::min(kPlain, unit_blocks(width, ctx_.layout.lanes));
+    const std::uint32_t blocks = unit_blocks(width, ctx_.layout.lanes);
+    return {blocks, 1, std::min(kPlain, blocks), false};
   }
 
   Ref hoisted_ref(int sum) {
@@ -278,10 +283,14 @@ class StepPlan {
     KernelPlan with;
     std::copy_if(bound_.plan.stages.begin(), bound_.plan.stages.end(),
                  std::back_inserter(with.stages), has_products);
-    for (Stage& s : bound_.plan.stages) {
+    for (std::size_t n = 0; n < bound_.plan.stages.size(); ++n) {
+      Stage& s = bound_.plan.stages[n];
       const bool alone = std::none_of(with.stages.begin(), with.stages.end(),
                                       [&](const Stage& o) { return o.width == s.width; });
-      if (!has_products(s) && !alone) s.units_per_panel = share_units(with, s.width);
+      if (has_products(s) || alone) continue;
+      s.units_per_panel = share_units(with, s.width);
+      bound_.widths[n].narrow = s.units_per_panel;
+      bound_.widths[n].wide = s.units_per_panel;
     }
   }
 
@@ -306,18 +315,9 @@ class StepPlan {
     });
   }
 
-  /// Whether a read reaches units that another participant computes: a product reads whole rows,
-  /// and stages of another width divide their units differently.
-  bool reads_of_others(int reader, const Ref& ref, bool whole_row) const {
-    for (int w = 0; w < static_cast<int>(bound_.plan.stages.size()); ++w) {
-      const Stage& writer = bound_.plan.stages[at(w)];
-      const Stage& r = bound_.plan.stages[at(reader)];
-      if (!whole_row && r.width == writer.width) continue;
-      for (const Instr& store : writer.epilogue) {
-        if (store.action == Action::store && store.ref.buffer == ref.buffer) return true;
-      }
-    }
-    return false;
+  bool is_written(const Ref& ref) const {
+    return std::any_of(bound_.plan.stages.begin(), bound_.plan.stages.end(),
+                       [&](const Stage& s) { return store_of(s, ref.buffer) >= 0; });
   }
 
   /// The stage that stores a state or scratch.
@@ -329,8 +329,10 @@ class StepPlan {
 
   void finish_exchange() {
     std::map<std::uint16_t, std::vector<int>> readers;
+    // What is read unit by unit was computed by the reader itself: participants own the same units
+    // in all stages of a width.
     each_read([&](int reader, const Ref& ref, bool whole_row) {
-      if (reads_of_others(reader, ref, whole_row)) readers[ref.buffer].push_back(reader);
+      if (whole_row && is_written(ref)) readers[ref.buffer].push_back(reader);
     });
     for (const auto& [buffer, stages] : readers) {
       const int writer = writer_of(buffer);
@@ -348,9 +350,6 @@ class StepPlan {
       const bool carried = std::any_of(rings.begin(), rings.end(),
                                        [&](const Ring& other) { return rides_on(ring, other); });
       if (!carried) make_ring(ring);
-      // Others may still read this step's units when a participant stores the next ones.
-      Buffer& rider = buffers_.of(ring.buffer);
-      if (carried) rider.slots = std::max<std::uint8_t>(rider.slots, 2);
     }
   }
 

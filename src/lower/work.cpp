@@ -16,10 +16,8 @@ using jit::Instr;
 /// Higher than any register tile, so that lowering says how high it may be.
 constexpr int kHighestTile = 6;
 constexpr lower::Sharing kAlone{1, Exchange::flag};
-/// Shows after which stages participants wait for each other, and how panels are cut for them.
+/// Shows after which stages participants wait for each other.
 constexpr lower::Sharing kShared{2, Exchange::flag};
-/// Shows into how many shares a stage can be cut.
-constexpr lower::Sharing kMany{1 << 20, Exchange::flag};
 
 /// The count that an element-wise operation belongs to.
 int& count_of(OperationCounts& counts, Op op) {
@@ -64,7 +62,6 @@ void add_epilogue(StageWork& work, const std::vector<Instr>& epilogue, std::uint
 StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
                      const std::vector<lower::BufferRole>& roles) {
   StageWork work;
-  work.units = stage.units_per_panel;
   work.unit_blocks = unit_blocks(stage.width, plan.lanes);
   work.gates = static_cast<std::uint32_t>(stage.sums.size());
   work.most_tile_rows = stage.tile_rows;
@@ -81,16 +78,17 @@ StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
   return work;
 }
 
-/// `bound`: as several participants share it, `alone`: as one runs it. `most_shared`: the time loop
-/// for as many participants as there can be.
-KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& alone,
-                       const lower::BoundPlan& most_shared) {
+/// `step`: the time loop, which says how units are shared.
+KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& step) {
   KernelWork work;
   for (std::size_t s = 0; s < bound.plan.stages.size(); ++s) {
     const jit::Stage& stage = bound.plan.stages[s];
     StageWork one = stage_work(bound.plan, stage, bound.roles);
-    one.units_alone = alone.plan.stages[s].units_per_panel;
-    one.share_units = lower::share_units(most_shared.plan, stage.width);
+    one.width = bound.widths[s];
+    for (std::size_t o = 0; o < step.plan.stages.size(); ++o) {
+      if (step.plan.stages[o].width != stage.width) continue;
+      one.share_units = std::max(one.share_units, step.widths[o].narrow);
+    }
     work.weight_bytes += one.weight_bytes(bound.plan.lanes) * one.unit_blocks;
     work.stages.push_back(std::move(one));
   }
@@ -114,15 +112,11 @@ class LayerWorker {
       for (const bool fused : {false, true}) {
         auto plans = lower(hoisted, fused, Residency::streamed, kShared);
         if (!plans) return plans.error();
-        auto alone = lower(hoisted, fused, Residency::streamed, kAlone);
-        if (!alone) return alone.error();
-        auto many = lower(hoisted, fused, Residency::streamed, kMany);
-        if (!many) return many.error();
-        out.step[hoisted][fused] = kernel_work(plans->step, alone->step, many->step);
+        out.step[hoisted][fused] = kernel_work(plans->step, plans->step);
         out.fits_registers[hoisted][fused] =
             lower(hoisted, fused, Residency::registers, kAlone).ok();
         if (!plans->hoist || !fused) continue;
-        out.hoist = kernel_work(*plans->hoist, *alone->hoist, many->step);
+        out.hoist = kernel_work(*plans->hoist, plans->step);
         out.hoisted_row_bytes = static_cast<double>(plans->hoisted_row);
       }
     }
@@ -159,14 +153,17 @@ double StageWork::weight_bytes(std::uint32_t lanes) const {
   return bytes;
 }
 
+std::uint32_t StageWork::panel_units(int sharers) const {
+  return width.units(static_cast<std::uint32_t>(sharers));
+}
+
 std::uint32_t StageWork::panels(int sharers) const {
   const std::uint32_t per = panel_units(sharers);
   return (unit_blocks + per - 1) / per;
 }
 
 std::uint32_t StageWork::own_blocks(int sharers) const {
-  const auto n = static_cast<std::uint32_t>(sharers);
-  return std::min(unit_blocks, (shares() + n - 1) / n * share_units);
+  return lower::largest_share(unit_blocks, share_units, static_cast<std::uint32_t>(sharers));
 }
 
 std::uint32_t LayerWork::panels(int sharers) const {
@@ -175,9 +172,22 @@ std::uint32_t LayerWork::panels(int sharers) const {
   return most;
 }
 
+std::uint32_t LayerWork::own_panels(int sharers) const {
+  std::uint32_t most = 1;
+  for (const StageWork& s : step[1][1].stages) {
+    const std::uint32_t units = s.panel_units(sharers);
+    most = std::max(most, (s.own_blocks(sharers) + units - 1) / units);
+  }
+  return most;
+}
+
 std::uint32_t LayerWork::shares() const {
   std::uint32_t most = 1;
-  for (const StageWork& s : step[1][1].stages) most = std::max(most, s.shares());
+  for (const auto& forms : step) {
+    for (const KernelWork& form : forms) {
+      for (const StageWork& s : form.stages) most = std::max(most, s.shares());
+    }
+  }
   return most;
 }
 

@@ -8,6 +8,7 @@
 
 #include "deepcpu/model.hpp"
 #include "jit/kernel_plan.hpp"
+#include "src/lower/panel_width.hpp"
 
 namespace deepcpu {
 
@@ -28,9 +29,8 @@ struct OperationCounts {
 
 /// One stage of a kernel.
 struct StageWork {
+  lower::PanelWidth width;
   std::uint32_t unit_blocks = 0;     ///< of all panels
-  std::uint32_t units = 0;           ///< unit blocks of a full panel where several share the stage
-  std::uint32_t units_alone = 0;     ///< the same where one participant has it to itself
   std::uint32_t share_units = 1;     ///< fewest unit blocks that belong to one participant
   std::uint32_t gates = 0;           ///< accumulators per unit block and row
   std::uint32_t most_tile_rows = 1;  ///< of the register tile
@@ -45,7 +45,7 @@ struct StageWork {
   /// Bytes of packed weights of one unit block.
   double weight_bytes(std::uint32_t lanes) const;
   /// Unit blocks of a panel when so many participants share the stage.
-  std::uint32_t panel_units(int sharers) const { return sharers > 1 ? units : units_alone; }
+  std::uint32_t panel_units(int sharers) const;
   std::uint32_t panels(int sharers) const;
   /// Parts that can be owned by different participants.
   std::uint32_t shares() const { return (unit_blocks + share_units - 1) / share_units; }
@@ -68,6 +68,8 @@ struct LayerWork {
 
   /// Panels of the stage with the most.
   std::uint32_t panels(int sharers) const;
+  /// Panels of it that the participant with the most walks.
+  std::uint32_t own_panels(int sharers) const;
   /// Shares of the stage with the most: more participants find nothing to do.
   std::uint32_t shares() const;
 };

@@ -42,9 +42,7 @@ int highest_tile(const KernelWork& kernel) {
 }
 
 /// Panels of a layer that the busiest of `sharers` participants walks.
-int panels_of(const LayerWork& layer, int sharers) {
-  return (int_of(layer.panels(sharers)) + sharers - 1) / sharers;
-}
+int panels_of(const LayerWork& layer, int sharers) { return int_of(layer.own_panels(sharers)); }
 
 /// Whether code is emitted for a decision, by the one list of those that are not.
 bool emitted(const Schedule& probe) {

@@ -49,8 +49,8 @@ class KernelCosts {
     return bytes;
   }
 
-  /// Bytes of one row that the busiest participant reads and writes besides weights and hoisted
-  /// sums.
+  /// Bytes of one row that the busiest participant reads and writes besides weights; hoisted sums
+  /// are among them.
   double row_bytes(const KernelWork& kernel) const {
     double bytes = 0.0;
     for (const StageWork& s : kernel.stages) {
@@ -219,7 +219,6 @@ class GroupCost {
     stream.group_bytes = p.schedule->group * kernel.weight_bytes / p.work->panels(sharers_);
     // Between two reads of a weight, one step's rows and hoisted sums pass.
     stream.beside = rows_ * kernels_.row_bytes(kernel);
-    if (hoists(p)) stream.beside += rows_ * p.work->hoisted_row_bytes / sharers_;
     const StreamTime pass = streams_.pass(stream);
     const auto cost_of = [&](const StreamTime& time) {
       return kernels_.cost(kernel, rows_, p.schedule->tile_rows, time, resident);

@@ -329,8 +329,8 @@ TEST_CASE("what others read is not overwritten before they have read it") {
       [](const Subject& s, Isa) { CHECK(stress(s, 2, 4 * kChunk, kStayBehind).empty()); });
 }
 
-/// Nine gates on one level make two stages with panels of different widths. c is read unit by unit
-/// in the first and stored in the second, just before h.
+/// Nine products on one level make two stages with panels of different widths. c is stored in one
+/// and read unit by unit in both.
 Cell many_gates() {
   CellBuilder b("many_gates");
   const Value x = b.input("x");
@@ -347,8 +347,7 @@ Cell many_gates() {
   return b.build().value();
 }
 
-TEST_CASE(
-    "a state whose store waits for no one of its own is not overwritten while others read it") {
+TEST_CASE("stages of one width whose panels differ hand values over without an exchange") {
   const ModelSpec spec = ModelSpec::make(many_gates(), 4, {96}).value();
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;

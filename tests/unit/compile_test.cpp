@@ -102,7 +102,7 @@ TEST_CASE("a participant owns the same units in all stages of a width, hoisted o
   // Hoisted sums and values of earlier stages are read without waiting for anybody.
   for (const char* problem :
        {"lstm:i8h112", "lstm:i8h64p32", "gru:i8h64,reset=before", "gru:i8h48,reset=before",
-        "gru:i8h200b4", "rnn:i8h48", "rnn:i8h256", "augru:i8h72"}) {
+        "gru:i8h200b4", "gru:i8h96,reset=before", "rnn:i8h48", "rnn:i8h256", "augru:i8h72"}) {
     for (const Isa isa : {Isa::avx2, Isa::avx512}) {
       if (isa > host_isa()) continue;
       for (const int threads : {1, 2, 3, 7}) {
@@ -120,6 +120,38 @@ TEST_CASE("a participant owns the same units in all stages of a width, hoisted o
         }
       }
     }
+  }
+}
+
+/// A cell whose products are of x alone: all of them are hoisted.
+Cell without_recurrent_products() {
+  CellBuilder b("only_x");
+  const Value x = b.input("x");
+  const Value c = b.state("c");
+  const Value f = b.sigmoid(b.matmul("w", x));
+  const Value next = f * c + b.matmul("v", x);
+  b.next(c, next);
+  b.output(next);
+  return b.build().value();
+}
+
+TEST_CASE("hoisted products are divided by single blocks where nothing else is to be divided") {
+  const ModelSpec spec = ModelSpec::make(without_recurrent_products(), 8, {112}).value();
+  CompileOptions options;
+  options.threads = 2;
+  options.isa = Isa::interpreter;  // 7 blocks of 16
+  options.schedule = compile_program(spec, options).value().schedule;
+  options.schedule->threads = 2;
+  options.schedule->layers[0].hoist_block = 8;
+  const Compilation c = compile_program(spec, options).value();
+  const LayerCode& layer = c.layers[0];
+  REQUIRE(layer.step.bound.plan.stages.size() == 1);
+  REQUIRE(layer.step.bound.plan.stages[0].products.empty());
+  for (int p = 0; p < 2; ++p) {
+    BlocksByWidth owned;
+    check_owner(layer.step.bound.plan, *layer.shared_panels.step, p, owned);
+    check_owner(layer.hoist->bound.plan, *layer.shared_panels.hoist, p, owned);
+    CHECK(owned.at(112).size() == (p == 0 ? 3U : 4U));
   }
 }
 

@@ -32,8 +32,9 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   REQUIRE(layer.step[0][1].stages.size() == 1);
   const StageWork& both = layer.step[0][1].stages[0];
   CHECK(both.gates == 4);
-  CHECK(both.units == units);
-  CHECK(both.units_alone == units);
+  CHECK(both.panel_units(1) == units);
+  CHECK(both.panel_units(2) == units);
+  CHECK(both.panel_units(3) == 1);
   CHECK(both.own_blocks(1) == blocks);
   CHECK(both.own_blocks(2) == (blocks + 1) / 2);
   CHECK(both.own_blocks(5) == 1);

@@ -97,6 +97,7 @@ constexpr Constant kConstants[] = {
     {"division_cycles", &OwnCosts::division_cycles},
     {"lines_by_flag", &OwnCosts::lines_by_flag},
     {"lines_by_data", &OwnCosts::lines_by_data},
+    {"poll_cycles", &OwnCosts::poll_cycles},
     {"block_us", &OwnCosts::block_us},
     {"call_us", &OwnCosts::call_us},
     {"team_us", &OwnCosts::team_us},

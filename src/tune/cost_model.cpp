@@ -27,6 +27,7 @@ struct KernelCost {
   double products = 0.0;  ///< seconds
   double gates = 0.0;
   int exchanges = 0;
+  double exchanged = 0.0;  ///< vectors of all rows that are handed over
   double flops = 0.0;      ///< of all participants, on whole vectors
   double own_flops = 0.0;  ///< of the busiest one
 };
@@ -70,7 +71,9 @@ class KernelCosts {
       const double idle = add_products(out, s, rows, tile_rows,
                                        {pass.seconds * share, pass.far_seconds * share}, resident);
       add_gates(out, s, rows, idle);
-      if (s.exchange) ++out.exchanges;
+      if (!s.exchange) continue;
+      ++out.exchanges;
+      out.exchanged += rows * s.unit_blocks;
     }
     return out;
   }
@@ -156,6 +159,12 @@ class KernelCosts {
   int sharers_;
 };
 
+/// What handing numbers over takes: its latency, and work for every vector.
+struct Handover {
+  double seconds = 0.0;
+  double vector_seconds = 0.0;
+};
+
 /// One layer and direction on one group of participants.
 struct PartPlan {
   const LayerWork* work;
@@ -175,13 +184,13 @@ class GroupCost {
         steps_(steps),
         rows_(static_cast<double>(work.spec.batch)) {}
 
-  Prediction of(const std::vector<PartPlan>& parts, double exchange_seconds) {
+  Prediction of(const std::vector<PartPlan>& parts, const Handover& handover) {
     total_bytes_ = 0.0;
     for (const PartPlan& p : parts) total_bytes_ += working_set(p);
     for (auto* bytes : {&out_.level_bytes, &out_.hoisted.level_bytes, &out_.in_loop.level_bytes}) {
       bytes->assign(streams_.levels(), 0.0);
     }
-    for (const PartPlan& p : parts) add(p, exchange_seconds);
+    for (const PartPlan& p : parts) add(p, handover);
     return std::move(out_);
   }
 
@@ -203,14 +212,14 @@ class GroupCost {
     return bytes;
   }
 
-  void add(const PartPlan& p, double exchange_seconds) {
+  void add(const PartPlan& p, const Handover& handover) {
     const double blocks = std::ceil(steps_ / p.block);
-    add_step(p, blocks, exchange_seconds);
+    add_step(p, blocks, handover);
     if (hoists(p)) add_hoist(p, blocks);
     out_.parts.calls += blocks * own_.block_us * (hoists(p) ? 2.0 : 1.0);
   }
 
-  void add_step(const PartPlan& p, double blocks, double exchange_seconds) {
+  void add_step(const PartPlan& p, double blocks, const Handover& handover) {
     const KernelWork& kernel = step_of(p);
     const bool resident = p.schedule->weights == Residency::registers;
     Stream stream;
@@ -231,7 +240,9 @@ class GroupCost {
     out_.parts.products +=
         1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
     out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
-    out_.parts.exchange += 1e6 * steps_ * cost.exchanges * exchange_seconds;
+    const double journeys = 1e6 * steps_ * cost.exchanges * handover.seconds;
+    out_.journeys_us += journeys;
+    out_.parts.exchange += journeys + 1e6 * steps_ * cost.exchanged * handover.vector_seconds;
     out_.flops += steps_ * cost.flops;
     add_traffic(out_.in_loop, steps_ * cost.own_flops, steps_, pass.level_bytes);
   }
@@ -302,9 +313,13 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
   const StreamCost streams(*machine_, isa_, active);
   const double block =
       program.block > 0 ? static_cast<double>(program.block) : std::max(steps, 1.0);
-  const double lines =
-      schedule.exchange == Exchange::data ? own_.lines_by_data : own_.lines_by_flag;
-  const double exchange = program.group > 1 ? lines * machine_->exchange_ns * 1e-9 : 0.0;
+  Handover handover;
+  if (program.group > 1) {
+    const bool data = schedule.exchange == Exchange::data;
+    const double lines = data ? own_.lines_by_data : own_.lines_by_flag;
+    handover.seconds = lines * machine_->exchange_ns * 1e-9;
+    handover.vector_seconds = data ? streams.cycles(own_.poll_cycles) : 0.0;
+  }
   std::vector<Prediction> out;
   for (int first = 0; first < program.participants; first += program.group) {
     std::vector<PartPlan> parts;
@@ -313,7 +328,7 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
       const auto layer = static_cast<std::size_t>(s.layer);
       parts.push_back({&work.layers[layer], &schedule.layers[layer], block});
     }
-    out.push_back(GroupCost(streams, own_, work, program.group, steps).of(parts, exchange));
+    out.push_back(GroupCost(streams, own_, work, program.group, steps).of(parts, handover));
   }
   return out;
 }
@@ -337,7 +352,6 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
     }
   }
   worst.flops = flops;
-  worst.journeys_us = worst.parts.exchange;
   worst.parts.exchange += worst.parts.total() * lag_of(program, schedule, steps);
   // More participants than cores take turns.
   const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);

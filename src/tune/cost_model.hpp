@@ -57,6 +57,8 @@ struct OwnCosts {
   /// and the data follow; polled data make one journey less.
   double lines_by_flag = 3.0;
   double lines_by_data = 2.0;
+  /// Cycles to look at one vector of polled data.
+  double poll_cycles = 12.0;
   /// Microseconds to bind and call the kernels of one block, and of one run.
   double block_us = 0.16;
   double call_us = 0.15;

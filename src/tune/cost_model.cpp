@@ -275,8 +275,9 @@ class GroupCost {
     const double whole = std::floor(steps_ / p.block);
     add_block(p.block, whole);
     add_block(steps_ - whole * p.block, 1.0);
-    // The sums are written, and read in the time loop; with one row a step's few hide behind U.
-    const double passes = rows_ > 1 ? 2.0 * steps_ / std::min(p.block, std::max(steps_, 1.0)) : 0.0;
+    // The sums' lines are fetched to be written, written, and read in the time loop; with one row a
+    // step's few hide behind U.
+    const double passes = rows_ > 1 ? 3.0 * steps_ / std::min(p.block, std::max(steps_, 1.0)) : 0.0;
     seconds += passes * streams_.reread_seconds(hoisted_bytes(p));
     out_.parts.hoist += 1e6 * seconds;
     add_traffic(out_.hoisted, flops, blocks, pass.level_bytes);

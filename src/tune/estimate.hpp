@@ -11,9 +11,9 @@
 
 namespace deepcpu {
 
-/// What further threads must gain by prediction before they are taken. Chosen, not measured: they
-/// take a core from others, so a gain within the error of the prediction is no reason.
-inline constexpr double kThreadGain = 0.10;
+/// What further threads must gain by prediction before they are taken: they take a core from
+/// others. Chosen, not measured.
+inline constexpr double kThreadGain = 0.02;
 
 struct Ranked {
   Schedule schedule;
@@ -24,7 +24,7 @@ struct Ranked {
 /// 26 to 60 ns, and about 245 ns for minutes at a time. Chosen so that what hangs on it most stays
 /// on one thread: gru i64h64,reset=before takes 49 us on two, 126 at such times, and 63 on one;
 /// i96h96 takes 114 on two and 149 on one.
-inline constexpr double kJourneyRisk = 0.4;
+inline constexpr double kJourneyRisk = 0.5;
 
 /// Predicted time with what speaks against further threads.
 double cautious_us(const Schedule& schedule, const Prediction& predicted);

@@ -84,17 +84,17 @@ TEST_CASE("explain: a schedule that promises too little for its threads says so"
   const Explanation e = by_hand();
   Alternative a{e.schedule, "", e.predicted, {}, 0.0, ""};
   a.schedule.threads = 2;
-  a.predicted.us = 95.0;
+  a.predicted.us = 99.0;
   a.predicted.parts.products = 85.0;
   CHECK(why_not(e, a) ==
-        "predicted 5 us less: 5 us less products; further threads must gain 10 % "
-        "by prediction even if exchanges take 40 % longer");
+        "predicted 1 us less: 5 us less products; further threads must gain 2 % "
+        "by prediction even if exchanges take 50 % longer");
   a.predicted.us = 85.0;
   CHECK(why_not(e, a) == "predicted 15 us less: 5 us less products");
-  a.predicted.journeys_us = 20.0;
+  a.predicted.journeys_us = 30.0;
   CHECK(why_not(e, a) ==
-        "predicted 15 us less: 5 us less products; further threads must gain 10 % "
-        "by prediction even if exchanges take 40 % longer");
+        "predicted 15 us less: 5 us less products; further threads must gain 2 % "
+        "by prediction even if exchanges take 50 % longer");
 }
 
 TEST_CASE("explain: differences name decisions and their values", "[explain]") {

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import sys
 
 FIRST_WIDTH = 36
@@ -72,7 +73,8 @@ def geometric_mean(values):
 
 
 def print_summary(rows):
-    """Geometric means of the ratios, missing peers, what a call costs, and warnings."""
+    """Geometric means of the ratios, parts of the limit, missing peers, what a call costs, and
+    warnings."""
     print()
     for threads in sorted({row["threads"] for row in rows}):
         timed = [row for row in rows if row["threads"] == threads and row["ratio"]]
@@ -81,6 +83,7 @@ def print_summary(rows):
             ratios = [row["peers"]["pytorch"] / row["ours_us"] for row in timed
                       if row["cell"] == cell and "pytorch" in row["peers"]]
             print_means(threads, f"pytorch, {cell}", ratios)
+        print_limits(threads, [row for row in timed if row["fraction"]])
     for word in ("missing", "unsupported"):
         found = {(name, reason) for row in rows for name, reason in row[word].items()}
         for name, reason in sorted(found):
@@ -99,6 +102,14 @@ def print_means(threads, name, ratios):
     if ratios:
         print(f"{threads} threads, {name} over ours: geometric mean {geometric_mean(ratios):.2f}, "
               f"least {min(ratios):.2f}, rows {len(ratios)}")
+
+
+def print_limits(threads, rows):
+    if rows:
+        fractions = [row["fraction"] for row in rows]
+        at_limit = geometric_mean([row["best_peer_us"] / row["limit_us"] for row in rows])
+        print(f"{threads} threads, of limit: median {statistics.median(fractions):.2f}, "
+              f"least {min(fractions):.2f}; best peer over the limit: geometric mean {at_limit:.2f}")
 
 
 def print_calls(rows):

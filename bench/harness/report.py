@@ -109,7 +109,8 @@ def print_limits(threads, rows):
         fractions = [row["fraction"] for row in rows]
         at_limit = geometric_mean([row["best_peer_us"] / row["limit_us"] for row in rows])
         print(f"{threads} threads, of limit: median {statistics.median(fractions):.2f}, "
-              f"least {min(fractions):.2f}; best peer over the limit: geometric mean {at_limit:.2f}")
+              f"least {min(fractions):.2f}; best peer over the limit: geometric mean "
+              f"{at_limit:.2f}")
 
 
 def print_calls(rows):

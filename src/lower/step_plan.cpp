@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
 
 #include "src/lower/context.hpp"
 #include "src/lower/stages.hpp"
@@ -279,18 +278,18 @@ class StepPlan {
 
   /// A stage without products must not make the shares of those that have some coarser.
   void fit_plain_panels() {
-    const auto has_products = [](const Stage& s) { return !s.products.empty(); };
-    KernelPlan with;
-    std::copy_if(bound_.plan.stages.begin(), bound_.plan.stages.end(),
-                 std::back_inserter(with.stages), has_products);
-    for (std::size_t n = 0; n < bound_.plan.stages.size(); ++n) {
-      Stage& s = bound_.plan.stages[n];
-      const bool alone = std::none_of(with.stages.begin(), with.stages.end(),
-                                      [&](const Stage& o) { return o.width == s.width; });
-      if (has_products(s) || alone) continue;
-      s.units_per_panel = share_units(with, s.width);
-      bound_.widths[n].narrow = s.units_per_panel;
-      bound_.widths[n].wide = s.units_per_panel;
+    auto& stages = bound_.plan.stages;
+    for (std::size_t n = 0; n < stages.size(); ++n) {
+      if (!stages[n].products.empty()) continue;
+      std::uint32_t widest = 0;
+      for (const Stage& s : stages) {
+        const bool counts = s.width == stages[n].width && !s.products.empty();
+        if (counts) widest = std::max(widest, s.units_per_panel);
+      }
+      if (widest == 0) continue;
+      stages[n].units_per_panel = widest;
+      bound_.widths[n].narrow = widest;
+      bound_.widths[n].wide = widest;
     }
   }
 

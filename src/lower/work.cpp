@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "jit/element_ops.hpp"
-#include "src/lower/align.hpp"
 #include "src/lower/lower.hpp"
 
 namespace deepcpu {
@@ -62,7 +61,6 @@ void add_epilogue(StageWork& work, const std::vector<Instr>& epilogue, std::uint
 StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
                      const std::vector<lower::BufferRole>& roles) {
   StageWork work;
-  work.unit_blocks = unit_blocks(stage.width, plan.lanes);
   work.gates = static_cast<std::uint32_t>(stage.sums.size());
   work.most_tile_rows = stage.tile_rows;
   for (const jit::Product& p : stage.products) {
@@ -89,7 +87,7 @@ KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& st
       if (step.plan.stages[o].width != stage.width) continue;
       one.share_units = std::max(one.share_units, step.widths[o].narrow);
     }
-    work.weight_bytes += one.weight_bytes(bound.plan.lanes) * one.unit_blocks;
+    work.weight_bytes += one.weight_bytes(bound.plan.lanes) * one.width.blocks;
     work.stages.push_back(std::move(one));
   }
   return work;
@@ -159,11 +157,11 @@ std::uint32_t StageWork::panel_units(int sharers) const {
 
 std::uint32_t StageWork::panels(int sharers) const {
   const std::uint32_t per = panel_units(sharers);
-  return (unit_blocks + per - 1) / per;
+  return (width.blocks + per - 1) / per;
 }
 
 std::uint32_t StageWork::own_blocks(int sharers) const {
-  return lower::largest_share(unit_blocks, share_units, static_cast<std::uint32_t>(sharers));
+  return lower::largest_share(width.blocks, share_units, static_cast<std::uint32_t>(sharers));
 }
 
 std::uint32_t LayerWork::panels(int sharers) const {

@@ -29,8 +29,7 @@ struct OperationCounts {
 
 /// One stage of a kernel.
 struct StageWork {
-  lower::PanelWidth width;
-  std::uint32_t unit_blocks = 0;     ///< of all panels
+  lower::PanelWidth width;           ///< and the unit blocks of all panels
   std::uint32_t share_units = 1;     ///< fewest unit blocks that belong to one participant
   std::uint32_t gates = 0;           ///< accumulators per unit block and row
   std::uint32_t most_tile_rows = 1;  ///< of the register tile
@@ -48,7 +47,7 @@ struct StageWork {
   std::uint32_t panel_units(int sharers) const;
   std::uint32_t panels(int sharers) const;
   /// Parts that can be owned by different participants.
-  std::uint32_t shares() const { return (unit_blocks + share_units - 1) / share_units; }
+  std::uint32_t shares() const { return (width.blocks + share_units - 1) / share_units; }
   /// Unit blocks of the participant that has the most, of `sharers`.
   std::uint32_t own_blocks(int sharers) const;
 };

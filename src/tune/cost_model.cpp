@@ -73,7 +73,7 @@ class KernelCosts {
       add_gates(out, s, rows, idle);
       if (!s.exchange) continue;
       ++out.exchanges;
-      out.exchanged += rows * s.unit_blocks;
+      out.exchanged += rows * s.width.blocks;
     }
     return out;
   }
@@ -125,7 +125,7 @@ class KernelCosts {
     out.products += seconds;
     for (const ProductWork& p : s.products) {
       const double per_block = 2.0 * rows * lanes_ * p.k * p.gates;
-      out.flops += per_block * s.unit_blocks;
+      out.flops += per_block * s.width.blocks;
       out.own_flops += per_block * blocks_of(s);
     }
     return seconds - busy;

@@ -29,7 +29,7 @@ struct StepNeeds {
 double flops_of(const StageWork& s, double rows, std::uint32_t lanes, bool input) {
   double flops = 0.0;
   for (const ProductWork& p : s.products) {
-    if (p.of_input == input) flops += 2.0 * rows * s.unit_blocks * lanes * p.k * p.gates;
+    if (p.of_input == input) flops += 2.0 * rows * s.width.blocks * lanes * p.k * p.gates;
   }
   return flops;
 }
@@ -46,7 +46,7 @@ StepNeeds needs_of(const LayerWork& layer, double rows, std::uint32_t lanes) {
   for (const StageWork& s : step.stages) {
     // An element-wise vector operation takes the place of an FMA, which counts two per lane.
     needs.flops += flops_of(s, rows, lanes, false);
-    needs.flops += rows * s.unit_blocks * vectors_of(s.operations) * 2.0 * lanes;
+    needs.flops += rows * s.width.blocks * vectors_of(s.operations) * 2.0 * lanes;
     double terms = 0.0;
     for (const ProductWork& p : s.products) terms += static_cast<double>(p.k) / p.chains;
     needs.chain_cycles += kLoadLatency + terms * jit::kStepLatency + s.latency_cycles;

@@ -38,7 +38,7 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK(both.own_blocks(1) == blocks);
   CHECK(both.own_blocks(2) == (blocks + 1) / 2);
   CHECK(both.own_blocks(5) == 1);
-  CHECK(both.unit_blocks == blocks);
+  CHECK(both.width.blocks == blocks);
   CHECK(both.exchange);
   REQUIRE(both.products.size() == 2);
   CHECK(both.products[0].of_input);

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -146,13 +147,27 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
 /// Schedules that are compiled and raced at once, as the tuner does.
 constexpr std::size_t kHeat = 24;
 constexpr int kTournaments = 3;
-/// How often the finalists are compiled and bound to memory anew.
+/// How often the finalists, and then the last two, are compiled and bound to memory anew.
 constexpr int kMakings = 9;
+constexpr int kLastMakings = 15;
 
-std::vector<Schedule> all_of(const ScheduleSpace& space, bool pruned) {
+/// What a run of so many steps does: all blocks that are at least as long as the run are one.
+Schedule as_run(Schedule s, std::int64_t steps) {
+  for (LayerSchedule& l : s.layers) {
+    if (l.hoist_block > steps) {
+      l.hoist_block = static_cast<int>(std::bit_ceil(static_cast<std::uint64_t>(steps)));
+    }
+  }
+  return s;
+}
+
+/// The schedules of a space that do different things. Were two in it that do the same, the luckier
+/// one of them would be taken for better.
+std::vector<Schedule> all_of(const ScheduleSpace& space, bool pruned, std::int64_t steps) {
   std::vector<Schedule> out;
-  const auto visit = [&](const Schedule& s) {
-    out.push_back(s);
+  const auto visit = [&](const Schedule& any) {
+    Schedule s = as_run(any, steps);
+    if (std::find(out.begin(), out.end(), s) == out.end()) out.push_back(std::move(s));
     return true;
   };
   pruned ? space.for_each(visit) : space.for_each_valid(visit);
@@ -198,13 +213,13 @@ std::vector<Schedule> finalists(const TrialData& data, const std::vector<Schedul
 }
 
 /// Times against the first, the median over several makings of all of them.
-std::vector<double> final_ratios(const TrialData& data, const std::vector<Schedule>& schedules,
-                                 double seconds) {
+std::vector<double> ratios_of(const TrialData& data, const std::vector<Schedule>& schedules,
+                              int makings, double seconds) {
   RaceOptions options;
   options.drop_losers = false;
-  options.seconds = seconds / kMakings;
+  options.seconds = seconds / makings;
   std::vector<std::vector<double>> ratios(schedules.size());
-  for (int i = 0; i < kMakings; ++i) {
+  for (int i = 0; i < makings; ++i) {
     const auto times = times_of(data, schedules, options);
     for (std::size_t n = 0; n < times.size(); ++n) ratios[n].push_back(times[n].ratio);
   }
@@ -213,7 +228,31 @@ std::vector<double> final_ratios(const TrialData& data, const std::vector<Schedu
   return out;
 }
 
-/// How much slower the best of the pruned space is than the best of all.
+/// What searching the pruned space instead of all of it costs: the winners are found by some races
+/// and compared in others. The least of several noisy medians is lower than it should be, so the
+/// races that found a winner may not say how much better it is.
+struct PruningLoss {
+  Schedule best;  ///< of all
+  Schedule kept;  ///< of the pruned space
+  double loss = 0.0;
+};
+
+PruningLoss compare_winners(const TrialData& data, const std::vector<Schedule>& all,
+                            const std::vector<Schedule>& pruned, double seconds) {
+  auto last = finalists(data, pruned, seconds * 0.2);
+  const auto kept = static_cast<std::ptrdiff_t>(last.size());
+  for (const Schedule& s : finalists(data, all, seconds * 0.4)) last.push_back(s);
+  const auto ratios = ratios_of(data, last, kMakings, seconds * 0.2);
+  const auto least = [&](std::ptrdiff_t end) {
+    const auto at = std::min_element(ratios.begin(), ratios.begin() + end) - ratios.begin();
+    return last[static_cast<std::size_t>(at)];
+  };
+  PruningLoss out{least(std::ssize(ratios)), least(kept)};
+  if (out.best == out.kept) return out;
+  out.loss = ratios_of(data, {out.best, out.kept}, kLastMakings, seconds * 0.2).back() - 1.0;
+  return out;
+}
+
 double pruning_loss(const std::string& problem, const Flags& flags) {
   const ModelSpec spec = demand(ModelSpec::parse(problem));
   const ModelWork work = demand(ModelWork::of(spec, host_isa()));
@@ -223,24 +262,14 @@ double pruning_loss(const std::string& problem, const Flags& flags) {
     fmt::print("{:<42} {:>8} valid schedules: too many\n", spec.str(), valid.str());
     return NAN;
   }
-  const TrialData data = demand(TrialData::make(spec, 1));
-  const auto all = all_of(space, false);
-  const auto few = all_of(space, true);
-  auto last = finalists(data, few, flags.seconds / 4);
-  const auto kept = static_cast<std::ptrdiff_t>(last.size());
-  for (const Schedule& s : finalists(data, all, flags.seconds / 2)) last.push_back(s);
-  const auto ratios = final_ratios(data, last, flags.seconds / 4);
-  const auto best = std::min_element(ratios.begin(), ratios.end());
-  const auto best_kept = std::min_element(ratios.begin(), ratios.begin() + kept);
-  const double loss = *best_kept / *best - 1.0;
-  fmt::print("{:<42} {:>8} {:>8} {:>8.1f} %\n", spec.str(), all.size(), few.size(), 100 * loss);
-  if (loss > 0.03) {
-    fmt::print("  best {}\n  kept {}\n",
-               last[static_cast<std::size_t>(best - ratios.begin())].to_json(),
-               last[static_cast<std::size_t>(best_kept - ratios.begin())].to_json());
-  }
+  const auto all = all_of(space, false, spec.steps);
+  const auto few = all_of(space, true, spec.steps);
+  const PruningLoss out =
+      compare_winners(demand(TrialData::make(spec, 1)), all, few, flags.seconds);
+  fmt::print("{:<42} {:>8} {:>8} {:>8.1f} %\n", spec.str(), all.size(), few.size(), 100 * out.loss);
+  if (out.loss > 0.03) fmt::print("  best {}\n  kept {}\n", out.best.to_json(), out.kept.to_json());
   std::fflush(stdout);
-  return loss;
+  return out.loss;
 }
 
 int run_pruning(const Flags& flags) {

@@ -177,15 +177,19 @@ class CliTest(unittest.TestCase):
     def npy(self, name, shape, values, descr="<f4"):
         return self.write(name, npy_bytes(shape, values, descr))
 
-    def call(self, *arguments, env=None, **options):
-        """Runs `deepcpu`; stdin is empty, DEEPCPU variables come from `env` alone, and without one
-        there no saved calibration is used."""
+    def environment(self, env=None):
+        """DEEPCPU variables come from `env` alone; without one there no saved calibration is
+        used."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("DEEPCPU_")}
         clean["DEEPCPU_MACHINE"] = "none"
         clean.update(env or {})
-        return subprocess.run([BINARY, *map(str, arguments)], cwd=self.folder, env=clean,
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=300, **options)
+        return clean
+
+    def call(self, *arguments, env=None, **options):
+        """Runs `deepcpu` in `environment(env)` with an empty stdin."""
+        return subprocess.run([BINARY, *map(str, arguments)], cwd=self.folder,
+                              env=self.environment(env), stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=300, **options)
 
     def ok(self, *arguments, stderr="", env=None):
         """Runs `deepcpu`, which must succeed; gives its stdout. None as stderr: anything."""

@@ -20,12 +20,6 @@ QUICK = ("--seconds", "0.1", "--candidates", "3")
 LONG = ("lstm:i256h256", "--effort", "exhaustive", "--seconds", "1000", "--threads", "2")
 
 
-def environment():
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("DEEPCPU_")}
-    clean["DEEPCPU_MACHINE"] = "none"
-    return clean
-
-
 class Tune(cli.CliTest):
     def tune(self, *arguments):
         return json.loads(self.ok("tune", *arguments, "--json"))
@@ -182,7 +176,7 @@ class Tune(cli.CliTest):
 
     def start(self, *arguments, **options):
         return subprocess.Popen([cli.BINARY, "tune", *arguments], cwd=self.folder,
-                                env=environment(), stdin=subprocess.DEVNULL, **options)
+                                env=self.environment(), stdin=subprocess.DEVNULL, **options)
 
     def interrupted(self, number, *arguments):
         """Exit status, stdout and stderr of a long run that gets a signal when it is at work."""

@@ -182,19 +182,23 @@ class Ours final : public bench::Contestant {
     return ordered_json(deepcpu::to_text(deepcpu::MachineModel::from(measured))).dump();
   }
 
-  /// The limit of the loaded problem with the threads that were asked for; null where no code runs.
-  ordered_json limit() const {
+  /// Adds the limit and the floor of the loaded problem with the threads that were asked for; null
+  /// where no code runs.
+  void add_limit(ordered_json& json) const {
     const auto work = deepcpu::ModelWork::of(model_->spec(), deepcpu::host_isa());
-    if (!work || deepcpu::host_isa() == deepcpu::Isa::interpreter) return nullptr;
+    json["limit_us"] = json["floor_us"] = nullptr;
+    if (!work || deepcpu::host_isa() == deepcpu::Isa::interpreter) return;
     const auto steps = static_cast<double>(model_->spec().steps);
-    return deepcpu::limit_of(*work, deepcpu::machine_model(), steps, threads_).us;
+    const auto limit = deepcpu::limit_of(*work, deepcpu::machine_model(), steps, threads_);
+    json["limit_us"] = limit.us;
+    json["floor_us"] = limit.floor_us;
   }
 
   /// What was compiled.
   std::string info() const {
     if (!model_) throw Refusal{"error", "info: nothing is loaded"};
     ordered_json json;
-    json["limit_us"] = limit();
+    add_limit(json);
     json["compile_us"] = model_->compile_microseconds();
     json["schedule"] = ordered_json::parse(model_->schedule().to_json());
     json["notes"] = model_->notes();

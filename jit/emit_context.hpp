@@ -110,6 +110,8 @@ struct EmitContext {
   Recorder record;
   /// Whether an epilogue is woven into the products of the next panel.
   bool weave = false;
+  /// Start of the routine that ends a tile of plan.ahead and begins the next one.
+  Xbyak::Label next_ahead;
   /// With plan.weights_in_registers: the first register of each product's weights, in the order of
   /// stages and products, and the range that they take all through the time loop.
   std::map<const Product*, int> resident;
@@ -118,6 +120,9 @@ struct EmitContext {
 
   static Vmm vmm(int index) { return Vmm(index); }
   bool one_row() const { return plan.rows == 1; }
+  /// Vector registers, from the top, that products of one row take besides their sums: two for
+  /// broadcasts, and with plan.ahead its sums and a vector of weights.
+  int high_vectors() const { return plan.ahead ? 3 + static_cast<int>(plan.ahead->rows) : 2; }
 
   Xbyak::Address arg(std::size_t offset) const { return Xbyak::util::qword[reg::args + offset]; }
   Xbyak::Address buffer_arg(std::uint16_t id) const {

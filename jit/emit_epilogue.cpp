@@ -213,7 +213,7 @@ Xbyak::Reg64 EpilogueEmitter<Vmm>::pointer(const Ref& ref, const Xbyak::Reg64& r
   const auto index = static_cast<std::size_t>(it - pointers_.begin());
   // The last pointer register serves all buffers for which there is none of their own.
   const std::size_t first = at(around_.pointers);
-  const std::size_t shared = std::size(reg::pointer) - 1 - first;
+  const std::size_t shared = std::size(reg::pointer) - 1 - first - at(around_.last_pointers);
   if (it != pointers_.end()) return reg::pointer[first + index];
   const Xbyak::Reg64& dst = reg::pointer[first + std::min(index, shared)];
   ctx_.row_pointer(dst, ref, row);

@@ -62,7 +62,8 @@ class ValueRegisters {
 /// Registers that an epilogue may not use, because it is woven into the products of the next panel.
 struct Surroundings {
   Xbyak::Reg64 unit = reg::unit;  ///< holds the byte offset of this panel's first unit
-  int pointers = 0;               ///< pointer registers in use
+  int pointers = 0;               ///< pointer registers in use, from the first on
+  int last_pointers = 0;          ///< and from the last on
   int low_vectors = 0;            ///< vector registers in use, from 0 on
   int high_vectors = 0;           ///< and from the top
 };

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "jit/emit_ahead.hpp"
+
 namespace deepcpu::jit {
 namespace {
 /// Steps over k between two pieces of what is woven in. 1, 2, 3 and 4 were compared: the least of
@@ -15,8 +17,11 @@ using Xbyak::util::ptr;
 
 template <class Vmm>
 void MatmulEmitter<Vmm>::emit() {
+  AheadEmitter<Vmm> ahead(ctx_);
+  if (ctx_.plan.ahead) ahead.resume();
   start_sums();
   for (const Product& p : stage_.products) product(p);
+  if (ctx_.plan.ahead) ahead.pause();
 }
 
 template <class Vmm>
@@ -146,10 +151,15 @@ void MatmulEmitter<Vmm>::point_weights(const Product& p) {
 
 template <class Vmm>
 void MatmulEmitter<Vmm>::steps(const Product& p, int first, int count, bool indexed) {
+  int beats = 0;
   for (int k = first; k < first + count; ++k) {
     const int chain = k % static_cast<int>(p.chains);
     if (tile_.rows == 1) {
       step_one_row(p, k, chain, indexed);
+      while (beats < beats_within(k - first + 1, count)) {
+        AheadEmitter<Vmm>(ctx_).beat();
+        ++beats;
+      }
       if (pieces_ > 0 && k % kWeave == kWeave - 1) {
         next_piece_();
         --pieces_;
@@ -159,6 +169,16 @@ void MatmulEmitter<Vmm>::steps(const Product& p, int first, int count, bool inde
       step_rows(p, k, chain, indexed);
     }
   }
+}
+
+/// Steps of products of a later block that belong to the first `done` of `count` steps over k: as
+/// many as the plan wants, rounded up, and evenly spread.
+template <class Vmm>
+int MatmulEmitter<Vmm>::beats_within(int done, int count) const {
+  if (!ctx_.plan.ahead) return 0;
+  const std::int64_t per = ctx_.plan.ahead->per;
+  const std::int64_t all = (std::int64_t{count} * ctx_.plan.ahead->beats + per - 1) / per;
+  return static_cast<int>(all * done / count);
 }
 
 /// Chains beyond the first take the registers behind the accumulators.

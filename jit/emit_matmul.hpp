@@ -54,6 +54,7 @@ class MatmulEmitter {
   void point_rows(const Product& p);
   void point_weights(const Product& p);
   void steps(const Product& p, int first, int count, bool indexed);
+  int beats_within(int done, int count) const;
   void step_one_row(const Product& p, int k, int chain, bool indexed);
   void step_rows(const Product& p, int k, int chain, bool indexed);
   void multiply_add(const Product& p, int k, int chain, int unit, std::size_t gate, const Vmm& b);

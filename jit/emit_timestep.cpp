@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "jit/emit_ahead.hpp"
 #include "jit/emit_epilogue.hpp"
 
 namespace deepcpu::jit {
@@ -39,6 +40,8 @@ void TimestepEmitter<Vmm>::emit() {
   prologue();
   start_call();
   if (ctx_.plan.weights_in_registers) MatmulEmitter<Vmm>::load_resident(ctx_);
+  AheadEmitter<Vmm> ahead(ctx_);
+  if (ctx_.plan.ahead) ahead.start();
   code_.align(16);
   ctx_.record.label("timestep");
   code_.L(step);
@@ -49,7 +52,10 @@ void TimestepEmitter<Vmm>::emit() {
   code_.jnz(step, kNear);
   ctx_.record.label("done");
   code_.L(done);
+  if (ctx_.plan.ahead) ahead.finish();
   epilogue();
+  if (ctx_.plan.ahead) ahead.routine();
+  code_.rewrite(frame_size_at_, static_cast<std::uint64_t>(ctx_.frame.bytes()), 4);
 }
 
 template <class Vmm>
@@ -66,7 +72,6 @@ void TimestepEmitter<Vmm>::prologue() {
 template <class Vmm>
 void TimestepEmitter<Vmm>::epilogue() {
   ctx_.record.note("return");
-  code_.rewrite(frame_size_at_, static_cast<std::uint64_t>(ctx_.frame.bytes()), 4);
   code_.lea(rsp, ptr[rbp - Frame::kSaved]);
   for (auto r = std::rbegin(kCalleeSaved); r != std::rend(kCalleeSaved); ++r) code_.pop(*r);
   code_.pop(rbp);
@@ -303,8 +308,9 @@ void TimestepEmitter<Vmm>::woven_panel(const Stage& stage, const Tile& full) {
   code_.mov(reg::own_row, reg::unit);
   MatmulEmitter<Vmm> products(ctx_, stage, full);
   const int accumulators = products.registers().accumulators() * most_chains(stage);
-  EpilogueEmitter<Vmm> before(ctx_, stage, full, products.registers(),
-                              {reg::own_row, 1, accumulators, 2});
+  EpilogueEmitter<Vmm> before(
+      ctx_, stage, full, products.registers(),
+      {reg::own_row, 1, ctx_.plan.ahead ? 1 : 0, accumulators, ctx_.high_vectors()});
   before.store_tile();
   take_panel(full);
   mark(stage, full);

@@ -51,6 +51,13 @@ class Interpreter {
   Interpreter(const KernelPlan& plan, const KernelArgs& args) : plan_(plan), args_(args) {}
 
   void run() {
+    run_steps();
+    if (!plan_.ahead) return;
+    for (std::uint64_t i = 0; i < args_.ahead_tiles; ++i) run_ahead(*plan_.ahead, args_.ahead[i]);
+  }
+
+ private:
+  void run_steps() {
     for (t_ = 0; t_ < args_.steps; ++t_) {
       rows_ = args_.active != nullptr ? static_cast<std::uint64_t>(args_.active[t_]) : args_.rows;
       if (rows_ == 0) return;
@@ -62,7 +69,28 @@ class Interpreter {
     }
   }
 
- private:
+  /// A tile of products of later steps.
+  void run_ahead(const Ahead& a, const AheadTile& tile) const {
+    const auto at = [](const void* base, std::uint64_t bytes) {
+      return reinterpret_cast<const float*>(static_cast<const unsigned char*>(base) + bytes);
+    };
+    const auto bytes = static_cast<std::uint64_t>(tile.end - tile.from) * sizeof(float);
+    for (std::uint64_t row = 0; row < a.rows; ++row) {
+      Chains c;
+      auto& sum = c.sum[0];
+      std::copy_n(tile.init, plan_.lanes, sum.begin());
+      for (std::uint64_t k = 0; k < bytes / tile.from_step; ++k) {
+        accumulate({at(tile.from, row * a.from_stride + k * tile.from_step),
+                    at(tile.weights, k * tile.weight_step), 0, 1, 1, plan_.lanes},
+                   c);
+      }
+      auto* to = const_cast<float*>(at(tile.to, row * a.to_stride));
+      for (std::uint32_t l = 0; l < plan_.lanes; ++l) {
+        to[l] = tile.joins != 0 ? to[l] + sum[l] : sum[l];
+      }
+    }
+  }
+
   std::uint64_t flip() const { return (args_.parity + t_) & 1; }
 
   bool is_ring(const Ref& ref) const { return plan_.buffers[ref.buffer].slots == 3; }

@@ -162,6 +162,13 @@ std::uint64_t hash(const KernelPlan& plan) noexcept {
     }
   }
   for (const Stage& s : plan.stages) add(h, s);
+  if (plan.ahead) {
+    const Ahead& a = *plan.ahead;
+    for (const std::uint64_t v : {std::uint64_t{a.rows}, a.from_stride, a.to_stride, a.prefetch,
+                                  std::uint64_t{a.beats}, std::uint64_t{a.per}}) {
+      h.number(v);
+    }
+  }
   return h.value();
 }
 
@@ -179,6 +186,12 @@ std::string to_text(const KernelPlan& plan) {
     out += "\n";
   }
   for (const Stage& s : plan.stages) out += text(plan, s);
+  if (plan.ahead) {
+    out += fmt::format(
+        "  products of a later block: tiles of {} rows, {} steps over k after {} of the "
+        "stages\n",
+        plan.ahead->rows, plan.ahead->beats, plan.ahead->per);
+  }
   return out;
 }
 

@@ -17,6 +17,8 @@
 ///             for row in tile, unit in panel: run stage.epilogue
 ///         if stage.exchange: publish, and wait for all participants
 ///       swap the two slots of every double-buffered buffer, turn the three of every ring
+///     for tile in args.ahead                         only with KernelPlan::ahead, see there
+///       sums = init;  for k ascending: sums += from[row][k] * weights[k];  store or add
 ///
 /// Emitted code for one row may run a panel's epilogue among the products of the panel that
 /// follows. Nothing of a stage reads what its epilogues store, and each panel is still marked
@@ -49,6 +51,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -177,6 +180,33 @@ struct Stage {
   }
 };
 
+/// Products of a later block of steps. They depend on nothing that the steps compute, so emitted
+/// code runs them between the multiply-adds of the steps, which mostly wait for weights and leave
+/// the multipliers idle. Which tiles they are, the arguments of a call say; all are done when it
+/// returns. Only for one row.
+struct Ahead {
+  std::uint32_t rows = 0;         ///< rows of a tile
+  std::uint64_t from_stride = 0;  ///< bytes from one row of the operand to the next
+  std::uint64_t to_stride = 0;    ///< bytes from one row of the result to the next
+  std::uint64_t prefetch = 0;     ///< bytes from the weights in use to those that are fetched
+  /// Pace: so many steps over k of a tile after `per` steps over k of the stages' products.
+  std::uint32_t beats = 0;
+  std::uint32_t per = 1;
+  bool operator==(const Ahead&) const = default;
+};
+
+/// Ahead::rows rows times one gate of one unit block, or one of the chains of these sums.
+struct AheadTile {
+  const float* from;             ///< row 0 of the operand, first number
+  const float* end;              ///< behind its last one; `end - from` is a multiple of the step
+  std::uint64_t from_step;       ///< bytes from one number to the next
+  const unsigned char* weights;  ///< vector for the first number
+  std::uint64_t weight_step;     ///< bytes from one vector to the next
+  const float* init;             ///< vector that the sums start at
+  float* to;                     ///< row 0 of the result, a whole vector
+  std::uint64_t joins;           ///< 1: the sums are added to what stands there, an earlier chain
+};
+
 struct KernelPlan {
   std::string name;  ///< for symbols and listings; not part of the key
   Isa isa = Isa::interpreter;
@@ -185,10 +215,12 @@ struct KernelPlan {
   bool weights_in_registers = false;
   std::vector<Buffer> buffers;
   std::vector<Stage> stages;
+  std::optional<Ahead> ahead;
   /// Equality of what is computed and how: the kernel cache's key. Names do not take part.
   bool operator==(const KernelPlan& o) const {
     return isa == o.isa && lanes == o.lanes && rows == o.rows &&
-           weights_in_registers == o.weights_in_registers && buffers_equal(o) && stages == o.stages;
+           weights_in_registers == o.weights_in_registers && buffers_equal(o) &&
+           stages == o.stages && ahead == o.ahead;
   }
 
   std::uint32_t panels(const Stage& s) const {
@@ -230,7 +262,9 @@ struct KernelArgs {
   std::uint64_t rows;            ///< live rows when `active` is null
   const std::int32_t* active;    ///< live rows per step, non-increasing; or null
   const PanelRange* ranges;      ///< one per stage
-  void* buffer[kMaxBuffers];     ///< base pointers, or tables of row pointers (external)
+  const AheadTile* ahead;        ///< with KernelPlan::ahead: at least one
+  std::uint64_t ahead_tiles;
+  void* buffer[kMaxBuffers];         ///< base pointers, or tables of row pointers (external)
   std::int64_t stride[kMaxBuffers];  ///< external: bytes per step; strided: bytes per row
   /// Team of participants; one participant leaves them zero.
   std::uint64_t participant;

@@ -120,6 +120,22 @@ Status emit_kernel(Kernel& kernel, std::vector<std::string>& notes) {
   return {};
 }
 
+/// Where the kernel with products ahead cannot be emitted, the two that it stands in for serve.
+Status emit_ahead(LayerCode& layer, std::vector<std::string>& notes) {
+  const auto start = std::chrono::steady_clock::now();
+  auto code = code_for(layer.ahead->bound.plan);
+  layer.ahead->microseconds = microseconds_since(start);
+  if (code) {
+    layer.ahead->code = *code;
+    return {};
+  }
+  if (code.error().kind() == ErrorKind::memory) return code.error();
+  add_note(notes, code.error().message() + "; hoisted products run before the time loop instead");
+  layer.ahead.reset();
+  layer.ahead_sums.clear();
+  return {};
+}
+
 std::string layer_name(const ModelSpec& spec, int layer) {
   const auto at = static_cast<std::size_t>(layer);
   return fmt::format("{}.i{}.h{}", spec.cell.name(), spec.width(Dim::input, layer),
@@ -146,6 +162,12 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
     out.hoist = std::make_unique<Kernel>();
     out.hoist->bound = std::move(*plans->hoist);
     if (auto st = emit_kernel(*out.hoist, notes); !st) return st.error();
+  }
+  if (plans->ahead) {
+    out.ahead = std::make_unique<Kernel>();
+    out.ahead->bound = std::move(*plans->ahead);
+    out.ahead_sums = std::move(plans->ahead_sums);
+    if (auto st = emit_ahead(out, notes); !st) return st.error();
   }
   out.shared_panels = layer_panels(out, schedule, c.program.group);
   out.serial_panels = layer_panels(out, schedule, 1);
@@ -235,6 +257,7 @@ std::string plan_text(const Compilation& c) {
     out += l.layout.to_text(c.spec.cell);
     if (l.hoist) out += jit::to_text(l.hoist->bound.plan);
     out += jit::to_text(l.step.bound.plan);
+    if (l.ahead) out += jit::to_text(l.ahead->bound.plan);
   }
   return out;
 }
@@ -244,6 +267,7 @@ std::string asm_text(const Compilation& c) {
   for (const LayerCode& l : c.layers) {
     if (l.hoist && l.hoist->code) out += jit::inspect::listing(*l.hoist->code);
     if (l.step.code) out += jit::inspect::listing(*l.step.code);
+    if (l.ahead && l.ahead->code) out += jit::inspect::listing(*l.ahead->code);
   }
   return out.empty() ? "no code: the interpreter serves\n" : out;
 }
@@ -255,7 +279,8 @@ void report(const Compilation& c, const CompileOptions& options) {
   const std::string from = fmt::format("deepcpu,schedule,{},{}\n", c.spec.str(), source);
   std::fputs(from.c_str(), stderr);
   for (const LayerCode& l : c.layers) {
-    for (const Kernel* k : std::initializer_list<const Kernel*>{l.hoist.get(), &l.step}) {
+    for (const Kernel* k :
+         std::initializer_list<const Kernel*>{l.hoist.get(), &l.step, l.ahead.get()}) {
       if (k == nullptr) continue;
       const std::string line =
           fmt::format("deepcpu,compile,{},{},{},{:.1f}\n", c.spec.str(), to_string(c.schedule.isa),
@@ -289,6 +314,8 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     c.schedule = std::move(*chosen);
   }
   if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
+  if (auto st = check_ahead(spec, c.schedule); !st)
+    return Error("schedule." + st.error().message());
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);
   Schedule serial = c.schedule;
@@ -297,6 +324,7 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
   for (int layer = 0; layer < spec.layers(); ++layer) {
     auto code = options.schedule ? compile_layer(c, layer, c.notes) : compile_fitting(c, layer);
     if (!code) return code.error();
+    c.schedule.layers[static_cast<std::size_t>(layer)].hoist_ahead = code->ahead != nullptr;
     c.layers.push_back(std::move(*code));
   }
   c.microseconds = microseconds_since(start);

@@ -61,6 +61,8 @@ struct LayerCode {
   Kernel step;
   std::unique_ptr<Kernel> hoist;
   std::uint64_t hoisted_row = 0;
+  std::unique_ptr<Kernel> ahead;  ///< step with products of the next block; null if not asked for
+  std::vector<lower::AheadSum> ahead_sums;
   LayerPanels shared_panels;  ///< for the schedule's participants
   LayerPanels serial_panels;  ///< for one participant
 

@@ -212,6 +212,7 @@ class Row:
             "ours_samples": len(ours) if ours else 0,
             "ours_threads": info.get("schedule", {}).get("threads"),
             "limit_us": info.get("limit_us"),
+            "floor_us": info.get("floor_us"),
             "fraction": None,  # limit over ours
             "peers": {name: us for name, us in medians.items() if name not in (OURS, "spin")},
             "call_us": {name: worker.call_us for name, worker in self.contestants.items()

@@ -75,6 +75,11 @@ struct LayerSchedule {
   int group = 1;  ///< panels that an alternating sweep keeps in forward order
   Residency weights = Residency::streamed;
   Phases phases = Phases::levels;
+  /// The hoisted x·W of the next block is computed among the recurrent products of this one. Needs
+  /// AVX-512 (or the interpreter), batch 1, streamed weights, at most four times as many products
+  /// of the input as of the state, a layer of which the whole input is known (the first one, or any
+  /// of a bidirectional stack), and that the longest hoist_block is a multiple of 8.
+  bool hoist_ahead = false;
   bool operator==(const LayerSchedule&) const = default;
 };
 

@@ -44,6 +44,7 @@ std::size_t Model::code_bytes() const noexcept {
   for (const LayerCode& layer : impl_->compiled.layers) {
     if (layer.step.code) bytes += layer.step.code->size();
     if (layer.hoist && layer.hoist->code) bytes += layer.hoist->code->size();
+    if (layer.ahead && layer.ahead->code) bytes += layer.ahead->code->size();
   }
   return bytes;
 }

@@ -119,5 +119,7 @@ BoundPlan build_step(const Context& ctx, const std::string& name);
 /// The plan of x·W for many rows at once: every fused stage with products of the input. Its panels
 /// end where shares of the time loop's plan do.
 BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std::string& name);
+/// Adds the time loop with products ahead to the other plans. Errors say why there can be none.
+Status build_ahead(const Context& ctx, const std::string& name, LayerPlans& plans);
 
 }  // namespace deepcpu::lower

@@ -83,6 +83,9 @@ Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const W
     out.hoist = build_hoist(ctx, out.step.plan, name + ".hoist");
     out.hoisted_row = ctx.hoist.row;
   }
+  if (schedule.hoist_ahead) {
+    if (auto st = build_ahead(ctx, name + ".ahead", out); !st) return st.error();
+  }
   return out;
 }
 

@@ -39,12 +39,34 @@ struct BoundPlan {
   std::vector<PanelWidth> widths;
 };
 
+/// One hoisted sum, as tiles of products ahead of the time loop take it (jit::Ahead). Offsets in
+/// bytes: `weights` and `init` from the packed weights, `to` from a row of hoisted sums.
+struct AheadSum {
+  std::size_t stage = 0;    ///< of the hoisted plan
+  std::uint32_t width = 0;  ///< units
+  std::uint64_t weights = 0;
+  std::uint64_t block_stride = 0;     ///< from one unit block to the next
+  std::uint64_t weight_stride = 0;    ///< from one k to the next
+  std::uint32_t k = 0;                ///< numbers of a row of the operand
+  std::uint32_t chains = 1;           ///< partial sums: k goes to chain k % chains
+  std::optional<std::uint64_t> init;  ///< none: the sum starts at zero
+  std::uint64_t to = 0;
+};
+
 /// The kernels of one layer and direction.
 struct LayerPlans {
   BoundPlan step;                  ///< the time loop
   std::optional<BoundPlan> hoist;  ///< x·W of a block of steps; its rows are (step, batch row)
   std::uint64_t hoisted_row = 0;   ///< bytes of one row of hoisted sums
+  /// With hoist_ahead: the time loop that computes the hoisted sums of the next block, too.
+  std::optional<BoundPlan> ahead;
+  std::vector<AheadSum> ahead_sums;
 };
+
+/// Rows of a tile of products ahead.
+inline constexpr std::uint32_t kAheadRows = 8;
+/// Most multiply-adds ahead for one of the time loop's.
+inline constexpr std::uint32_t kMostAheadPace = 4;
 
 /// The participants that divide a layer's panels, and how they hand numbers over to each other.
 /// The unit blocks of a stage are cut into shares of share_units() each; of s shares participant p

@@ -81,6 +81,10 @@ std::vector<bool> vectors_read_alone(const Cell& cell, const StepGraph& graph) {
 
 }  // namespace
 
+bool knows_its_input(const ModelSpec& spec, int layer) {
+  return layer == 0 || spec.directions() == 2;
+}
+
 Widths widths_of(const ModelSpec& spec, int layer) {
   auto number = [&](Dim d) { return static_cast<std::uint32_t>(spec.width(d, layer)); };
   return {number(Dim::input), number(Dim::hidden), number(Dim::proj)};

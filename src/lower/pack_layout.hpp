@@ -37,6 +37,9 @@ struct Widths {
   }
 };
 Widths widths_of(const ModelSpec& spec, int layer);
+/// Whether the input of all steps is there before the layer begins: the first layer's is, and that
+/// of layers that hand over whole sequences.
+bool knows_its_input(const ModelSpec& spec, int layer);
 
 /// Sums that become complete together and share a register tile: same level, same width.
 struct FusedStage {

@@ -113,6 +113,7 @@ class LayerWorker {
         out.step[hoisted][fused] = kernel_work(plans->step, plans->step);
         out.fits_registers[hoisted][fused] =
             lower(hoisted, fused, Residency::registers, kAlone).ok();
+        if (hoisted) out.fits_ahead[fused] = fits_ahead(fused);
         if (!plans->hoist || !fused) continue;
         out.hoist = kernel_work(*plans->hoist, plans->step);
         out.hoisted_row_bytes = static_cast<double>(plans->hoisted_row);
@@ -129,9 +130,21 @@ class LayerWorker {
     LayerSchedule s;
     s.hoist_block = hoisted ? 1 : 0;
     s.fuse_gates = fused;
+    s.weights = weights;
+    return lower(s, sharing);
+  }
+
+  bool fits_ahead(bool fused) const {
+    LayerSchedule s;
+    s.hoist_block = static_cast<int>(lower::kAheadRows);
+    s.hoist_ahead = true;
+    s.fuse_gates = fused;
+    return lower(s, kAlone).ok() && lower(s, kShared).ok();
+  }
+
+  Result<lower::LayerPlans> lower(LayerSchedule s, lower::Sharing sharing) const {
     s.tile_rows = kHighestTile;
     s.hoist_rows = kHighestTile;
-    s.weights = weights;
     return lower::lower_layer(spec_.cell, graph_, widths_, layout_, s, isa_,
                               static_cast<std::uint32_t>(spec_.batch), sharing, {});
   }
@@ -208,6 +221,10 @@ Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa) {
     auto work = LayerWorker(spec, layer, isa, graph).work();
     if (!work) return work.error();
     out.layers.push_back(std::move(*work));
+  }
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    if (lower::knows_its_input(spec, layer)) continue;
+    for (bool& fits : out.layers[static_cast<std::size_t>(layer)].fits_ahead) fits = false;
   }
   return out;
 }

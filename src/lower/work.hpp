@@ -63,6 +63,7 @@ struct LayerWork {
   KernelWork hoist;       ///< no stages if nothing can be hoisted
   double hoisted_row_bytes = 0.0;
   bool fits_registers[2][2]{};  ///< weights=registers is legal, indices as of step
+  bool fits_ahead[2]{};         ///< hoist_ahead=true is legal, [gates fused]
   bool one_gate_stages = true;  ///< fusing gates changes nothing
 
   /// Panels of the stage with the most.

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "src/lower/lower.hpp"
+
 namespace deepcpu {
 namespace {
 
@@ -70,6 +72,20 @@ Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   }
   connect(p);
   return p;
+}
+
+Status check_ahead(const ModelSpec& spec, const Schedule& schedule) {
+  const std::int64_t block = block_of(spec, schedule);
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    const LayerSchedule& own = schedule.layers[static_cast<std::size_t>(layer)];
+    if (!own.hoist_ahead) continue;
+    const char* why = nullptr;
+    if (!lower::knows_its_input(spec, layer))
+      why = "needs the first layer, or a bidirectional stack";
+    if (block % lower::kAheadRows != 0) why = "needs the longest hoist_block to be a multiple of 8";
+    if (why != nullptr) return Error(fmt::format("layers[{}].hoist_ahead=true: {}", layer, why));
+  }
+  return {};
 }
 
 std::string Program::to_text() const {

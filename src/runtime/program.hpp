@@ -39,4 +39,8 @@ struct Program {
   std::string to_text() const;
 };
 
+/// Whether the layers that compute hoisted sums ahead can do so in this order of work. Errors name
+/// the field of the schedule.
+Status check_ahead(const ModelSpec& spec, const Schedule& schedule);
+
 }  // namespace deepcpu

@@ -2,6 +2,7 @@
 #include "src/runtime/runner.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "src/runtime/flush_denormals.hpp"
 
@@ -108,10 +109,10 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
     if (roles[b].role != Role::input && roles[b].role != Role::output) continue;
     const View view = view_of(part, roles[b], *in_, block);
     bind(part, seat, b, view, block);
-    if (part.code->hoist && roles[b].role == Role::input && roles[b].index == 0) {
-      run_hoist(part, seat, b, view, block);
-    }
+    if (!part.code->hoist || roles[b].role != Role::input || roles[b].index != 0) continue;
+    if (!seat.hoisted) run_hoist(part, seat, b, view, block);
   }
+  const bool ahead = prepare_ahead(part, seat, block);
   jit::KernelArgs& args = seat.args;
   args.steps = static_cast<std::uint64_t>(block.steps);
   const std::uint64_t steps = steps_done_ + static_cast<std::uint64_t>(block.first);
@@ -123,7 +124,40 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
     args.active = seat.active.data();
   }
   args.epoch = part.published[at(static_cast<std::int64_t>(args.participant))]->value;
-  part.code->step(args);
+  ahead ? (*part.code->ahead)(args) : part.code->step(args);
+  seat.hoisted = ahead;
+  if (ahead) seat.slot ^= 1;
+}
+
+/// Points the kernel at the hoisted sums of this block. Gives whether it is to compute those of the
+/// next one, too, which must be a full one (check_ahead made sure that its x is known), and copies
+/// that x, so that rows have a stride of our own.
+bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
+  if (!part.code->ahead) return false;
+  const auto& roles = part.code->step.bound.roles;
+  for (std::size_t b = 0; b < roles.size(); ++b) {
+    if (roles[b].role == Role::hoisted) {
+      seat.args.buffer[b] = hoisted_slot(part, seat.slot).data();
+    }
+  }
+  const std::int64_t first = block.first + block.steps;
+  if (order_.ragged() || order_.longest() - first < program_->block) return false;
+  const std::vector<jit::AheadTile>& tiles = seat.ahead[seat.slot ^ 1];
+  if (tiles.empty()) return false;  // a participant without units
+  const auto x = static_cast<std::size_t>(
+      std::find_if(roles.begin(), roles.end(),
+                   [](lower::BufferRole r) { return r.role == Role::input && r.index == 0; }) -
+      roles.begin());
+  const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
+  const std::size_t width = part.code->widths.of(Dim::input) * sizeof(float);
+  const std::int64_t stride = seat.args.stride[x];
+  const std::byte* from = seat.rows[x][0] + block.steps * stride;
+  for (std::int64_t s = 0; s < program_->block; ++s) {
+    std::memcpy(seat.next_x.data() + at(s) * plan.from_stride, from + s * stride, width);
+  }
+  seat.args.ahead = tiles.data();
+  seat.args.ahead_tiles = tiles.size();
+  return true;
 }
 
 Runner::View Runner::user_view(const void* data, std::int64_t width, std::int64_t steps) const {
@@ -214,7 +248,7 @@ void Runner::hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int6
       seat.hoist_args.buffer[b] = from;
       seat.hoist_args.stride[b] = from_stride;
     } else if (roles[b].role == Role::hoisted) {
-      seat.hoist_args.buffer[b] = part.hoisted.data() + to;
+      seat.hoist_args.buffer[b] = hoisted_slot(part, seat.slot).data() + to;
       seat.hoist_args.stride[b] = to_stride;
     }
   }

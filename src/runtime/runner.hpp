@@ -72,15 +72,22 @@ class Runner {
     jit::KernelArgs hoist_args{};
     std::vector<std::vector<std::byte*>> rows;  ///< per buffer: row pointers of external ones
     std::vector<std::int32_t> active;           ///< live rows per step of the block
+    /// With products ahead: rows of x of the next block, tiles for each of two slots of hoisted
+    /// sums, the slot that this block reads, and whether its sums are there already.
+    Bytes next_x;
+    std::vector<jit::AheadTile> ahead[2];
+    std::size_t slot = 0;
+    bool hoisted = false;
   };
   /// One program step with its memory.
   struct Part {
     const ProgramStep* step = nullptr;
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
-    std::vector<Bytes> owned;  ///< per buffer of the step plan: states, scratch
-    Bytes hoisted;
-    std::vector<std::unique_ptr<Seat>> seats;         ///< per participant of the group
+    std::vector<Bytes> owned;                  ///< per buffer of the step plan: states, scratch
+    Bytes hoisted;                             ///< one slot, or two with products ahead
+    std::vector<Bytes> next_x;                 ///< per participant, with products ahead
+    std::vector<std::unique_ptr<Seat>> seats;  ///< per participant of the group
     std::vector<std::unique_ptr<Counter>> published;  ///< exchanges done, per participant
     std::vector<std::uint64_t*> published_at;
     std::vector<std::unique_ptr<Counter>> blocks;  ///< blocks done, per participant
@@ -103,6 +110,10 @@ class Runner {
   void each_buffer(Visit visit);
   void make_part(Part& part, std::size_t index);
   void make_seat(Part& part, int seat);
+  void make_tiles(const Part& part, Seat& seat, const jit::PanelRange* ranges) const;
+  void add_tiles(const Part& part, Seat& seat, std::size_t slot, const lower::AheadSum& sum,
+                 std::uint64_t unit) const;
+  Bytes hoisted_slot(const Part& part, std::size_t slot) const;
   View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
   View view_of(const Part& part, lower::BufferRole role, const RunInput& in, Block block) const;
   static void work(void* self, int participant) noexcept;
@@ -112,6 +123,7 @@ class Runner {
   void run_kernels(Part& part, Seat& seat, Block block);
   void bind(const Part& part, Seat& seat, std::size_t buffer, const View& view, Block block) const;
   void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block);
+  bool prepare_ahead(const Part& part, Seat& seat, Block block) const;
   void hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int64_t from_stride,
                   std::int64_t to, std::int64_t to_stride, std::int64_t count);
   void wait_for_neighbours(const Part& part, Block block) const;

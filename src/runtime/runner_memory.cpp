@@ -45,14 +45,25 @@ class ByteCount {
   std::optional<std::uint64_t> sum_ = 0;
 };
 
+/// Slots of hoisted sums: with products ahead one block is read while the next is written.
+std::uint64_t hoisted_slots(const LayerCode& code) { return code.ahead ? 2 : 1; }
+
 /// The buffers of one program step, and what its participants point into them with.
-void add_buffers(const lower::BoundPlan& bound, const Program& program, std::uint64_t batch,
+void add_buffers(const LayerCode& code, const Program& program, std::uint64_t batch,
                  std::uint64_t block, ByteCount& bytes) {
   const auto group = static_cast<std::uint64_t>(program.group);
   std::uint64_t spare = 0;
-  for (const jit::Buffer& b : bound.plan.buffers) {
+  if (code.ahead) {
+    const jit::Ahead& ahead = *code.ahead->bound.plan.ahead;
+    bytes.add({group, block, ahead.from_stride});
+    for (const lower::AheadSum& sum : code.ahead_sums) {
+      const std::uint64_t units = unit_blocks(sum.width, code.layout.lanes);
+      bytes.add({2, units, sum.chains, block / ahead.rows, sizeof(jit::AheadTile)});
+    }
+  }
+  for (const jit::Buffer& b : code.step.bound.plan.buffers) {
     if (b.space == Space::slots) bytes.add({b.slot_stride, b.slots});
-    if (b.space == Space::block) bytes.add({b.step_stride, block});
+    if (b.space == Space::block) bytes.add({b.step_stride, block, hoisted_slots(code)});
     if (b.space == Space::external) bytes.add({group, batch, sizeof(std::byte*)});
     if (b.space == Space::slots) spare = std::max<std::uint64_t>(spare, b.slot_stride);
   }
@@ -86,7 +97,7 @@ std::optional<std::uint64_t> session_bytes(const Compilation& c, std::int64_t ma
                static_cast<std::uint64_t>(handover_row(c.spec, layer))});
   }
   for (const ProgramStep& step : c.program.steps) {
-    add_buffers(c.layers[at(step.layer)].step.bound, c.program, batch,
+    add_buffers(c.layers[at(step.layer)], c.program, batch,
                 static_cast<std::uint64_t>(c.program.block), bytes);
   }
   return bytes.sum();
@@ -158,9 +169,14 @@ void Runner::each_buffer(Visit visit) {
         visit(part.owned[b], buffers[b].slot_stride * buffers[b].slots);
         spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
       } else if (buffers[b].space == Space::block) {
-        visit(part.hoisted, at(program_->block) * buffers[b].step_stride);
+        const std::size_t bytes = at(program_->block) * buffers[b].step_stride;
+        visit(part.hoisted, bytes * hoisted_slots(*part.code));
       }
     }
+    if (!part.code->ahead) continue;
+    part.next_x.resize(at(program_->group));
+    const std::uint64_t row = part.code->ahead->bound.plan.ahead->from_stride;
+    for (Bytes& x : part.next_x) visit(x, at(program_->block) * row);
   }
   visit(spare_, spare);
   for (std::size_t layer = 0; layer < handovers; ++layer) {
@@ -210,7 +226,68 @@ void Runner::make_seat(Part& part, int index) {
     seat->hoist_args.participants = 1;
     seat->hoist_args.ranges = part.code->panels(serial).hoist->of(index);
   }
+  if (part.code->ahead) {
+    seat->next_x = part.next_x[at(index)];
+    make_tiles(part, *seat, part.code->panels(serial).hoist->of(index));
+  }
   part.seats.push_back(std::move(seat));
+}
+
+Runner::Bytes Runner::hoisted_slot(const Part& part, std::size_t slot) const {
+  const std::size_t bytes = part.hoisted.size() / hoisted_slots(*part.code);
+  return part.hoisted.subspan(slot * bytes, bytes);
+}
+
+/// The tiles of a block, in both slots. Those of the same weights follow each other.
+void Runner::make_tiles(const Part& part, Seat& seat, const jit::PanelRange* ranges) const {
+  const jit::KernelPlan& hoist = part.code->hoist->bound.plan;
+  const auto blocks =
+      static_cast<std::uint64_t>(program_->block) / part.code->ahead->bound.plan.ahead->rows;
+  std::vector<std::pair<const lower::AheadSum*, std::uint32_t>> units;
+  std::size_t tiles = 0;
+  for (std::size_t s = 0; s < hoist.stages.size(); ++s) {
+    for (std::uint64_t i = 0; i < ranges[s].count; ++i) {
+      const std::uint32_t panel = ranges[s].order[0][i];
+      const std::uint32_t first = panel * hoist.stages[s].units_per_panel;
+      for (std::uint32_t u = first; u < first + hoist.units(hoist.stages[s], panel); ++u) {
+        for (const lower::AheadSum& sum : part.code->ahead_sums) {
+          if (sum.stage != s) continue;
+          units.emplace_back(&sum, u);
+          tiles += blocks * sum.chains;
+        }
+      }
+    }
+  }
+  for (const std::size_t slot : {0U, 1U}) {
+    seat.ahead[slot].reserve(tiles);
+    for (const auto& [sum, unit] : units) add_tiles(part, seat, slot, *sum, unit);
+  }
+}
+
+/// Of one sum and unit block: all rows of a block of steps, the chains of a row together.
+void Runner::add_tiles(const Part& part, Seat& seat, std::size_t slot, const lower::AheadSum& sum,
+                       std::uint64_t unit) const {
+  alignas(64) static constexpr float kZeros[16] = {};
+  const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
+  const std::uint64_t vector = unit * sizeof(float) * part.code->layout.lanes;
+  const unsigned char* init = part.weights + sum.init.value_or(0) + vector;
+  const unsigned char* weights = part.weights + sum.weights + unit * sum.block_stride;
+  std::byte* to = hoisted_slot(part, slot).data() + sum.to + vector;
+  for (std::int64_t row = 0; row < program_->block; row += plan.rows) {
+    const std::byte* from = seat.next_x.data() + at(row) * plan.from_stride;
+    for (std::uint32_t chain = 0; chain < sum.chains; ++chain) {
+      jit::AheadTile tile;
+      tile.from_step = sum.chains * sizeof(float);
+      tile.from = reinterpret_cast<const float*>(from) + chain;
+      tile.end = tile.from + (sum.k - chain + sum.chains - 1) / sum.chains * sum.chains;
+      tile.weight_step = sum.chains * sum.weight_stride;
+      tile.weights = weights + chain * sum.weight_stride;
+      tile.init = chain == 0 && sum.init ? reinterpret_cast<const float*>(init) : kZeros;
+      tile.to = reinterpret_cast<float*>(to + at(row) * plan.to_stride);
+      tile.joins = chain;
+      seat.ahead[slot].push_back(tile);
+    }
+  }
 }
 
 template <class Visit>

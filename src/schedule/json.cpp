@@ -44,6 +44,7 @@ constexpr std::tuple kScheduleFields{
 constexpr std::tuple kLayerFields{
     Field{"fuse_gates", &LayerSchedule::fuse_gates},
     Field{"hoist_block", &LayerSchedule::hoist_block},
+    Field{"hoist_ahead", &LayerSchedule::hoist_ahead},
     Field{"tile_rows", &LayerSchedule::tile_rows},
     Field{"hoist_rows", &LayerSchedule::hoist_rows},
     Field{"sweep", &LayerSchedule::sweep},

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "src/lower/lower.hpp"
 #include "src/schedule/check.hpp"
 
 namespace deepcpu {
@@ -19,6 +20,9 @@ constexpr std::int64_t kFewestBlockRows = 8;
 constexpr std::int64_t kMostBlockRows = 256;
 /// Lowest register tile of hoisted products: lower ones read W from the cache more often.
 constexpr int kLowestHoistTile = 4;
+/// Longest block of hoisted sums that are computed ahead: the first block and a last one that is
+/// short are computed by themselves, and a longer block leaves more to them.
+constexpr int kLongestAhead = 16;
 /// A sweep turns round by single panels, or by groups of this part of a cache.
 constexpr std::uint64_t kGroupShare = 4;
 
@@ -174,7 +178,32 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
       }
     }
   }
+  add_ahead(out, layer, rules);
   return out;
+}
+
+bool ScheduleSpace::fits_ahead(std::size_t layer, bool fused, int rules) const {
+  if (rules <= kAlike) return work_->layers[layer].fits_ahead[fused];
+  return std::any_of(work_->layers.begin(), work_->layers.end(),
+                     [&](const LayerWork& l) { return l.fits_ahead[fused]; });
+}
+
+void ScheduleSpace::add_ahead(std::vector<Layer>& out, std::size_t layer, int rules) const {
+  const auto heights = [&](int block) { return hoist_heights(layer, block, rules); };
+  const std::size_t plain = out.size();
+  for (std::size_t i = 0; i < plain; ++i) {
+    Layer l = out[i];
+    const bool legal = fits_ahead(layer, l.fuse_gates, rules) && l.weights == Residency::streamed &&
+                       l.hoist_block > 0 &&
+                       l.hoist_block % static_cast<int>(lower::kAheadRows) == 0;
+    if (!legal) continue;
+    // The first block alone is computed by register tiles of hoist_rows.
+    const bool likely =
+        l.hoist_block <= kLongestAhead && l.hoist_rows == heights(l.hoist_block).front();
+    if (rules > kAhead && !likely) continue;
+    l.hoist_ahead = true;
+    out.push_back(l);
+  }
 }
 
 Schedule ScheduleSpace::start(const Global& g) const {
@@ -231,6 +260,7 @@ LayerSchedule ScheduleSpace::as_legal(LayerSchedule choice, std::size_t layer,
     choice.group = 1;
     choice.sweep = Sweep::forward;
   }
+  choice.hoist_ahead = choice.hoist_ahead && work.fits_ahead[choice.fuse_gates];
   if (!work.fits_registers[hoisted][choice.fuse_gates]) choice.weights = Residency::streamed;
   return choice;
 }
@@ -240,7 +270,7 @@ bool ScheduleSpace::visit_alike(Schedule& s, const Global& g, int rules,
   const std::size_t largest = largest_layer();
   for (const Layer& choice : layer_choices(largest, g, rules)) {
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
-      s.layers[l] = l == largest ? choice : as_legal(choice, l, g);
+      s.layers[l] = as_legal(choice, l, g);
     }
     if (!visit(s)) return false;
   }

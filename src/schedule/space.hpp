@@ -72,7 +72,7 @@ class ScheduleSpace {
     Exchange exchange;
     int sharers;  ///< participants that share a product
   };
-  enum Rule : int { kAlike, kFused, kHoistTile, kTile, kBlock, kSweep, kThreads, kRules };
+  enum Rule : int { kAlike, kFused, kHoistTile, kTile, kBlock, kAhead, kSweep, kThreads, kRules };
 
   std::vector<SpaceRow> rows() const;
   /// Decisions for the whole model, and those for a layer.
@@ -88,6 +88,10 @@ class ScheduleSpace {
   /// Highest first: of hoisted products.
   std::vector<int> hoist_heights(std::size_t layer, int block, int rules) const;
   std::vector<int> hoist_blocks(std::size_t layer, int rules) const;
+  /// Whether the layer can; where all layers decide alike, whether any of them can.
+  bool fits_ahead(std::size_t layer, bool fused, int rules) const;
+  /// Adds the choices that compute the hoisted sums of the next block ahead to those that do not.
+  void add_ahead(std::vector<Layer>& out, std::size_t layer, int rules) const;
   Count size(int rules) const;
   bool visit_layers(Schedule& s, std::size_t layer, const Global& g, int rules,
                     const std::function<bool(const Schedule&)>& visit) const;

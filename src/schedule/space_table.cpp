@@ -32,6 +32,9 @@ constexpr RuleText kRuleTexts[] = {
      "a low tile that leaves more registers to a large epilogue"},
     {"hoisted blocks have 8 to 256 rows (steps x batch)",
      "a block of so few rows that hoisted sums stay in the L1 cache beside U"},
+    {"hoisted sums are computed ahead in blocks of 16 steps at most, the first one in the highest "
+     "tiles",
+     "a W that the last level does not hold beside U, but does serve often enough"},
     {"sweeps alternate, by single panels or by groups of a quarter of L1 or L2",
      "a group size between"},
     {"thread counts are powers of two, all, or one per share of units, and none is without one",
@@ -87,6 +90,7 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
   const bool registers = fits_registers(first);
   const std::size_t hoist_tiles = hoists ? hoist_heights(0, kLongBlock, 0).size() : 1;
   const std::size_t blocks = hoist_blocks(0, 0).size();
+  const bool ahead = first.fits_ahead[0] || first.fits_ahead[1];
   const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
   const auto groups = static_cast<std::uint64_t>(std::bit_width(first.panels(1)));
   // A group of all panels is walked as if there were none.
@@ -100,6 +104,9 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
        "one product for all gates of an operand", ""},
       {"hoist_block", true, hoists ? "0 and 1..1024 in powers of two" : "0", blocks, blocks,
        "W is read once per block instead of once per step", ""},
+      {"hoist_ahead", true, ahead ? "false true" : "false", 2, ahead ? 2U : 1U,
+       "the next block's x·W runs while the core waits for U",
+       ahead ? "" : "true: AVX-512, batch 1, x known beforehand, not much more W than U"},
       {"tile_rows", true, fmt::format("1..{}", tiles), tiles, tiles,
        "weights are read once per register tile of batch rows", ""},
       {"hoist_rows", true, fmt::format("1..{}", hoist_tiles), hoist_tiles, hoist_tiles,

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "jit/element_ops.hpp"
+#include "src/lower/lower.hpp"
 #include "src/runtime/program.hpp"
 #include "src/tune/stream_cost.hpp"
 
@@ -26,6 +27,7 @@ void each_tile(double rows, std::uint32_t height, Visit visit) {
 struct KernelCost {
   double products = 0.0;  ///< seconds
   double gates = 0.0;
+  double idle = 0.0;  ///< of these seconds, those in which multiply-adds have to wait
   int exchanges = 0;
   double exchanged = 0.0;  ///< vectors of all rows that are handed over
   double flops = 0.0;      ///< of all participants, on whole vectors
@@ -59,6 +61,15 @@ class KernelCosts {
       for (const ProductWork& p : s.products) bytes += 4.0 * p.k;
     }
     return bytes;
+  }
+
+  /// Panels with products that the busiest participant walks in a step.
+  double tiles(const KernelWork& kernel) const {
+    double tiles = 0.0;
+    for (const StageWork& s : kernel.stages) {
+      if (!s.products.empty()) tiles += std::ceil(blocks_of(s) / units_of(s));
+    }
+    return tiles;
   }
 
   /// `pass`: time to read the slice once from where it lies. `resident`: weights are in registers.
@@ -142,6 +153,7 @@ class KernelCosts {
     // The last panel's results are waited for: its own instructions fit into that time.
     const double busy = (rows * blocks - last) * one;
     out.gates += std::max(0.0, busy - idle);
+    out.idle += std::max(0.0, idle - busy);
     out.gates += std::max(streams_.cycles(s.latency_cycles), last * one);
     // Sums that are only stored leave the registers straight to their rows.
     if (rows > 1 && s.vectors > 0) {
@@ -149,7 +161,9 @@ class KernelCosts {
     }
     // With one row, those of the others are waited for in part.
     const double others = rows > 1 ? 0.0 : std::ceil(blocks / units_of(s)) - 1.0;
-    out.gates += streams_.cycles(own_.exposed_latency * others * s.latency_cycles);
+    const double exposed = streams_.cycles(own_.exposed_latency * others * s.latency_cycles);
+    out.gates += exposed;
+    out.idle += exposed;
     out.gates += streams_.cycles(own_.stage_cycles);
   }
 
@@ -214,12 +228,19 @@ class GroupCost {
 
   void add(const PartPlan& p, const Handover& handover) {
     const double blocks = std::ceil(steps_ / p.block);
-    add_step(p, blocks, handover);
-    if (hoists(p)) add_hoist(p, blocks);
-    out_.parts.calls += blocks * own_.block_us * (hoists(p) ? 2.0 : 1.0);
+    const double idle = add_step(p, blocks, handover);
+    if (hoists(p)) add_hoist(p, blocks, idle);
+    const double kernels = hoists(p) ? 2.0 * blocks - blocks_ahead(p) : blocks;
+    out_.parts.calls += kernels * own_.block_us;
   }
 
-  void add_step(const PartPlan& p, double blocks, const Handover& handover) {
+  /// Blocks whose hoisted sums are computed ahead: neither the first nor a last one that is short.
+  double blocks_ahead(const PartPlan& p) const {
+    return p.schedule->hoist_ahead ? std::max(0.0, std::floor(steps_ / p.block) - 1.0) : 0.0;
+  }
+
+  /// Returns the seconds of a step in which multiply-adds have to wait.
+  double add_step(const PartPlan& p, double blocks, const Handover& handover) {
     const KernelWork& kernel = step_of(p);
     const bool resident = p.schedule->weights == Residency::registers;
     Stream stream;
@@ -245,6 +266,7 @@ class GroupCost {
     out_.parts.exchange += journeys + 1e6 * steps_ * cost.exchanged * handover.vector_seconds;
     out_.flops += steps_ * cost.flops;
     add_traffic(out_.in_loop, steps_ * cost.own_flops, steps_, pass.level_bytes);
+    return cost.idle;
   }
 
   /// Of the busiest participant.
@@ -256,7 +278,28 @@ class GroupCost {
     }
   }
 
-  void add_hoist(const PartPlan& p, double blocks) {
+  /// What the hoisted sums of one block cost among the products of the block before.
+  struct AheadBlock {
+    double seconds = 0.0;
+    double flops = 0.0;
+    double own_flops = 0.0;
+  };
+
+  /// `first`: seconds to read W once. Every eight rows W is read again, from where a unit block of
+  /// it fits. A part of the multiply-adds runs while U, or W itself, is on its way.
+  AheadBlock ahead_block(const PartPlan& p, double first, double idle) const {
+    const KernelWork& kernel = p.work->hoist;
+    const KernelCost cost = kernels_.cost(kernel, p.block, lower::kAheadRows, StreamTime{}, false);
+    const double again = p.block / lower::kAheadRows - 1.0;
+    const double panel = kernel.weight_bytes / p.work->panels(sharers_);
+    const double slice = kernels_.slice(kernel);
+    const double reading = first + again * slice / panel * streams_.reread_seconds(panel);
+    const double hidden = own_.ahead_hidden * std::min(cost.products, p.block * idle + reading);
+    const double turns = p.block * kernels_.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
+    return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
+  }
+
+  void add_hoist(const PartPlan& p, double blocks, double idle) {
     const KernelWork& kernel = p.work->hoist;
     Stream stream;
     stream.bytes = kernels_.slice(kernel);
@@ -273,12 +316,19 @@ class GroupCost {
       out_.flops += count * cost.flops;
     };
     const double whole = std::floor(steps_ / p.block);
-    add_block(p.block, whole);
+    const double ahead = blocks_ahead(p);
+    add_block(p.block, whole - ahead);
     add_block(steps_ - whole * p.block, 1.0);
     // The sums' lines are fetched to be written, written, and read in the time loop; with one row a
     // step's few hide behind U.
     const double passes = rows_ > 1 ? 3.0 * steps_ / std::min(p.block, std::max(steps_, 1.0)) : 0.0;
     seconds += passes * streams_.reread_seconds(hoisted_bytes(p));
+    if (ahead > 0) {
+      const AheadBlock one = ahead_block(p, pass.seconds, idle);
+      seconds += ahead * one.seconds;
+      flops += ahead * one.own_flops;
+      out_.flops += ahead * one.flops;
+    }
     out_.parts.hoist += 1e6 * seconds;
     add_traffic(out_.hoisted, flops, blocks, pass.level_bytes);
   }

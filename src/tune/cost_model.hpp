@@ -14,7 +14,7 @@ namespace deepcpu {
 
 /// Where the time of a run goes, in microseconds of the busiest participant.
 struct CostParts {
-  double hoist = 0.0;     ///< x·W ahead of the time loop
+  double hoist = 0.0;     ///< x·W ahead of the time loop, or what it adds to one that computes it
   double products = 0.0;  ///< products inside the time loop
   double gates = 0.0;     ///< element-wise work, and what follows a product and waits for it
   double exchange = 0.0;  ///< waiting for other participants
@@ -51,6 +51,9 @@ struct OwnCosts {
   double stage_cycles = 30.0;
   /// Part of an epilogue's latency that the products of the next panel do not hide.
   double exposed_latency = 0.25;
+  /// Part of the hoisted products ahead that runs while the core waits for weights, if it waits
+  /// long enough.
+  double ahead_hidden = 0.7;
   /// Cycles of the division of one 512-bit vector.
   double division_cycles = 10.0;
   /// Transfers of a cache line per exchange: the line of the counter goes to its owner and back,

@@ -50,6 +50,7 @@ constexpr Decides kDecisions[] = {
     layers_decide<&LayerSchedule::fuse_gates>,
     hoists_otherwise,
     layers_decide<&LayerSchedule::hoist_block>,
+    layers_decide<&LayerSchedule::hoist_ahead>,
     layers_decide<&LayerSchedule::hoist_rows>,
     layers_decide<&LayerSchedule::tile_rows>,
 };
@@ -98,7 +99,9 @@ std::vector<Schedule> beyond_pruning(const Schedule& chosen, const ModelWork& wo
     forward.layers[l].group = 1;
     const bool legal =
         !work.layers[l].one_gate_stages && chosen.layers[l].weights == Residency::streamed;
-    apart.layers[l].fuse_gates = chosen.layers[l].fuse_gates && !legal;
+    LayerSchedule& other = apart.layers[l];
+    other.fuse_gates = other.fuse_gates && !legal;
+    other.hoist_ahead = other.hoist_ahead && work.layers[l].fits_ahead[other.fuse_gates];
   }
   return {forward, apart};
 }
@@ -186,7 +189,12 @@ class Explainer {
       return Error(fmt::format("schedule.threads={}: must be between 1 and {}", s.threads,
                                options_.threads));
     }
+    if (auto st = check_ahead(out_.spec, s); !st) return Error("schedule." + st.error().message());
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
+      if (s.layers[l].hoist_ahead && !work.layers[l].fits_ahead[s.layers[l].fuse_gates]) {
+        return Error(fmt::format(
+            "schedule.layers[{}].hoist_ahead=true: is not emitted for this problem", l));
+      }
       if (s.layers[l].weights != Residency::registers) continue;
       const bool hoisted = s.layers[l].hoist_block > 0;
       if (s.threads > 1 || !work.layers[l].fits_registers[hoisted][s.layers[l].fuse_gates]) {

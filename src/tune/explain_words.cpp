@@ -144,6 +144,11 @@ std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
                                   "them, in tiles of {}",
                                   plural(l.hoist_block, "step"), plural(l.hoist_rows, "row"))
                     : std::string("x*W stays inside the time loop"));
+  if (l.hoist_ahead) {
+    out.emplace_back(
+        "but for the first block and a short last one, they are computed among the "
+        "products of the block before, while the core waits for weights");
+  }
   if (l.weights == Residency::registers) {
     out.emplace_back("the recurrent weights stay in registers");
   } else if (l.sweep == Sweep::forward) {
@@ -176,6 +181,7 @@ void layer_differences(std::vector<std::string>& out, const LayerSchedule& a,
   if (b.hoist_block > 0) {
     add("hoist_rows", a.hoist_rows, b.hoist_rows, std::to_string(b.hoist_rows));
   }
+  add("hoist_ahead", a.hoist_ahead, b.hoist_ahead, b.hoist_ahead ? "true" : "false");
   add("tile_rows", a.tile_rows, b.tile_rows, std::to_string(b.tile_rows));
   add("weights", a.weights, b.weights, std::string(word(b.weights)));
   add("sweep", a.sweep, b.sweep, std::string(word(b.sweep)));

@@ -78,14 +78,17 @@ Limit shared(const std::vector<StepNeeds>& layers, const MachineModel& machine, 
     out.bytes_us += 1e6 * steps * bytes;
     out.chain_us += 1e6 * steps * chain;
     out.us += 1e6 * steps * std::max({flops, bytes, chain});
+    out.floor_us += 1e6 * steps * std::max({flops + n.hoist_flops * per_flop, bytes, chain});
     if (sharers > 1) out.exchange_us += 1e-3 * steps * n.levels * machine.exchange_ns;
   }
   out.us += out.hoist_us + out.exchange_us;
+  out.floor_us += out.exchange_us;
   out.threads = active;
   return out;
 }
 
-/// The least that the busiest of `groups` ranges of layers can take, each on `sharers` cores.
+/// The least `figure` of the busiest of `groups` ranges of layers, each on `sharers` cores.
+template <double Limit::*figure>
 Limit wavefront(const std::vector<StepNeeds>& layers, const MachineModel& machine, Isa isa,
                 double steps, int groups, int sharers) {
   // best[g][l]: layers 0..l-1 on g groups.
@@ -100,8 +103,8 @@ Limit wavefront(const std::vector<StepNeeds>& layers, const MachineModel& machin
     for (std::size_t l = n; l > 0; --l) {
       for (std::size_t cut = 1; cut < l; ++cut) {
         const Limit tail = range(cut, l);
-        const Limit& worse = tail.us > best[cut].us ? tail : best[cut];
-        if (worse.us < best[l].us) best[l] = worse;
+        const Limit& worse = tail.*figure > best[cut].*figure ? tail : best[cut];
+        if (worse.*figure < best[l].*figure) best[l] = worse;
       }
     }
   }
@@ -120,7 +123,9 @@ Limit limit_of(const ModelWork& work, const MachineModel& machine, double steps,
   for (int d = 0; d < directions; ++d) all.insert(all.end(), once.begin(), once.end());
   Limit best = shared(all, machine, work.isa, steps, 1, 1);
   const auto offer = [&](const Limit& other) {
+    const double floor_us = std::min(best.floor_us, other.floor_us);
     if (other.us < best.us) best = other;
+    best.floor_us = floor_us;
   };
   for (int n = 2; n <= std::min(threads, machine.cores); ++n) {
     offer(shared(all, machine, work.isa, steps, n, n));
@@ -128,7 +133,11 @@ Limit limit_of(const ModelWork& work, const MachineModel& machine, double steps,
       offer(shared(once, machine, work.isa, steps, n / 2, n));
     }
     for (int groups = 2; directions == 1 && groups <= static_cast<int>(once.size()); ++groups) {
-      if (n % groups == 0) offer(wavefront(once, machine, work.isa, steps, groups, n / groups));
+      if (n % groups != 0) continue;
+      Limit busiest = wavefront<&Limit::us>(once, machine, work.isa, steps, groups, n / groups);
+      busiest.floor_us =
+          wavefront<&Limit::floor_us>(once, machine, work.isa, steps, groups, n / groups).floor_us;
+      offer(busiest);
     }
   }
   return best;

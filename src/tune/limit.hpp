@@ -10,6 +10,12 @@
 /// further out. FLOPs count sigmoid as 12 and tanh as 13 vector operations. chain: a broadcast
 /// load, the FMA latencies of one sum and the latency of the element-wise work. Directions and
 /// layers on cores of their own need no X. The limit of a problem is the least over 1..n threads.
+///
+/// The sum takes it that hoisted products run by themselves. A schedule with hoist_ahead computes
+/// them while the time loop waits for weights, and may be faster. What holds for it as well is the
+/// floor, with all FLOPs in the loop:
+///
+///   floor(n) = T * max(all FLOPs / F, sum of bytes_l / R_l, chain) + T * dependent levels * X
 #pragma once
 
 #include "src/lower/work.hpp"
@@ -19,6 +25,7 @@ namespace deepcpu {
 
 struct Limit {
   double us = 0.0;
+  double floor_us = 0.0;
   int threads = 1;  ///< with which it is reached
   /// What it is made of, in microseconds of the run.
   double hoist_us = 0.0;

@@ -36,6 +36,8 @@ Status reduce(Kernel& kernel, bool stages, bool products) {
 
 Status reduce(Compilation& c, Kept kept) {
   for (LayerCode& layer : c.layers) {
+    // What runs among other products cannot be told from them: parts are those of its plain form.
+    if (!kept.hoist || !kept.products || !kept.gates) layer.ahead.reset();
     if (auto st = reduce(layer.step, kept.gates, kept.products); !st) return st;
     if (!layer.hoist) continue;
     if (auto st = reduce(*layer.hoist, kept.hoist, kept.hoist); !st) return st;
@@ -170,6 +172,10 @@ Result<PartTimes> measure_parts(const TrialData& data, const Schedule& schedule,
     };
     out.participants.push_back({hoists ? beyond(0) : 0.0, beyond(1), beyond(2)});
   }
+  const bool ahead = std::any_of(whole->layers.begin(), whole->layers.end(),
+                                 [](const LayerCode& l) { return l.ahead != nullptr; });
+  const double gained = ahead ? std::max(0.0, -out.rest_us()) : 0.0;
+  for (OwnTimes& own : out.participants) own.hoist_us = std::max(0.0, own.hoist_us - gained);
   return out;
 }
 

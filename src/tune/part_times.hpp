@@ -15,7 +15,8 @@ namespace deepcpu {
 /// What one participant does in a run, in microseconds: the kernels of its own panels, by
 /// themselves on one thread, again and again.
 struct OwnTimes {
-  double hoist_us = 0.0;  ///< the hoisted products
+  /// The hoisted products; with hoist_ahead less what was gained by computing them in the loop.
+  double hoist_us = 0.0;
   double loop_us = 0.0;   ///< the time loop: products and element-wise work
   double gates_us = 0.0;  ///< the time loop with all products left out
   double total() const { return hoist_us + loop_us; }

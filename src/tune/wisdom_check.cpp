@@ -36,6 +36,7 @@ Error with_prefix(std::string_view prefix, const Error& error) {
 }
 
 Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
+  if (auto st = check_ahead(spec, schedule); !st) return st;
   const lower::StepGraph graph = lower::StepGraph::build(spec.cell);
   const Program program = Program::build(spec, schedule);
   const lower::Sharing sharing{static_cast<std::uint32_t>(program.group), schedule.exchange};

@@ -4,6 +4,7 @@
 /// interpreter on buffers of its own.
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <random>
 
 #include "src/compile.hpp"
@@ -45,6 +46,7 @@ class Bench {
       args_.buffer[b] = memory.data();
       if (plan.buffers[b].space == Space::external) point_rows(b, plan.buffers[b].width);
     }
+    if (code_.ahead) make_tiles(weights, x);
   }
 
   /// The hoisted products, then the time loop. Empty if both kept the calling convention.
@@ -54,12 +56,16 @@ class Bench {
       jit::KernelArgs hoist = hoist_args();
       broken += call(*code_.hoist, hoist, by_code);
     }
-    return broken + call(code_.step, args_, by_code);
+    return broken + call(code_.ahead ? *code_.ahead : code_.step, args_, by_code);
   }
 
+  /// The sums of later rows, which tiles of the kernel with products ahead compute.
+  std::span<const float> later_sums() const { return later_sums_->floats(); }
+
   bool intact() const {
-    return std::all_of(memory_.begin(), memory_.end(),
-                       [](const GuardedBuffer& m) { return m.intact(); });
+    const auto whole = [](const GuardedBuffer& m) { return m.intact(); };
+    const bool later = !later_x_ || (later_x_->intact() && later_sums_->intact());
+    return later && std::all_of(memory_.begin(), memory_.end(), whole);
   }
 
   std::span<const float> y() const {
@@ -70,6 +76,47 @@ class Bench {
   }
 
  private:
+  /// Tiles for all units, on rows of a later x and of sums that end at guard pages.
+  void make_tiles(const GuardedBuffer& weights, std::span<const float> x) {
+    const jit::KernelPlan& plan = code_.ahead->bound.plan;
+    const std::size_t last = plan.ahead->rows - 1;
+    const std::size_t k = code_.widths.of(Dim::input);
+    later_x_ = GuardedBuffer(last * plan.ahead->from_stride + k * sizeof(float), test::Against::end,
+                             sizeof(float));
+    float* from = later_x_->floats().data();
+    for (std::size_t row = 0; row <= last; ++row) {
+      float* to = from + row * plan.ahead->from_stride / sizeof(float);
+      const auto factor = static_cast<float>(row + 1);
+      for (std::size_t i = 0; i < k; ++i) to[i] = factor * x[i];
+    }
+    later_sums_ =
+        GuardedBuffer(last * plan.ahead->to_stride + code_.hoisted_row, test::Against::end, 64);
+    std::memset(later_sums_->data(), 0, later_sums_->bytes());
+    for (const lower::AheadSum& sum : code_.ahead_sums) add_tiles(sum, weights, from);
+    args_.ahead = tiles_.data();
+    args_.ahead_tiles = tiles_.size();
+  }
+
+  void add_tiles(const lower::AheadSum& sum, const GuardedBuffer& weights, const float* from) {
+    const std::size_t lanes = code_.layout.lanes;
+    for (std::size_t unit = 0; unit * lanes < sum.width; ++unit) {
+      for (std::size_t chain = 0; chain < sum.chains; ++chain) {
+        jit::AheadTile t{};
+        t.from = from + chain;
+        t.from_step = sum.chains * sizeof(float);
+        t.end = t.from + (sum.k - chain + sum.chains - 1) / sum.chains * sum.chains;
+        t.weights = weights.data() + sum.weights + unit * sum.block_stride;
+        t.weights += chain * sum.weight_stride;
+        t.weight_step = sum.chains * sum.weight_stride;
+        const auto* bias = weights.data() + sum.init.value_or(0) + unit * lanes * sizeof(float);
+        t.init = sum.init && chain == 0 ? reinterpret_cast<const float*>(bias) : zeros_;
+        t.to = later_sums_->floats().data() + (sum.to / sizeof(float)) + unit * lanes;
+        t.joins = chain;
+        tiles_.push_back(t);
+      }
+    }
+  }
+
   std::size_t bytes_of(const jit::Buffer& b) const {
     switch (b.space) {
       case Space::external:
@@ -105,7 +152,7 @@ class Bench {
     hoist.ranges = code_.serial_panels.hoist->of(0);
     const auto& roles = code_.hoist->bound.roles;
     for (std::size_t b = 0; b < roles.size(); ++b) {
-      for (std::size_t s = 0; s < memory_.size(); ++s) {
+      for (std::size_t s = 0; s < code_.step.bound.roles.size(); ++s) {
         if (code_.step.bound.roles[s].role != roles[b].role) continue;
         hoist.buffer[b] = memory_[s].data();
         hoist.stride[b] = roles[b].role == Role::input
@@ -128,14 +175,20 @@ class Bench {
   jit::KernelArgs args_{};
   std::vector<GuardedBuffer> memory_;
   std::vector<std::vector<unsigned char*>> rows_;
+  std::vector<jit::AheadTile> tiles_;
+  std::optional<GuardedBuffer> later_x_;
+  std::optional<GuardedBuffer> later_sums_;
+  alignas(64) float zeros_[16] = {};
 };
 
-void check_kernels(const std::string& problem, Isa isa, int hoist_block) {
+void check_kernels(const std::string& problem, Isa isa, int hoist_block, bool ahead = false) {
   const ModelSpec spec = ModelSpec::parse(problem).value();
   CompileOptions options;
   options.isa = isa;
   options.schedule = compile_program(spec, options).value().schedule;
   options.schedule->layers[0].hoist_block = hoist_block;
+  options.schedule->layers[0].hoist_ahead = ahead;
+  if (ahead) options.schedule->layers[0].weights = Residency::streamed;
   const Compilation c = compile_program(spec, options).value();
   INFO(problem << " " << to_string(isa) << " hoist_block=" << hoist_block);
   REQUIRE(c.layers[0].step.code != nullptr);
@@ -153,6 +206,10 @@ void check_kernels(const std::string& problem, Isa isa, int hoist_block) {
   CHECK(code.run(true).empty());
   CHECK(interpreter.run(false).empty());
   CHECK(test::bit_difference(code.y(), interpreter.y()).empty());
+  if (!ahead) return;
+  CHECK(test::bit_difference(code.later_sums(), interpreter.later_sums()).empty());
+  const auto sums = code.later_sums();
+  CHECK(std::any_of(sums.begin(), sums.end(), [](float v) { return v != 0.0F; }));
   CHECK(code.intact());
   CHECK(interpreter.intact());
 }
@@ -167,6 +224,14 @@ TEST_CASE("emitted kernels keep the calling convention and stay inside their buf
         check_kernels(problem, isa, hoist_block);
       }
     }
+  }
+}
+
+TEST_CASE("a kernel with products ahead stays inside the rows of its tiles") {
+  if (host_isa() < Isa::avx512) return;
+  for (const char* problem : {"lstm:i5h19", "lstm:i33h64,peephole=1", "lstm:i16h40p24", "gru:i9h35",
+                              "gru:i3h50,reset=before", "rnn:i7h70", "rnn:i2h17"}) {
+    check_kernels(problem, Isa::avx512, 8, true);
   }
 }
 

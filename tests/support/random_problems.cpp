@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "src/tune/wisdom_check.hpp"
 #include "tests/support/random_cells.hpp"
 
 namespace deepcpu::test {
@@ -134,6 +135,23 @@ std::string random_problem(std::uint64_t seed) {
   return cell_name + ":" + dims + options;
 }
 
+/// Computes hoisted sums ahead in every layer that can.
+static void hoist_ahead(Random& random, const ModelSpec& spec, Schedule& schedule) {
+  const Schedule before = schedule;
+  const int block = random.pick(std::vector<int>{8, 8, 16, 24});
+  for (LayerSchedule& layer : schedule.layers) {
+    layer.hoist_block = block;
+    layer.weights = Residency::streamed;
+  }
+  bool any = false;
+  for (LayerSchedule& layer : schedule.layers) {
+    layer.hoist_ahead = true;
+    if (!check_lowering(spec, schedule)) layer.hoist_ahead = false;
+    any = any || layer.hoist_ahead;
+  }
+  if (!any) schedule = before;
+}
+
 Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
   Schedule schedule;
   schedule.isa = isa;
@@ -150,6 +168,7 @@ Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
     one.weights = small && random.chance(0.5) ? Residency::registers : Residency::streamed;
     schedule.layers.push_back(one);
   }
+  if (spec.batch == 1 && random.chance(0.7)) hoist_ahead(random, spec, schedule);
   return schedule;
 }
 

@@ -60,6 +60,13 @@ TEST_CASE("stream cost: a stream that a level holds is read at its rate") {
   CHECK(cost.cycles(8) == Approx(2e-9));
 }
 
+TEST_CASE("stream cost: a level serves forward no more than it serves alternating") {
+  MachineModel m = test::round_machine();
+  m.isas[1].levels[2].forward_bytes = 64 << 20;  // of 16 MiB, as a calibration may say
+  const StreamCost cost(m, Isa::avx512, 1);
+  CHECK(cost.pass({32 << 20, false, 0, 0}).level_bytes[3] == 32 << 20);
+}
+
 TEST_CASE("stream cost: a shared level is divided among those that are active") {
   const MachineModel m = test::round_machine();
   const StreamCost alone(m, Isa::avx512, 1);

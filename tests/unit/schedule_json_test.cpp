@@ -30,8 +30,9 @@ TEST_CASE("schedule JSON: the text is canonical and in the order of the fields")
   CHECK(schedule.to_json() ==
         R"({"isa":"avx512","threads":1,"parallel":"none","exchange":"flag","order":"exact",)"
         R"("start":"zero","split_rows":1,"split_k":1,)"
-        R"("layers":[{"fuse_gates":true,"hoist_block":32,"tile_rows":1,"hoist_rows":6,)"
-        R"("sweep":"alternating","group":1,"weights":"streamed","phases":"levels"}]})");
+        R"("layers":[{"fuse_gates":true,"hoist_block":32,"hoist_ahead":false,"tile_rows":1,)"
+        R"("hoist_rows":6,"sweep":"alternating","group":1,"weights":"streamed",)"
+        R"("phases":"levels"}]})");
 }
 
 TEST_CASE("schedule JSON: random schedules come back as they were written") {
@@ -50,6 +51,7 @@ TEST_CASE("schedule JSON: random schedules come back as they were written") {
       layer.sweep = static_cast<Sweep>(random.integer(0, 1));
       layer.group = random.integer(1, 1 << 20);
       layer.weights = static_cast<Residency>(random.integer(0, 1));
+      layer.hoist_ahead = random.chance(0.5);
     }
     const auto back = Schedule::from_json(schedule.to_json());
     REQUIRE(back.ok());

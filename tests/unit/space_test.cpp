@@ -45,7 +45,8 @@ std::vector<std::string> sizes_of(const std::string& problem, int threads = 1) {
 using Sizes = std::vector<std::string>;
 
 // The rules in order: layers alike, gates fused, hoisted tiles of 4 rows or more, even tiles,
-// blocks of 8 to 256 rows, sweeps by useful groups, threads 1 2 4 ... cap.
+// blocks of 8 to 256 rows, sums ahead in short blocks, sweeps by useful groups, threads 1 2 4 ...
+// cap.
 
 TEST_CASE("space: sizes of an RNN by hand") {
   // 64 units are 4 blocks of 16, all in one panel (one row and one gate with two partial sums: four
@@ -53,50 +54,58 @@ TEST_CASE("space: sizes of an RNN by hand") {
   // the same: 1. Hoisted: panels of two blocks, 4 accumulators, 31 / 5 = 6 rows at most. Blocks 0;
   // 1, 2, 4 ... 1024 steps: hoisted tiles 1; min(6, steps): 1 + (1 + 2 + 4 + 8 x 6) = 56.
   // Hoisted tiles of 4 to 6 rows: 1 + 1 + 1 + 1 + 8 x 3 = 28. Blocks 0, 8 ... 256: 1 + 6 x 3.
-  CHECK(sizes_of("rnn:i16h64") == Sizes{"56", "56", "56", "28", "28", "19", "19", "19"});
+  // Sums ahead need blocks of 8, 16 ... 1024: 8 x 6 = 48 more, 8 x 3 = 24 with tiles of 4 to 6
+  // rows, 6 x 3 = 18 up to 256; at last the blocks of 8 and 16 with the highest tile: 2.
+  CHECK(sizes_of("rnn:i16h64") == Sizes{"104", "104", "104", "52", "52", "37", "21", "21", "21"});
 }
 
 TEST_CASE("space: sizes of an LSTM by hand") {
   // 4 gates x 1 block = 4 accumulators: 31 / 5 = 6 rows. Hoisted tiles: block 0: 1; min(6, steps):
   // 1 + 2 + 4 + 8 x 6; in all 56. Gates fused or not: 2. 4 panels: forward, or alternating by 1 or
-  // 2 panels (4 is forward): 3. 56 x 2 x 3 = 336.
-  // Fused: 168. Hoisted tiles of 4 to 6 rows: 1 + 1 + 1 + 1 + 8 x 3 = 28, x 3 = 84. Blocks 8 to
-  // 256: (1 + 6 x 3) x 3 = 57. A panel has 64 x 4 x 16 x 4 = 16384 bytes, a quarter of L1 8192, of
-  // L2 262144, which 16 panels fill: by one panel only: 19.
-  CHECK(sizes_of("lstm:i16h64") == Sizes{"336", "336", "168", "84", "84", "57", "19", "19"});
-  // Two threads: 2 panels each: forward or alternating by 1: 56 x 2 x 2 = 224, by flag or by data:
-  // 448 more. Pruned: 19 + 2 x 19.
-  CHECK(sizes_of("lstm:i16h64", 2) == Sizes{"784", "784", "392", "196", "196", "133", "57", "57"});
+  // 2 panels (4 is forward): 3. With sums ahead as above: (56 + 48) x 2 x 3 = 624.
+  // Fused: 312. Hoisted tiles of 4 to 6 rows: 28 + 24 = 52, x 3 = 156. Blocks 8 to
+  // 256: (19 + 18) x 3 = 111, sums ahead in short ones: (19 + 2) x 3 = 63. A panel has 64 x 4 x 16
+  // x 4 = 16384 bytes, a quarter of L1 8192, of L2 262144, which 16 panels fill: by one panel
+  // only: 21.
+  CHECK(sizes_of("lstm:i16h64") ==
+        Sizes{"624", "624", "312", "156", "156", "111", "63", "21", "21"});
+  // Two threads: 2 panels each: forward or alternating by 1: 104 x 2 x 2 = 416, by flag or by data:
+  // 832 more. Pruned: 21 + 2 x 21.
+  CHECK(sizes_of("lstm:i16h64", 2) ==
+        Sizes{"1456", "1456", "728", "364", "364", "259", "147", "63", "63"});
 }
 
 TEST_CASE("space: sizes of a GRU with two levels by hand") {
   // r and z: 2 gates x 2 blocks, 2 panels; n: one gate, 4 blocks, 1 panel. The most panels count:
-  // forward, or alternating by 1. Hoisted tiles: r and z have 4 accumulators, so up to 6 rows: 56
-  // as above. Fused or not: 2. 56 x 2 x 2 = 224.
+  // forward, or alternating by 1. Hoisted tiles: r and z have 4 accumulators, so up to 6 rows:
+  // 104 as above. Fused or not: 2. 104 x 2 x 2 = 416.
   CHECK(sizes_of("gru:i16h64,reset=before") ==
-        Sizes{"224", "224", "112", "56", "56", "38", "19", "19"});
+        Sizes{"416", "416", "208", "104", "104", "74", "42", "21", "21"});
 }
 
 TEST_CASE("space: sizes of two layers by hand") {
-  // As one layer, squared: 56 x 56; alike: 56.
-  CHECK(sizes_of("rnn:i16h64l2") == Sizes{"3136", "56", "56", "28", "28", "19", "19", "19"});
+  // As one layer, the second without sums ahead: 104 x 56; alike: 104.
+  CHECK(sizes_of("rnn:i16h64l2") ==
+        Sizes{"5824", "104", "104", "52", "52", "37", "21", "21", "21"});
   // 2 threads: none by flag, none by data, wavefront of 1 + 1: 1 + 3 = 4 times as many. Two that
   // share a layer have a panel of two blocks each: no sweeps there either.
   CHECK(sizes_of("rnn:i16h64l2", 2) ==
-        Sizes{"12544", "224", "224", "112", "112", "76", "76", "76"});
+        Sizes{"23296", "416", "416", "208", "208", "148", "84", "84", "84"});
   // 3 threads: none by flag and by data; two groups of 1.5 do not exist: 6 times.
-  CHECK(sizes_of("rnn:i16h64l2", 3)[0] == "18816");
+  CHECK(sizes_of("rnn:i16h64l2", 3)[0] == "34944");
   // 4 threads: none x 2, a wavefront of 2 + 2 x 2: 10 times. Pruned: of 3 and 4 that share the two
   // panels some would have none, so 1 thread, the 3 ways of 2 and the wavefront x 2: 6 times.
   CHECK(sizes_of("rnn:i16h64l2", 4) ==
-        Sizes{"31360", "560", "560", "280", "280", "190", "190", "114"});
+        Sizes{"58240", "1040", "1040", "520", "520", "370", "210", "210", "126"});
 }
 
 TEST_CASE("space: sizes of both directions by hand") {
-  // 2 threads: none x 2, directions of 1 + 1: 4 times 56.
-  CHECK(sizes_of("rnn:i16h64bi", 2) == Sizes{"224", "224", "224", "112", "112", "76", "76", "76"});
+  // 2 threads: none x 2, directions of 1 + 1: 4 times 104.
+  CHECK(sizes_of("rnn:i16h64bi", 2) ==
+        Sizes{"416", "416", "416", "208", "208", "148", "84", "84", "84"});
   // A stack is no wavefront: its second layer needs both directions of the first one to the end.
-  CHECK(sizes_of("rnn:i16h64l2bi", 2)[0] == "12544");
+  // So it has its input beforehand: 4 x 104 x 104.
+  CHECK(sizes_of("rnn:i16h64l2bi", 2)[0] == "43264");
 }
 
 TEST_CASE("space: sizes of a batch by hand") {
@@ -104,26 +113,30 @@ TEST_CASE("space: sizes of a batch by hand") {
   // 4 x steps, tiles min(6, rows): 1 + 4 + 10 x 6 = 65. 4 x 2 x 65 = 520. Hoisted tiles of 4 to 6
   // rows: 1 + 1 + 10 x 3 = 32, x 8 = 256. Of the heights 2 and 3, which both make 2 tiles of 4
   // rows, the lower one, and 4: 2 x 2 x 32. 8 to 256 rows: 2, 4 ... 64 steps: 2 x 2 x 19.
-  CHECK(sizes_of("rnn:i16h64b4") == Sizes{"520", "520", "520", "256", "128", "76", "38", "38"});
+  // No sums ahead with more than one row.
+  CHECK(sizes_of("rnn:i16h64b4") ==
+        Sizes{"520", "520", "520", "256", "128", "76", "76", "38", "38"});
 }
 
 TEST_CASE("space: sizes of a cell that fits registers by hand") {
   // k = 8, hoisted or not at most 8 + 2 <= 16 vectors: streamed or in registers. A single partial
-  // sum (k < 16): tiles up to 6 rows: 56 x 2. Two threads: only streamed, by flag or by data.
-  CHECK(sizes_of("rnn:i2h8") == Sizes{"112", "112", "112", "56", "56", "38", "38", "38"});
-  CHECK(sizes_of("rnn:i2h8", 2)[0] == "224");
+  // sum (k < 16): tiles up to 6 rows: 56 x 2, and 48 with sums ahead, which are streamed. Two
+  // threads: only streamed, by flag or by data.
+  CHECK(sizes_of("rnn:i2h8") == Sizes{"160", "160", "160", "80", "80", "56", "40", "40", "40"});
+  CHECK(sizes_of("rnn:i2h8", 2)[0] == "368");
   // 8 lanes: 2 + 8 vectors exceed the 6 of AVX2: never.
   CHECK(Space("rnn:i2h8", 1, Isa::avx2).space.sizes().valid.str() == "56");
 }
 
 TEST_CASE("space: the raw size is the product of the rows") {
   const Count phases = *count_schedules(MatmulDag::build(test::parse_problem("rnn:i1h1")->cell));
-  // 12 blocks x 1 tile height x 6 hoisted heights x 2 sweeps x 1 group x 2 places of the weights.
-  CHECK(Space("rnn:i16h64").space.sizes().raw == phases * Count(288));
+  // 12 blocks x 2 (sums ahead or not) x 1 tile height x 6 hoisted heights x 2 sweeps x 1 group x 2
+  // places of the weights.
+  CHECK(Space("rnn:i16h64").space.sizes().raw == phases * Count(576));
   // 2 threads x 4 ways x (1 + 3) partitions x 2 exchanges x 2 starts.
-  CHECK(Space("rnn:i16h64", 2).space.sizes().raw == phases * Count(288 * 128));
+  CHECK(Space("rnn:i16h64", 2).space.sizes().raw == phases * Count(576 * 128));
   CHECK(Space("rnn:i16h64l2", 2).space.sizes().raw ==
-        phases * Count(288) * phases * Count(288) * Count(128));
+        phases * Count(576) * phases * Count(576) * Count(128));
 }
 
 TEST_CASE("space: the table says what is emitted") {
@@ -261,21 +274,21 @@ TEST_CASE("space: the pruned schedules of random problems are compiled without a
 }
 
 TEST_CASE("space: draws are even") {
-  // 224 schedules, 200 draws expected of each. The statistic has 223 degrees of freedom: mean 223,
-  // standard deviation 21.1; six of them either way.
+  // 416 schedules, 200 draws expected of each. The statistic has 415 degrees of freedom: mean 415,
+  // standard deviation 28.8; six of them either way.
   const Space s("rnn:i16h64bi", 2);
   test::Random random(7);
   const auto next = [&](std::uint64_t n) { return random.next() % n; };
   std::map<std::string, double> seen;
   for (const std::string& text : texts(collect(s.space, false))) seen[text] = 0.0;
-  REQUIRE(seen.size() == 224);
-  constexpr int kDraws = 224 * 200;
+  REQUIRE(seen.size() == 416);
+  constexpr int kDraws = 416 * 200;
   for (int i = 0; i < kDraws; ++i) seen[s.space.sample(next).to_json()] += 1.0;
-  REQUIRE(seen.size() == 224);
+  REQUIRE(seen.size() == 416);
   double statistic = 0.0;
   for (const auto& [text, count] : seen) statistic += (count - 200.0) * (count - 200.0) / 200.0;
-  CHECK(statistic > 96.0);
-  CHECK(statistic < 350.0);
+  CHECK(statistic > 242.0);
+  CHECK(statistic < 588.0);
 }
 
 TEST_CASE("space: a stack of 400 layers can be counted and drawn from") {

@@ -56,7 +56,7 @@ struct Row {
   double first_call_us = 0.0;
   double gflops = 0.0;
   double gbytes_per_s = 0.0;
-  double limit_us = 0.0;  ///< 0 if there is none: the interpreter
+  Limit limit;  ///< of zeros if there is none: the interpreter
 };
 
 Result<double> median_compile(const ModelSpec& spec, const CompileOptions& options,
@@ -96,11 +96,11 @@ Status time_runs(const Model& model, double seconds, Row& row) {
   return status;
 }
 
-double limit_us(const ModelSpec& spec, Isa isa, int threads) {
-  if (isa == Isa::interpreter) return 0.0;
+Limit limit_of_run(const ModelSpec& spec, Isa isa, int threads) {
+  if (isa == Isa::interpreter) return {};
   const auto work = ModelWork::of(spec, isa);
-  if (!work) return 0.0;
-  return limit_of(*work, machine_model(), static_cast<double>(spec.steps), threads).us;
+  if (!work) return {};
+  return limit_of(*work, machine_model(), static_cast<double>(spec.steps), threads);
 }
 
 Result<Row> bench_problem(const std::string& problem, const CompileOptions& options,
@@ -123,7 +123,7 @@ Result<Row> bench_problem(const std::string& problem, const CompileOptions& opti
   const Work work = count_work(compiled, row.spec.steps);
   row.gflops = work.flops / row.timing.median_us * 1e-3;
   row.gbytes_per_s = work.weight_bytes / row.timing.median_us * 1e-3;
-  row.limit_us = limit_us(row.spec, row.schedule.isa, options.threads);
+  row.limit = limit_of_run(row.spec, row.schedule.isa, options.threads);
   return row;
 }
 
@@ -142,7 +142,9 @@ nlohmann::ordered_json to_json(const Row& row) {
   json["first_call_us"] = row.first_call_us;
   json["gflops"] = row.gflops;
   json["gbytes_per_s"] = row.gbytes_per_s;
-  json["limit_us"] = row.limit_us > 0 ? nlohmann::ordered_json(row.limit_us) : nullptr;
+  const auto or_null = [](double us) { return us > 0 ? nlohmann::ordered_json(us) : nullptr; };
+  json["limit_us"] = or_null(row.limit.us);
+  json["floor_us"] = or_null(row.limit.floor_us);
   json["schedule"] = nlohmann::ordered_json::parse(row.schedule.to_json());
   json["notes"] = row.notes;
   return json;
@@ -167,7 +169,7 @@ class Table {
                to_string(row.schedule.isa));
     fmt::print("{:>11.2f}  {:>11.2f}  {:>10.1f}  {:>11.1f}  {:>8.2f}  {:>8.2f}  {:>8.2f}\n",
                row.timing.median_us, row.timing.p99_us, row.compile_us, row.first_call_us,
-               row.gflops, row.gbytes_per_s, row.limit_us / row.timing.median_us);
+               row.gflops, row.gbytes_per_s, row.limit.us / row.timing.median_us);
     std::fflush(stdout);
   }
 

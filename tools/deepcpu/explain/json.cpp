@@ -77,6 +77,7 @@ Json limit_json(const Explanation& e) {
           {"bytes_us", l.bytes_us},
           {"chain_us", l.chain_us},
           {"exchange_us", l.exchange_us},
+          {"floor_us", l.floor_us},
           {"fraction", e.fraction()},
           {"fraction_of", e.measured ? "measured" : "predicted"}};
 }

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Products of a later block of steps, computed between those of this one (KernelPlan::ahead).
+#pragma once
+
+#include "jit/emit_context.hpp"
+
+namespace deepcpu::jit {
+
+/// The tile at hand stays in registers while a panel's products run: its sums and a vector of
+/// weights below the two that broadcasts use, two pointers in reg::row, which a plan of one row
+/// does not need, and in the last of reg::pointer. Between panels it waits in the frame.
+template <class Vmm>
+class AheadEmitter {
+ public:
+  explicit AheadEmitter(EmitContext<Vmm>& ctx) : ctx_(ctx), code_(ctx.code) {}
+
+  /// At the start of a call: begins the first tile.
+  void start();
+  /// Before and after the products of a panel.
+  void resume();
+  void pause();
+  /// One step over k of the tile at hand. Overwrites reg::scratch at the end of a tile.
+  void beat();
+  /// At the end of a call: what is left.
+  void finish();
+  /// The routine at ctx.next_ahead. Behind the code of the kernel.
+  void routine();
+
+ private:
+  int rows() const { return static_cast<int>(ctx_.plan.ahead->rows); }
+  Vmm sum(int row) const { return Vmm(VecCode<Vmm>::kRegisters - 3 - row); }
+  Vmm weights() const { return Vmm(VecCode<Vmm>::kRegisters - 3 - rows()); }
+  Xbyak::Address saved_sum(int row);
+  void load_tile();
+  void store_tile();
+
+  EmitContext<Vmm>& ctx_;
+  Xbyak::CodeGenerator& code_;
+};
+
+}  // namespace deepcpu::jit

@@ -16,8 +16,8 @@
 namespace deepcpu::jit {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"fma_registers", "fma_memory", "load",
-                                                    "add_chain"};
+constexpr std::array<std::string_view, 5> kNames = {"fma_registers", "fma_memory", "load",
+                                                    "fma_mixed", "add_chain"};
 
 /// Vec is Xbyak::Ymm or Xbyak::Zmm. Accumulators: enough to hide the latency of an FMA (two per
 /// cycle, four or five cycles each), and two registers are left for the factors.
@@ -60,6 +60,7 @@ class RateEmitter : public Xbyak::CodeGenerator {
 
  private:
   static constexpr std::size_t kCapacity = 4096;
+  static constexpr int kMixedSums = 4;  // as many as a panel of an LSTM has
 
   void prologue() {
     push(rbp);
@@ -90,10 +91,27 @@ class RateEmitter : public Xbyak::CodeGenerator {
         case RateKind::load:
           vmovaps(accumulator, ptr[at_ + i * kBytes]);
           break;
+        case RateKind::fma_mixed:
+          vfmadd231ps(Vec(static_cast<int>(i) % kMixedSums), a_, ptr[at_ + i * kBytes]);
+          if (i % kMixedVectors == kMixedVectors - 1) further();
+          break;
         // Register plus register: some CPUs fold additions of a constant into one.
         case RateKind::add_chain:
           add(sum_, blocks_);
           break;
+      }
+    }
+  }
+
+  /// The further multiply-adds of fma_mixed. Their eight lines stay in the L1 cache.
+  void further() {
+    vmovaps(b_, ptr[first_]);
+    for (std::size_t row = 0; row < kMixedVectors; ++row) {
+      const Vec sum(kMixedSums + static_cast<int>(row));
+      if constexpr (kWide) {
+        vfmadd231ps(sum, b_, ptr_b[first_ + row * kBytes]);
+      } else {
+        vfmadd231ps(sum, b_, ptr[first_ + row * kBytes]);
       }
     }
   }

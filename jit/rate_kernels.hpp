@@ -20,14 +20,20 @@ enum class RateKind : std::uint8_t {
   fma_registers,  ///< acc += a * b, all in registers; independent accumulators
   fma_memory,     ///< acc += a * vector of the block
   load,           ///< register = vector of the block
+  fma_mixed,      ///< fma_memory into four sums; after every kMixedVectors vectors as many further
+                  ///< multiply-adds, which read from the beginning of the first group: one vector
+                  ///< times so many numbers, as hoisted products among recurrent ones do
   add_chain,      ///< an integer addition that waits for the one before: one cycle each
 };
 inline constexpr RateKind kRateKinds[] = {RateKind::fma_registers, RateKind::fma_memory,
-                                          RateKind::load, RateKind::add_chain};
+                                          RateKind::load, RateKind::fma_mixed,
+                                          RateKind::add_chain};
 std::string_view to_string(RateKind kind) noexcept;
 
 /// Operations (vectors, additions) per block.
 inline constexpr std::size_t kRateVectors = 32;
+/// Vectors of fma_mixed between two groups of further multiply-adds.
+inline constexpr std::size_t kMixedVectors = 8;
 /// Bytes of a block: kRateVectors vectors of the ISA.
 std::size_t rate_block_bytes(Isa isa) noexcept;
 

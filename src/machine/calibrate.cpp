@@ -68,8 +68,16 @@ struct Rounds {
 struct IsaRounds {
   Rounds fma;
   Rounds load;
+  Rounds mixed;               ///< fma_mixed from L2
   std::vector<Rounds> reads;  ///< by level
 };
+
+/// See IsaRates::overlap. All rates in 10^9 per second: FLOPs, and bytes of streams from L2.
+double overlap_of(double fma, double l2, double mixed) {
+  const double stream = 4.0 / l2;  // seconds per number, in 1e-9
+  const double further = 2.0 / fma;
+  return std::min(1.0, 1.0 - (4.0 / mixed - stream) / further);
+}
 
 /// A level while it is measured.
 struct Level {
@@ -182,6 +190,8 @@ class Calibrator {
         const auto& nearer = isa.read_gbytes_per_s;
         isa.read_gbytes_per_s.push_back(nearer.empty() ? read : no_faster(read, nearer.back()));
       }
+      isa.overlap = overlap_of(isa.fma_gflops.one, isa.read_gbytes_per_s[1].one,
+                               rounds[i].mixed.rates(best).one);
       out_.isas.push_back(std::move(isa));
     }
     return {};
@@ -193,6 +203,9 @@ class Calibrator {
     for (std::size_t i = 0; status.ok() && i < levels_.size(); ++i) {
       status = cores_round(probe, RateKind::fma_memory, levels_[i], round, into.reads[i]);
     }
+    if (!status.ok()) return status;
+    const Level& l2 = levels_[1];
+    status = add(probe, {RateKind::fma_mixed, l2.bytes_one, 1, round, kRateSeconds}, into.mixed.one);
     if (!status.ok()) return status;
     return add(probe, {RateKind::load, l1.bytes_one, 1, round, kRateSeconds}, into.load.one);
   }

@@ -26,6 +26,10 @@ struct IsaRates {
   Isa isa = Isa::interpreter;
   CoreRates fma_gflops;               ///< float32, in registers; an FMA counts as two
   double load_l1_gbytes_per_s = 0.0;  ///< plain loads, data in the first level, one core
+  /// Of multiply-adds that need nothing from the stream, the part that costs no time among those
+  /// of a stream from L2 (jit::RateKind::fma_mixed): 1 = all run while it waits, below 0 = they
+  /// take longer there than by themselves. One core. 0 where a file does not state it.
+  double overlap = 0.0;
   /// FMA with a memory operand, one entry per level of Calibration::levels.
   std::vector<CoreRates> read_gbytes_per_s;
   bool operator==(const IsaRates&) const = default;

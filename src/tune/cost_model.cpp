@@ -286,7 +286,8 @@ class GroupCost {
   };
 
   /// `first`: seconds to read W once. Every eight rows W is read again, from where a unit block of
-  /// it fits. A part of the multiply-adds runs while U, or W itself, is on its way.
+  /// it fits. A part of the multiply-adds runs while U, or W itself, is on its way; on machines
+  /// whose overlap is below 0, both take longer for it.
   AheadBlock ahead_block(const PartPlan& p, double first, double idle) const {
     const KernelWork& kernel = p.work->hoist;
     const KernelCost cost = kernels_.cost(kernel, p.block, lower::kAheadRows, StreamTime{}, false);
@@ -294,7 +295,7 @@ class GroupCost {
     const double panel = kernel.weight_bytes / p.work->panels(sharers_);
     const double slice = kernels_.slice(kernel);
     const double reading = first + again * slice / panel * streams_.reread_seconds(panel);
-    const double hidden = own_.ahead_hidden * std::min(cost.products, p.block * idle + reading);
+    const double hidden = streams_.overlap() * std::min(cost.products, p.block * idle + reading);
     const double turns = p.block * kernels_.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
     return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
   }

@@ -51,9 +51,6 @@ struct OwnCosts {
   double stage_cycles = 30.0;
   /// Part of an epilogue's latency that the products of the next panel do not hide.
   double exposed_latency = 0.25;
-  /// Part of the hoisted products ahead that runs while the core waits for weights, if it waits
-  /// long enough.
-  double ahead_hidden = 0.7;
   /// Cycles of the division of one 512-bit vector.
   double division_cycles = 10.0;
   /// Transfers of a cache line per exchange: the line of the counter goes to its owner and back,

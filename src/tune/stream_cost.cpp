@@ -29,6 +29,7 @@ StreamCost::StreamCost(const MachineModel& machine, Isa isa, int active) {
   vector_seconds_ = 2e-9 * deepcpu::lanes(isa) / machine.fma_gflops(isa, active);
   load_seconds_ = width * levels_.front().seconds_per_byte;
   cycle_seconds_ = 1e-9 / machine.clock_ghz;
+  overlap_ = model.overlap;
 }
 
 double StreamCost::served(const Level& level, const Stream& stream) const {

@@ -39,6 +39,8 @@ class StreamCost {
   double vector_seconds() const noexcept { return vector_seconds_; }
   double load_seconds() const noexcept { return load_seconds_; }
   double cycles(double count) const noexcept { return count * cycle_seconds_; }
+  /// As IsaRates::overlap.
+  double overlap() const noexcept { return overlap_; }
 
  private:
   struct Level {
@@ -53,6 +55,7 @@ class StreamCost {
   double vector_seconds_;
   double load_seconds_;
   double cycle_seconds_;
+  double overlap_;
 };
 
 }  // namespace deepcpu

@@ -279,6 +279,18 @@ TEST_CASE("cost model: layers of a bidirectional stack cannot overlap") {
   CHECK(us(one, 2, Parallel::wavefront) < 1.2 * us(one, 1, Parallel::none));
 }
 
+TEST_CASE("cost model: products ahead are chosen where they run while the core waits") {
+  const auto chosen = [](double overlap) {
+    MachineModel m = test::round_machine();
+    for (IsaModel& isa : m.isas) isa.overlap = overlap;
+    const ModelSpec spec = ModelSpec::parse("lstm:i128h128").value();
+    return estimate_schedule(spec, Isa::avx512, 1, m).value().layers[0].hoist_ahead;
+  };
+  CHECK(chosen(0.8));
+  CHECK(!chosen(0.0));
+  CHECK(!chosen(-0.5));
+}
+
 TEST_CASE("cost model: tiles of several rows wait for what lies beyond L2, one row reads ahead") {
   const MachineModel m = test::round_machine();
   MachineModel slow = m;

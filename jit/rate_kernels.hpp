@@ -26,8 +26,7 @@ enum class RateKind : std::uint8_t {
   add_chain,      ///< an integer addition that waits for the one before: one cycle each
 };
 inline constexpr RateKind kRateKinds[] = {RateKind::fma_registers, RateKind::fma_memory,
-                                          RateKind::load, RateKind::fma_mixed,
-                                          RateKind::add_chain};
+                                          RateKind::load, RateKind::fma_mixed, RateKind::add_chain};
 std::string_view to_string(RateKind kind) noexcept;
 
 /// Operations (vectors, additions) per block.

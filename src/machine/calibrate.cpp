@@ -205,7 +205,8 @@ class Calibrator {
     }
     if (!status.ok()) return status;
     const Level& l2 = levels_[1];
-    status = add(probe, {RateKind::fma_mixed, l2.bytes_one, 1, round, kRateSeconds}, into.mixed.one);
+    status =
+        add(probe, {RateKind::fma_mixed, l2.bytes_one, 1, round, kRateSeconds}, into.mixed.one);
     if (!status.ok()) return status;
     return add(probe, {RateKind::load, l1.bytes_one, 1, round, kRateSeconds}, into.load.one);
   }

@@ -45,7 +45,12 @@ class MatmulEmitter {
   /// registers are taken from the top, below the two that broadcasts use.
   static void load_resident(EmitContext<Vmm>& ctx);
 
+  /// At the start of a panel that tiles of several rows walk: finds the panel that comes next.
+  static void start_fetch(EmitContext<Vmm>& ctx, const Stage& stage);
+
  private:
+  static constexpr int kLine = 64;  // bytes of a cache line
+
   void start_sums();
   void start_sum(int gate);
   void product(const Product& p);
@@ -53,6 +58,12 @@ class MatmulEmitter {
   int head_steps(const Product& p, int turn) const;
   void point_rows(const Product& p);
   void point_weights(const Product& p);
+  void add_offset(const Xbyak::Reg64& to, std::uint64_t bytes);
+  bool fetches(const Product& p) const { return p.fetch > 0 && tile_.rows > 1; }
+  void point_fetch(const Product& p);
+  void fetch(const Product& p, int k);
+  int fetch_bytes(const Product& p) const { return static_cast<int>(p.fetch) * kLine; }
+  Xbyak::Address fetched(const Product& p);
   void steps(const Product& p, int first, int count, bool indexed);
   int beats_within(int done, int count) const;
   void step_one_row(const Product& p, int k, int chain, bool indexed);

@@ -358,6 +358,7 @@ void TimestepEmitter<Vmm>::row_tiles(const Stage& stage, const Tile& tile) {
   Xbyak::Label done;
   Xbyak::Label finish;
   const bool direct = EpilogueEmitter<Vmm>::only_stores(stage);
+  MatmulEmitter<Vmm>::start_fetch(ctx_, stage);
   code_.xor_(reg::row.cvt32(), reg::row.cvt32());
   code_.L(loop);
   for (const int rows : tile_heights(stage)) {

@@ -43,8 +43,9 @@ void add(Hasher& h, const Stage& s) {
   }
   for (const Product& p : s.products) {
     h.ref(p.operand);
-    for (const std::uint64_t v : {std::uint64_t{p.k}, p.weights, p.block_stride,
-                                  std::uint64_t{p.gates_packed}, std::uint64_t{p.chains}}) {
+    for (const std::uint64_t v :
+         {std::uint64_t{p.k}, p.weights, p.block_stride, std::uint64_t{p.gates_packed},
+          std::uint64_t{p.chains}, std::uint64_t{p.fetch}}) {
       h.number(v);
     }
     for (const std::uint32_t g : p.gate) h.number(std::uint64_t{g});
@@ -128,9 +129,10 @@ std::string text(const KernelPlan& plan, const Stage& s) {
   for (const Product& p : s.products) {
     out += fmt::format(
         "    for k in 0..{}: sums[{}] += {}[k] * W@{}[unit block, stride {}][k][gates {} "
-        "of {}]    ; {}\n",
+        "of {}]{}    ; {}\n",
         p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights, p.block_stride,
-        fmt::join(p.gate, " "), p.gates_packed, p.note);
+        fmt::join(p.gate, " "), p.gates_packed,
+        p.fetch == 0 ? "" : fmt::format(", fetch {} lines of the next panel", p.fetch), p.note);
   }
   if (!s.epilogue.empty()) out += "    for each row and unit block:\n";
   for (std::size_t i = 0; i < s.epilogue.size(); ++i) out += text(plan, s.epilogue[i], i);

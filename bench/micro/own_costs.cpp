@@ -94,6 +94,7 @@ constexpr Constant kConstants[] = {
     {"row_cycles", &OwnCosts::row_cycles},
     {"stage_cycles", &OwnCosts::stage_cycles},
     {"exposed_latency", &OwnCosts::exposed_latency},
+    {"fetch_hidden", &OwnCosts::fetch_hidden},
     {"division_cycles", &OwnCosts::division_cycles},
     {"lines_by_flag", &OwnCosts::lines_by_flag},
     {"lines_by_data", &OwnCosts::lines_by_data},

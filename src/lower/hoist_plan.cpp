@@ -89,6 +89,8 @@ BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std
     width.narrow = width.wide = std::min(width.narrow, share_units(step, stage.width));
     stage.units_per_panel = width.narrow;
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
+    // Blocks of steps have many rows, hence many tiles: one line each is enough.
+    for (jit::Product& p : stage.products) p.fetch = 1;
     bound.widths.push_back(width);
     bound.plan.stages.push_back(std::move(stage));
   }

@@ -107,8 +107,8 @@ class KernelCosts {
   }
 
   /// The first tile of a panel reads it from where it lies. One row takes several cycles a line and
-  /// leaves the prefetcher time; tiles of more rows wait for what comes from beyond L2 (lstm
-  /// i1024h1024b16: 0.17 ms a step more than its multiply-adds for 16 MiB, 0.47 for 32).
+  /// leaves the prefetcher time; tiles of more rows wait for what comes from beyond L2, less what
+  /// the panel before has fetched.
   static double first_tile(double compute, const FirstRead& first, double height) {
     if (height < 2.0) return std::max(compute, first.seconds);
     return std::max(compute, first.seconds - first.far_seconds) + first.far_seconds;
@@ -125,14 +125,22 @@ class KernelCosts {
     bool started = resident;
     double busy = 0.0;
     double seconds = 0.0;
+    double tiles = 0.0;
     each_tile(rows, height, [&](double h, double count) {
       const double compute = panels * tile_seconds(s, h, resident);
       busy += count * compute;
+      if (h >= 2.0) tiles += count;
       if (!started) seconds += first_tile(compute, first, h);
       if (!started && h >= 2.0) busy += first.far_seconds;  // nothing else runs meanwhile
       seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
       started = true;
     });
+    if (tiles >= 2.0) {
+      const double far = first.far_seconds;
+      const double hidden = own_.fetch_hidden * std::max(0.0, std::min(far, seconds - far));
+      seconds -= hidden;
+      busy -= hidden;
+    }
     out.products += seconds;
     for (const ProductWork& p : s.products) {
       const double per_block = 2.0 * rows * lanes_ * p.k * p.gates;

@@ -173,6 +173,13 @@ struct EmitContext {
     code.add(dst, reg::scratch);
   }
 
+  /// Beside a read of a vector of `ref` at `from`, `offset` bytes on.
+  void fetch_next_step(const Ref& ref, const Xbyak::RegExp& from, int offset) {
+    const Buffer& b = plan.buffers[ref.buffer];
+    if (!b.fetch_next) return;
+    code.prefetcht0(Xbyak::util::ptr[from + disp(offset + static_cast<int>(b.step_stride))]);
+  }
+
   /// pointer = pointer of the row before it -> pointer of the next row of the same buffer.
   void next_row(const Xbyak::Reg64& dst, const Xbyak::Reg64& previous, const Ref& ref, int index) {
     const Buffer& b = plan.buffers[ref.buffer];

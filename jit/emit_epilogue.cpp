@@ -238,6 +238,7 @@ void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, int unit,
     return;
   }
   const Xbyak::Address from = ptr[base + around_.unit + disp(offset + unit * ctx_.kBytes)];
+  ctx_.fetch_next_step(i.ref, base + around_.unit, offset + unit * ctx_.kBytes);
   if (masked(i.ref, unit)) {
     ctx_.vec.load_tail(dst, from, tile_.tail, kTailMask);
   } else {

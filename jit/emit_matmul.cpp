@@ -65,6 +65,7 @@ void MatmulEmitter<Vmm>::start_sum(int gate) {
       } else {
         const auto offset = static_cast<int>(sum.ref.offset) + unit * ctx_.kBytes;
         ctx_.vec.load(acc, ptr[reg::pointer[0] + reg::unit + disp(offset)]);
+        ctx_.fetch_next_step(sum.ref, reg::pointer[0] + reg::unit, offset);
       }
     }
   }

@@ -146,7 +146,8 @@ bool KernelPlan::buffers_equal(const KernelPlan& o) const {
                     [](const Buffer& a, const Buffer& b) {
                       return a.space == b.space && a.width == b.width &&
                              a.row_stride == b.row_stride && a.step_stride == b.step_stride &&
-                             a.slot_stride == b.slot_stride && a.slots == b.slots;
+                             a.slot_stride == b.slot_stride && a.slots == b.slots &&
+                             a.fetch_next == b.fetch_next;
                     });
 }
 
@@ -159,7 +160,7 @@ std::uint64_t hash(const KernelPlan& plan) noexcept {
   for (const Buffer& b : plan.buffers) {
     for (const std::uint64_t v :
          {static_cast<std::uint64_t>(b.space), std::uint64_t{b.width}, b.row_stride, b.step_stride,
-          b.slot_stride, std::uint64_t{b.slots}}) {
+          b.slot_stride, std::uint64_t{b.slots}, std::uint64_t{b.fetch_next}}) {
       h.number(v);
     }
   }
@@ -184,6 +185,7 @@ std::string to_text(const KernelPlan& plan) {
     if (b.row_stride > 0) out += fmt::format(" row={}B", b.row_stride);
     if (b.step_stride > 0) out += fmt::format(" step={}B", b.step_stride);
     if (b.slots == 2) out += fmt::format(" two slots of {}B", b.slot_stride);
+    if (b.fetch_next) out += " fetch the next step";
     if (b.slots == 3) out += fmt::format(" ring of three slots of {}B", b.slot_stride);
     out += "\n";
   }

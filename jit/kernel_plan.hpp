@@ -81,6 +81,10 @@ struct Buffer {
   /// 1 = in place, 2 = read the current slot and write the next one, 3 = a ring: the same, and the
   /// numbers say whether they have been written.
   std::uint8_t slots = 1;
+  /// block: where a vector is read, that of the next step is fetched, too, because another core has
+  /// written it. Then step_stride is at most kFarthestFetch.
+  bool fetch_next = false;
+  static constexpr std::uint64_t kFarthestFetch = std::uint64_t{1} << 30;
   bool operator==(const Buffer&) const = default;
 };
 

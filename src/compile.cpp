@@ -152,7 +152,7 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   auto plans =
       lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule, c.schedule.isa,
                          static_cast<std::uint32_t>(c.spec.batch),
-                         {static_cast<std::uint32_t>(c.program.group), c.schedule.exchange},
+                         c.program.sharing(c.schedule.exchange),
                          layer_name(c.spec, layer));
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
@@ -314,12 +314,13 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     c.schedule = std::move(*chosen);
   }
   if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
-  if (auto st = check_ahead(spec, c.schedule); !st)
+  if (auto st = check_hoisting(spec, c.schedule); !st)
     return Error("schedule." + st.error().message());
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);
   Schedule serial = c.schedule;
   serial.threads = 1;
+  if (serial.parallel == Parallel::hoist) serial.parallel = Parallel::none;
   c.serial_program = Program::build(spec, serial);
   for (int layer = 0; layer < spec.layers(); ++layer) {
     auto code = options.schedule ? compile_layer(c, layer, c.notes) : compile_fitting(c, layer);

@@ -42,6 +42,8 @@ enum class Parallel : std::uint8_t {
   directions,  ///< one direction per group of participants
   wavefront,   ///< one range of layers per group of participants, each lagging by one block
   gates,       ///< different gates of one unit on different participants
+  hoist,       ///< one participant runs the time loop; hoisted products of later blocks are
+               ///< computed by all, as they have time
 };
 
 /// How participants hand h over to each other inside the time loop.

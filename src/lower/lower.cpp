@@ -73,6 +73,7 @@ Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const W
   const bool any = std::any_of(graph.sums.begin(), graph.sums.end(),
                                [&](const SumExpr& s) { return has_hoistable(graph, s); });
   const bool hoist = schedule.hoist_block > 0 && any;
+  if (sharing.hoisters && !hoist) return Error("parallel=hoist: needs products of the input");
   const Context ctx{cell,   graph,    widths,
                     layout, schedule, isa,
                     batch,  sharing,  hoist_layout(graph, widths, hoist)};

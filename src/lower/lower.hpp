@@ -75,6 +75,7 @@ inline constexpr std::uint32_t kMostAheadPace = 4;
 struct Sharing {
   std::uint32_t participants = 1;
   Exchange exchange = Exchange::flag;
+  bool hoisters = false;  ///< other participants compute hoisted products (Parallel::hoist)
 };
 
 /// Unit blocks that belong to one participant together: the widest panel of the stages of `step`

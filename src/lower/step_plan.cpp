@@ -88,6 +88,7 @@ class StepPlan {
       b.width = static_cast<std::uint32_t>(ctx_.hoist.row / sizeof(float));
       b.row_stride = ctx_.hoist.row;
       b.step_stride = ctx_.hoist.row * ctx_.batch;
+      b.fetch_next = ctx_.sharing.hoisters && b.step_stride <= Buffer::kFarthestFetch;
       buffers_.add(Role::hoisted, 0, b);
     }
   }

@@ -28,6 +28,7 @@ int groups_of(const ModelSpec& spec, const Schedule& schedule) {
   switch (schedule.parallel) {
     case Parallel::none:
     case Parallel::gates:
+    case Parallel::hoist:
       return 1;
     case Parallel::directions:
       return std::min(spec.directions(), schedule.threads);
@@ -54,8 +55,12 @@ Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   const int groups = groups_of(spec, schedule);
   p.block = block_of(spec, schedule);
   p.whole_sequence = spec.directions() == 2 && spec.layers() > 1;
-  p.group = schedule.threads / groups;
-  p.participants = p.group * groups;
+  if (schedule.parallel == Parallel::hoist) {
+    p.hoisters = schedule.threads - 1;
+    p.piece = (p.block + 2 * schedule.threads - 1) / (2 * schedule.threads);
+  }
+  p.group = (schedule.threads - p.hoisters) / groups;
+  p.participants = p.group * groups + p.hoisters;
   p.handover_slots = schedule.parallel == Parallel::wavefront && groups > 1 ? 2 : 1;
   for (int layer = 0; layer < spec.layers(); ++layer) {
     for (int d = 0; d < spec.directions(); ++d) {
@@ -74,7 +79,16 @@ Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   return p;
 }
 
-Status check_ahead(const ModelSpec& spec, const Schedule& schedule) {
+Status check_hoisting(const ModelSpec& spec, const Schedule& schedule) {
+  if (schedule.parallel == Parallel::hoist) {
+    const LayerSchedule& l = schedule.layers.front();
+    const char* why = nullptr;
+    if (spec.layers() > 1 || spec.directions() > 1) why = "needs one layer and one direction";
+    else if (schedule.threads < 2) why = "needs threads > 1";
+    else if (l.hoist_block == 0) why = "needs hoist_block > 0";
+    else if (l.hoist_ahead) why = "needs hoist_ahead=false";
+    if (why != nullptr) return Error(fmt::format("parallel=hoist: {}", why));
+  }
   const std::int64_t block = block_of(spec, schedule);
   for (int layer = 0; layer < spec.layers(); ++layer) {
     const LayerSchedule& own = schedule.layers[static_cast<std::size_t>(layer)];

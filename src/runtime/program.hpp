@@ -8,6 +8,7 @@
 
 #include "deepcpu/model.hpp"
 #include "deepcpu/schedule.hpp"
+#include "src/lower/lower.hpp"
 
 namespace deepcpu {
 
@@ -30,17 +31,24 @@ struct Program {
   bool whole_sequence = false;  ///< layers hand over whole sequences: bidirectional stacks
   int participants = 1;
   int group = 1;           ///< participants that share the panels of a step
+  /// Further participants, which only compute hoisted products (Parallel::hoist); they come last.
+  int hoisters = 0;
+  std::int64_t piece = 0;  ///< time steps of hoisted products that are taken at once, with hoisters
   int handover_slots = 1;  ///< blocks that stand between two layers; 2 lets a layer run ahead
 
   static Program build(const ModelSpec& spec, const Schedule& schedule);
+  /// How a step's kernel shares its work.
+  lower::Sharing sharing(Exchange exchange) const {
+    return {static_cast<std::uint32_t>(group), exchange, hoisters > 0};
+  }
   bool runs_on(const ProgramStep& step, int participant) const {
     return participant >= step.first && participant < step.first + group;
   }
   std::string to_text() const;
 };
 
-/// Whether the layers that compute hoisted sums ahead can do so in this order of work. Errors name
-/// the field of the schedule.
-Status check_ahead(const ModelSpec& spec, const Schedule& schedule);
+/// Whether hoisted products can be computed where the schedule says in this order of work. Errors
+/// name the field of the schedule.
+Status check_hoisting(const ModelSpec& spec, const Schedule& schedule);
 
 }  // namespace deepcpu

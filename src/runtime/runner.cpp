@@ -13,6 +13,14 @@ using lower::Role;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
+/// The buffer of the layer's input.
+std::size_t input_buffer(const std::vector<lower::BufferRole>& roles) {
+  const auto x = std::find_if(roles.begin(), roles.end(), [](lower::BufferRole r) {
+    return r.role == Role::input && r.index == 0;
+  });
+  return static_cast<std::size_t>(x - roles.begin());
+}
+
 }  // namespace
 
 void Runner::run(const RunInput& in) noexcept {
@@ -20,6 +28,8 @@ void Runner::run(const RunInput& in) noexcept {
   order_.set(in.lengths, in.steps);
   if (order_.ragged()) permute_states(false);
   if (!rings_ready_) prepare_rings();
+  shares_hoist_ = queue_ && !order_.ragged();
+  if (shares_hoist_) queue_->begin(order_.longest(), program_->block, program_->piece);
   if (team_) {
     team_->run(&Runner::work, this);
   } else {
@@ -56,6 +66,7 @@ std::int64_t Runner::blocks_per_run() const {
 
 void Runner::run_participant(int participant) noexcept {
   const FlushDenormals guard;
+  if (participant >= program_->participants - program_->hoisters) return hoist_pieces(participant);
   const std::int64_t blocks = blocks_per_run();
   const std::int64_t longest = order_.longest();
   const std::int64_t size = block_steps();
@@ -110,7 +121,12 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
     const View view = view_of(part, roles[b], *in_, block);
     bind(part, seat, b, view, block);
     if (!part.code->hoist || roles[b].role != Role::input || roles[b].index != 0) continue;
-    if (!seat.hoisted) run_hoist(part, seat, b, view, block);
+    if (shares_hoist_) {
+      finish_hoist(part, seat, block);
+      bind(part, seat, b, view, block);
+    } else if (!seat.hoisted) {
+      run_hoist(part, seat, b, view, block, 0);
+    }
   }
   const bool ahead = prepare_ahead(part, seat, block);
   jit::KernelArgs& args = seat.args;
@@ -125,12 +141,46 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   }
   args.epoch = part.published[at(static_cast<std::int64_t>(args.participant))]->value;
   ahead ? (*part.code->ahead)(args) : part.code->step(args);
+  if (shares_hoist_) queue_->release(block_in_run(block));
   seat.hoisted = ahead;
   if (ahead) seat.slot ^= 1;
 }
 
+/// What a participant does that only computes hoisted products. Rows of different lengths are left
+/// to the time loop's own participant.
+void Runner::hoist_pieces(int participant) noexcept {
+  if (!shares_hoist_) return;
+  Part& part = parts_.front();
+  Seat& seat = *part.seats[at(participant)];
+  while (const auto piece = queue_->take()) hoist_piece(part, seat, *piece);
+}
+
+void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece) {
+  const auto& roles = part.code->step.bound.roles;
+  const std::size_t x = input_buffer(roles);
+  const Block steps{piece.first, piece.steps, blocks_done_ + static_cast<std::uint64_t>(piece.block)};
+  const View view = view_of(part, roles[x], *in_, steps);
+  seat.slot = HoistQueue::slot(piece.block);
+  bind(part, seat, x, view, steps);
+  run_hoist(part, seat, x, view, steps, piece.first - piece.block * program_->block);
+  queue_->finish(piece);
+}
+
+/// Takes what is left of a block's pieces, waits for the others, and points the time loop at the
+/// sums.
+void Runner::finish_hoist(const Part& part, Seat& seat, Block block) {
+  const std::int64_t number = block_in_run(block);
+  while (const auto piece = queue_->take_of(number)) hoist_piece(part, seat, *piece);
+  queue_->wait_for_block(number);
+  const auto& roles = part.code->step.bound.roles;
+  for (std::size_t b = 0; b < roles.size(); ++b) {
+    if (roles[b].role != Role::hoisted) continue;
+    seat.args.buffer[b] = hoisted_slot(part, HoistQueue::slot(number)).data();
+  }
+}
+
 /// Points the kernel at the hoisted sums of this block. Gives whether it is to compute those of the
-/// next one, too, which must be a full one (check_ahead made sure that its x is known), and copies
+/// next one, too, which must be a full one (check_hoisting made sure that its x is known), and copies
 /// that x, so that rows have a stride of our own.
 bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
   if (!part.code->ahead) return false;
@@ -144,10 +194,7 @@ bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
   if (order_.ragged() || order_.longest() - first < program_->block) return false;
   const std::vector<jit::AheadTile>& tiles = seat.ahead[seat.slot ^ 1];
   if (tiles.empty()) return false;  // a participant without units
-  const auto x = static_cast<std::size_t>(
-      std::find_if(roles.begin(), roles.end(),
-                   [](lower::BufferRole r) { return r.role == Role::input && r.index == 0; }) -
-      roles.begin());
+  const std::size_t x = input_buffer(roles);
   const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
   const std::size_t width = part.code->widths.of(Dim::input) * sizeof(float);
   const std::int64_t stride = seat.args.stride[x];
@@ -216,24 +263,26 @@ void Runner::bind(const Part& part, Seat& seat, std::size_t buffer, const View& 
 }
 
 /// Rows of x that are evenly spaced make one product; else one per batch row or per step, whichever
-/// makes fewer and larger ones. The sums do not depend on it.
+/// makes fewer and larger ones. The sums do not depend on it. Their rows stand behind those of
+/// `skipped` steps.
 void Runner::run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
-                       Block block) {
+                       Block block, std::int64_t skipped) {
   const auto width = static_cast<std::int64_t>(part.code->hoisted_row);
   const std::vector<std::byte*>& rows = seat.rows[x_buffer];
   const std::int64_t step = seat.args.stride[x_buffer];
+  const std::int64_t begin = skipped * batch_ * width;
   const bool dense = !order_.ragged();
   if (dense && (batch_ == 1 || step == x.row * batch_)) {
     const std::int64_t stride = batch_ == 1 ? step : x.row;
-    hoist_rows(part, seat, rows[0], stride, 0, width, block.steps * batch_);
+    hoist_rows(part, seat, rows[0], stride, begin, width, block.steps * batch_);
   } else if (dense && block.steps < batch_) {
     for (std::int64_t t = 0; t < block.steps; ++t) {
-      hoist_rows(part, seat, rows[0] + t * step, x.row, t * batch_ * width, width, batch_);
+      hoist_rows(part, seat, rows[0] + t * step, x.row, begin + t * batch_ * width, width, batch_);
     }
   } else {
     for (std::int64_t r = 0; r < batch_; ++r) {
       const std::int64_t valid = std::min(block.steps, order_.length(r) - block.first);
-      hoist_rows(part, seat, rows[at(r)], step, r * width, batch_ * width, valid);
+      hoist_rows(part, seat, rows[at(r)], step, begin + r * width, batch_ * width, valid);
     }
   }
 }

@@ -12,6 +12,7 @@
 #include "deepcpu/model.hpp"
 #include "jit/kernel_plan.hpp"
 #include "src/compile.hpp"
+#include "src/runtime/hoist_queue.hpp"
 #include "src/runtime/memory.hpp"
 #include "src/runtime/packed_weights.hpp"
 #include "src/runtime/row_order.hpp"
@@ -121,8 +122,15 @@ class Runner {
   void run_sequence(Part& part, Seat& seat, int participant, std::uint64_t number);
   void run_block(Part& part, Seat& seat, int participant, Block block);
   void run_kernels(Part& part, Seat& seat, Block block);
+  void hoist_pieces(int participant) noexcept;
+  void hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece);
+  void finish_hoist(const Part& part, Seat& seat, Block block);
+  std::int64_t block_in_run(Block block) const {
+    return static_cast<std::int64_t>(block.number - blocks_done_);
+  }
   void bind(const Part& part, Seat& seat, std::size_t buffer, const View& view, Block block) const;
-  void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block);
+  void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block,
+                 std::int64_t skipped);
   bool prepare_ahead(const Part& part, Seat& seat, Block block) const;
   void hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int64_t from_stride,
                   std::int64_t to, std::int64_t to_stride, std::int64_t count);
@@ -153,6 +161,8 @@ class Runner {
   std::vector<Bytes> handover_;             ///< y of every layer but the last
   std::vector<std::int64_t> handover_row_;  ///< bytes
   RowOrder order_;
+  std::unique_ptr<HoistQueue> queue_;  ///< with hoisters
+  bool shares_hoist_ = false;          ///< this run takes its hoisted products from the queue
   Bytes spare_;  ///< rows of one state while they are permuted
   const RunInput* in_ = nullptr;
   /// Time steps done so far, mod 6: enough for buffers of two slots and of three.

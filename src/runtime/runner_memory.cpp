@@ -45,8 +45,12 @@ class ByteCount {
   std::optional<std::uint64_t> sum_ = 0;
 };
 
-/// Slots of hoisted sums: with products ahead one block is read while the next is written.
-std::uint64_t hoisted_slots(const LayerCode& code) { return code.ahead ? 2 : 1; }
+/// Slots of hoisted sums: with products ahead, and with hoisters, one block is read while further
+/// ones are written.
+std::uint64_t hoisted_slots(const LayerCode& code, const Program& program) {
+  if (program.hoisters > 0) return HoistQueue::kSlots;
+  return code.ahead ? 2 : 1;
+}
 
 /// The buffers of one program step, and what its participants point into them with.
 void add_buffers(const LayerCode& code, const Program& program, std::uint64_t batch,
@@ -63,7 +67,7 @@ void add_buffers(const LayerCode& code, const Program& program, std::uint64_t ba
   }
   for (const jit::Buffer& b : code.step.bound.plan.buffers) {
     if (b.space == Space::slots) bytes.add({b.slot_stride, b.slots});
-    if (b.space == Space::block) bytes.add({b.step_stride, block, hoisted_slots(code)});
+    if (b.space == Space::block) bytes.add({b.step_stride, block, hoisted_slots(code, program)});
     if (b.space == Space::external) bytes.add({group, batch, sizeof(std::byte*)});
     if (b.space == Space::slots) spare = std::max<std::uint64_t>(spare, b.slot_stride);
   }
@@ -170,7 +174,7 @@ void Runner::each_buffer(Visit visit) {
         spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
       } else if (buffers[b].space == Space::block) {
         const std::size_t bytes = at(program_->block) * buffers[b].step_stride;
-        visit(part.hoisted, bytes * hoisted_slots(*part.code));
+        visit(part.hoisted, bytes * hoisted_slots(*part.code, *program_));
       }
     }
     if (!part.code->ahead) continue;
@@ -195,6 +199,9 @@ void Runner::make_part(Part& part, std::size_t index) {
     part.blocks.push_back(std::make_unique<Counter>());
   }
   for (int i = 0; i < program_->group; ++i) make_seat(part, i);
+  // Hoisters have a seat for the arguments of hoisted products, of all units.
+  for (int i = 0; i < program_->hoisters; ++i) make_seat(part, 0);
+  if (program_->hoisters > 0) queue_ = std::make_unique<HoistQueue>();
 }
 
 void Runner::make_seat(Part& part, int index) {
@@ -234,7 +241,7 @@ void Runner::make_seat(Part& part, int index) {
 }
 
 Runner::Bytes Runner::hoisted_slot(const Part& part, std::size_t slot) const {
-  const std::size_t bytes = part.hoisted.size() / hoisted_slots(*part.code);
+  const std::size_t bytes = part.hoisted.size() / hoisted_slots(*part.code, *program_);
   return part.hoisted.subspan(slot * bytes, bytes);
 }
 

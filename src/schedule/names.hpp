@@ -40,6 +40,7 @@ inline constexpr std::array kWords<Parallel> = {
     Word<Parallel>{Parallel::directions, "directions"},
     Word<Parallel>{Parallel::wavefront, "wavefront"},
     Word<Parallel>{Parallel::gates, "gates"},
+    Word<Parallel>{Parallel::hoist, "hoist"},
 };
 template <>
 inline constexpr std::array kWords<Exchange> = {

@@ -90,6 +90,11 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
     const bool one_way = work_->spec.directions() == 1;
     const int layers = work_->spec.layers();
     if (threads > 1 && layers > 1 && one_way) add(Parallel::wavefront, std::min(layers, threads));
+    const bool hoists = !work_->layers.front().hoist.stages.empty();
+    const bool useful = rules <= kThreads || threads <= shares;
+    if (threads > 1 && layers == 1 && one_way && hoists && useful) {
+      out.push_back({threads, Parallel::hoist, Exchange::flag, 1});
+    }
   }
   return out;
 }
@@ -160,6 +165,7 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
   const LayerWork& work = work_->layers[layer];
   std::vector<Layer> out;
   for (const int block : hoist_blocks(layer, rules)) {
+    if (block == 0 && g.parallel == Parallel::hoist) continue;
     for (const bool fused : {true, false}) {
       if (!fused && (rules > kFused || work.one_gate_stages)) continue;
       for (const int rows : tile_heights(work.step[block > 0][fused], rules)) {
@@ -178,7 +184,7 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
       }
     }
   }
-  add_ahead(out, layer, rules);
+  if (g.parallel != Parallel::hoist) add_ahead(out, layer, rules);
   return out;
 }
 

@@ -192,6 +192,8 @@ struct PartPlan {
   const LayerWork* work;
   const LayerSchedule* schedule;
   double block;  ///< steps
+  double piece;  ///< steps of hoisted products that are taken at once
+  int hoisters;  ///< further participants, which only take such pieces
 };
 
 /// Adds up what one group of participants does in a run.
@@ -238,8 +240,24 @@ class GroupCost {
     const double blocks = std::ceil(steps_ / p.block);
     const double idle = add_step(p, blocks, handover);
     if (hoists(p)) add_hoist(p, blocks, idle);
+    if (p.hoisters > 0) share_hoist(p, blocks, handover);
     const double kernels = hoists(p) ? 2.0 * blocks - blocks_ahead(p) : blocks;
     out_.parts.calls += kernels * own_.block_us;
+  }
+
+  /// All participants compute the first block's hoisted products; those of later ones run beside
+  /// the time loop, and are divided so that all participants are done at the same time. Per block
+  /// the loop waits for a counter of the others.
+  void share_hoist(const PartPlan& p, double blocks, const Handover& handover) {
+    const double participants = 1.0 + p.hoisters;
+    const double loop = out_.parts.products + out_.parts.gates;
+    const double first = out_.parts.hoist / std::max(blocks, 1.0);
+    const double later = out_.parts.hoist - first;
+    out_.parts.hoist =
+        first / participants + std::max(0.0, (loop + later) / participants - loop);
+    const double journeys = 1e6 * blocks * handover.seconds;
+    out_.journeys_us += journeys;
+    out_.parts.exchange += journeys;
   }
 
   /// Blocks whose hoisted sums are computed ahead: neither the first nor a last one that is short.
@@ -269,9 +287,11 @@ class GroupCost {
     out_.parts.products +=
         1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
     out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
-    const double journeys = 1e6 * steps_ * cost.exchanges * handover.seconds;
-    out_.journeys_us += journeys;
-    out_.parts.exchange += journeys + 1e6 * steps_ * cost.exchanged * handover.vector_seconds;
+    if (sharers_ > 1) {
+      const double journeys = 1e6 * steps_ * cost.exchanges * handover.seconds;
+      out_.journeys_us += journeys;
+      out_.parts.exchange += journeys + 1e6 * steps_ * cost.exchanged * handover.vector_seconds;
+    }
     out_.flops += steps_ * cost.flops;
     add_traffic(out_.in_loop, steps_ * cost.own_flops, steps_, pass.level_bytes);
     return cost.idle;
@@ -324,10 +344,11 @@ class GroupCost {
       flops += count * cost.own_flops;
       out_.flops += count * cost.flops;
     };
-    const double whole = std::floor(steps_ / p.block);
+    const double once = p.hoisters > 0 ? p.piece : p.block;  // steps of one call
+    const double whole = std::floor(steps_ / once);
     const double ahead = blocks_ahead(p);
-    add_block(p.block, whole - ahead);
-    add_block(steps_ - whole * p.block, 1.0);
+    add_block(once, whole - ahead);
+    add_block(steps_ - whole * once, 1.0);
     // The sums' lines are fetched to be written, written, and read in the time loop; with one row a
     // step's few hide behind U.
     const double passes = rows_ > 1 ? 3.0 * steps_ / std::min(p.block, std::max(steps_, 1.0)) : 0.0;
@@ -357,7 +378,7 @@ class GroupCost {
 /// reads a bidirectional one starts when that is done.
 double lag_of(const Program& program, const Schedule& schedule, double steps) {
   if (schedule.parallel != Parallel::wavefront || steps <= 0) return 0.0;
-  const int others = program.participants / program.group - 1;
+  const int others = program.participants / program.group - 1;  // wavefront: no hoisters
   const bool whole = program.whole_sequence || program.block == 0;
   return others * (whole ? 1.0 : std::min(1.0, static_cast<double>(program.block) / steps));
 }
@@ -374,19 +395,21 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
   const double block =
       program.block > 0 ? static_cast<double>(program.block) : std::max(steps, 1.0);
   Handover handover;
-  if (program.group > 1) {
+  if (program.group > 1 || program.hoisters > 0) {
     const bool data = schedule.exchange == Exchange::data;
     const double lines = data ? own_.lines_by_data : own_.lines_by_flag;
     handover.seconds = lines * machine_->exchange_ns * 1e-9;
     handover.vector_seconds = data ? streams.cycles(own_.poll_cycles) : 0.0;
   }
   std::vector<Prediction> out;
-  for (int first = 0; first < program.participants; first += program.group) {
+  const int sharing = program.participants - program.hoisters;
+  for (int first = 0; first < sharing; first += program.group) {
     std::vector<PartPlan> parts;
     for (const ProgramStep& s : program.steps) {
       if (s.first != first) continue;
       const auto layer = static_cast<std::size_t>(s.layer);
-      parts.push_back({&work.layers[layer], &schedule.layers[layer], block});
+      parts.push_back({&work.layers[layer], &schedule.layers[layer], block,
+                       static_cast<double>(program.piece), program.hoisters});
     }
     out.push_back(GroupCost(streams, own_, work, program.group, steps).of(parts, handover));
   }

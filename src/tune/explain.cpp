@@ -189,7 +189,7 @@ class Explainer {
       return Error(fmt::format("schedule.threads={}: must be between 1 and {}", s.threads,
                                options_.threads));
     }
-    if (auto st = check_ahead(out_.spec, s); !st) return Error("schedule." + st.error().message());
+    if (auto st = check_hoisting(out_.spec, s); !st) return Error("schedule." + st.error().message());
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
       if (s.layers[l].hoist_ahead && !work.layers[l].fits_ahead[s.layers[l].fuse_gates]) {
         return Error(fmt::format(

@@ -128,6 +128,10 @@ std::string sharing_words(const Schedule& s, const ModelSpec& spec) {
         "the one before",
         s.threads, groups);
     sharers = s.threads / groups;
+  } else if (s.parallel == Parallel::hoist) {
+    out = fmt::format("{} threads: one runs the time loop, {} x*W of later blocks", s.threads,
+                      s.threads == 2 ? "both compute" : "all compute");
+    sharers = 1;
   } else {
     out = fmt::format(
         "{} threads divide the units (Xi*Xj*Xk = {}*{}*{}): all gates of a unit and "

@@ -83,6 +83,7 @@ Result<Compilation> alone(const TrialData& data, const Compilation& shared, int 
   out->program = shared.program;
   out->program.participants = 1;
   out->program.group = 1;
+  out->program.hoisters = 0;
   int seat = 0;
   for (ProgramStep& step : out->program.steps) {
     const bool own = shared.program.runs_on(step, participant);
@@ -126,6 +127,18 @@ class Parts {
   std::shared_ptr<const PackedWeights> packed_;
   std::vector<Trial> trials_;
 };
+
+/// Hoisted products that participants take as they have time, were measured on the first of them,
+/// who runs the time loop, too. Who takes how many was not: they are divided so that all are done
+/// at the same time, as far as the time loop allows.
+void share_hoist(std::vector<OwnTimes>& participants) {
+  OwnTimes& first = participants.front();
+  const double all = first.hoist_us;
+  const double even = (all + first.loop_us) / static_cast<double>(participants.size());
+  first.hoist_us = std::clamp(even - first.loop_us, 0.0, all);
+  const double each = (all - first.hoist_us) / static_cast<double>(participants.size() - 1);
+  for (std::size_t p = 1; p < participants.size(); ++p) participants[p] = {each, 0.0, 0.0};
+}
 
 constexpr Kept kOwnParts[] = {kHoist, kLoop, kGates, kNothing};
 
@@ -172,6 +185,7 @@ Result<PartTimes> measure_parts(const TrialData& data, const Schedule& schedule,
     };
     out.participants.push_back({hoists ? beyond(0) : 0.0, beyond(1), beyond(2)});
   }
+  if (whole->program.hoisters > 0) share_hoist(out.participants);
   const bool ahead = std::any_of(whole->layers.begin(), whole->layers.end(),
                                  [](const LayerCode& l) { return l.ahead != nullptr; });
   const double gained = ahead ? std::max(0.0, -out.rest_us()) : 0.0;

@@ -36,10 +36,10 @@ Error with_prefix(std::string_view prefix, const Error& error) {
 }
 
 Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
-  if (auto st = check_ahead(spec, schedule); !st) return st;
+  if (auto st = check_hoisting(spec, schedule); !st) return st;
   const lower::StepGraph graph = lower::StepGraph::build(spec.cell);
   const Program program = Program::build(spec, schedule);
-  const lower::Sharing sharing{static_cast<std::uint32_t>(program.group), schedule.exchange};
+  const lower::Sharing sharing = program.sharing(schedule.exchange);
   lower::Widths last;
   for (int layer = 0; layer < spec.layers(); ++layer) {
     const auto at = static_cast<std::size_t>(layer);

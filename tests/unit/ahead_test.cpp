@@ -126,6 +126,7 @@ TEST_CASE("hoist_ahead: the pace of the plan does a block's products in a block"
 
 TEST_CASE("hoist_ahead is chosen where U comes from L2 and W can be read often") {
   MachineModel m = test::round_machine();
+  m.isas[1].overlap = 0.7;
   m.isas[1].levels[1].gbytes_per_s = {128, 128, 128};
   m.isas[1].levels[2].gbytes_per_s = {96, 96, 96};
   const auto ahead = [&](const std::string& problem) {

@@ -94,17 +94,27 @@ class KernelCosts {
   double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
   double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
 
-  /// Seconds of the multiply-adds of one tile and panel, when its weights are in the L1 cache.
-  double tile_seconds(const StageWork& s, double height, bool resident) const {
+  /// Seconds of the multiply-adds of one tile and a panel of so many unit blocks, when its weights
+  /// are in the L1 cache.
+  double tile_seconds(const StageWork& s, double units, double height, bool resident) const {
     double seconds = 0.0;
     for (const ProductWork& p : s.products) {
-      const double vectors = p.gates * units_of(s);
+      const double vectors = p.gates * units;
       const double fma = height * vectors * p.k * streams_.vector_seconds();
       const double loads = resident ? 0.0 : vectors * p.k * streams_.load_seconds();
       const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
       seconds += std::max({fma, loads, chain}) + streams_.cycles(own_.tile_cycles);
     }
     return seconds;
+  }
+
+  /// The same of all panels. The last one may have fewer unit blocks; its sums wait as long.
+  double tiles_seconds(const StageWork& s, double height, bool resident) const {
+    const double units = units_of(s);
+    const double full = std::floor(blocks_of(s) / units);
+    const double rest = blocks_of(s) - full * units;
+    const double seconds = full * tile_seconds(s, units, height, resident);
+    return rest > 0 ? seconds + tile_seconds(s, rest, height, resident) : seconds;
   }
 
   /// The first tile of a panel reads it from where it lies. One row takes several cycles a line and
@@ -127,7 +137,7 @@ class KernelCosts {
     double busy = 0.0;
     double seconds = 0.0;
     each_tile(rows, height, [&](double h, double count) {
-      const double compute = panels * tile_seconds(s, h, resident);
+      const double compute = tiles_seconds(s, h, resident);
       busy += count * compute;
       if (!started) seconds += first_tile(compute, first, h);
       if (!started && h >= 2.0) busy += first.far_seconds;  // nothing else runs meanwhile

@@ -174,8 +174,12 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   return out;
 }
 
-/// Makes the register tiles of a layer lower; false if they are as low as they can be.
-bool lower_tiles(LayerSchedule& layer) {
+/// Makes the register tiles of a layer smaller; false if they are as small as they can be.
+bool shrink_tiles(LayerSchedule& layer) {
+  if (layer.panel == Panel::wide) {
+    layer.panel = Panel::narrow;
+    return true;
+  }
   int& rows = layer.tile_rows > 1 ? layer.tile_rows : layer.hoist_rows;
   if (rows == 1) return false;
   rows /= 2;
@@ -183,13 +187,14 @@ bool lower_tiles(LayerSchedule& layer) {
 }
 
 /// Compiles a layer by the schedule of our own choice. A cell with much element-wise work can
-/// exceed the code size with high tiles: then lower ones are tried before the interpreter serves.
+/// exceed the code size with large tiles: then smaller ones are tried before the interpreter
+/// serves.
 Result<LayerCode> compile_fitting(Compilation& c, int layer) {
   LayerSchedule& schedule = c.schedule.layers[static_cast<std::size_t>(layer)];
   for (;;) {
     std::vector<std::string> notes;
     auto code = compile_layer(c, layer, notes);
-    if (!code || !code->too_large() || !lower_tiles(schedule)) {
+    if (!code || !code->too_large() || !shrink_tiles(schedule)) {
       for (std::string& note : notes) add_note(c.notes, std::move(note));
       return code;
     }

@@ -36,6 +36,14 @@ enum class Residency : std::uint8_t {
   registers,  ///< loaded once per call; only for cells small enough
 };
 
+/// For how many sums a panel of one batch row has unit blocks, as far as a power of two of them
+/// reaches. Of several rows every panel is narrow, and so are those of a stage where wide ones do
+/// not fit registers or would give one of several participants more to do.
+enum class Panel : std::uint8_t {
+  narrow,  ///< four: enough where one multiply-add starts per cycle
+  wide,    ///< eight: two multiply-adds per cycle find sums that do not wait
+};
+
 /// Which parts run side by side on different threads.
 enum class Parallel : std::uint8_t {
   none,        ///< all participants share every product
@@ -82,6 +90,7 @@ struct LayerSchedule {
   /// of the input as of the state, a layer of which the whole input is known (the first one, or any
   /// of a bidirectional stack), and that the longest hoist_block is a multiple of 8.
   bool hoist_ahead = false;
+  Panel panel = Panel::narrow;  ///< of the recurrent products
   bool operator==(const LayerSchedule&) const = default;
 };
 

@@ -9,15 +9,14 @@ using jit::Stage;
 using jit::Sum;
 
 namespace {
-/// Sums that the multiply-adds of a panel go to in turn. Four hide the latency of an FMA where one
-/// starts per cycle, as with AVX-512 on Zen 4, where this was measured. Eight are needed where two
-/// start, as with AVX2; with AVX-512 they pay in a stage of one gate that nobody shares, because it
-/// has fewer panels (rnn:i64h48 13.8 to 12.0 us, i64h64 19.0 to 17.7; lstm and gru of those sizes
-/// lose up to 15 %).
+/// Sums that the multiply-adds of a panel go to in turn. An FMA takes four cycles, so four sums
+/// keep one multiply-add a cycle busy (AVX-512 on Zen 4), eight two of them (AVX2; AVX-512 on
+/// Xeons). DESIGN.md, decision 3, says what else depends on it.
 constexpr std::uint32_t kNarrowPanel = 4;
 constexpr std::uint32_t kWidePanel = 8;
 /// Registers that the sums of one row may take: half of AVX2's, so that the epilogue has some left;
-/// of AVX-512's so many that a tile of two rows still fits.
+/// of AVX-512's so many that a tile of two rows still fits, and an epilogue between products, those
+/// ahead included (11 registers), has nine.
 constexpr std::uint32_t kPanelRegisters256 = 8;
 constexpr std::uint32_t kPanelRegisters512 = 12;
 }  // namespace
@@ -102,14 +101,9 @@ std::uint32_t units_for(std::uint32_t wanted, std::uint32_t registers, const Pan
 
 PanelWidth panel_width(const Context& ctx, const Stage& stage, bool one_row) {
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
-  const bool avx512 = ctx.layout.lanes == 16;
-  const std::uint32_t registers = avx512 ? kPanelRegisters512 : kPanelRegisters256;
+  const std::uint32_t registers = ctx.layout.lanes == 16 ? kPanelRegisters512 : kPanelRegisters256;
   const auto units = [&](std::uint32_t sums) { return units_for(sums, registers, needs); };
-  PanelWidth out{needs.blocks, units(kNarrowPanel), units(kNarrowPanel), false};
-  if (!one_row || (avx512 && stage.sums.size() > 1)) return out;
-  out.wide = units(kWidePanel);
-  out.share_wide = !avx512;
-  return out;
+  return {needs.blocks, units(kNarrowPanel), units(one_row ? kWidePanel : kNarrowPanel), false};
 }
 
 std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width) {

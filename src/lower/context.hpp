@@ -108,7 +108,8 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused,
   return out;
 }
 
-/// The panels of a stage whose sums and products are known. `one_row`: a call has one row.
+/// The panels of a stage whose sums and products are known. `one_row`: a step has one row; of more
+/// rows wide panels are as narrow ones.
 PanelWidth panel_width(const Context& ctx, const jit::Stage& stage, bool one_row);
 
 /// Rows of the register tile: what the schedule asks, as far as the accumulators fit.
@@ -117,8 +118,8 @@ std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted)
 /// The plan of the time loop.
 BoundPlan build_step(const Context& ctx, const std::string& name);
 /// The plan of x·W for many rows at once: every fused stage with products of the input. Its panels
-/// end where shares of the time loop's plan do.
-BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std::string& name);
+/// end where shares of the time loop's plan do, whichever panels that has.
+BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::string& name);
 /// Adds the time loop with products ahead to the other plans. Errors say why there can be none.
 Status build_ahead(const Context& ctx, const std::string& name, LayerPlans& plans);
 

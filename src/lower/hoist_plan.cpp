@@ -72,9 +72,19 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
   return stage;
 }
 
+/// Shares of the time loop if its panels were narrow: where these end, wider ones may.
+std::uint32_t narrow_share(const Context& ctx, const BoundPlan& step, std::uint32_t width) {
+  std::uint32_t units = 1;
+  for (std::size_t s = 0; s < step.widths.size(); ++s) {
+    if (step.plan.stages[s].width != width) continue;
+    units = std::max(units, step.widths[s].units(ctx.sharing.participants, Panel::narrow));
+  }
+  return units;
+}
+
 }  // namespace
 
-BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std::string& name) {
+BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::string& name) {
   BoundPlan bound;
   Buffers buffers(bound);
   bound.plan.name = name;
@@ -86,7 +96,7 @@ BoundPlan build_hoist(const Context& ctx, const jit::KernelPlan& step, const std
     Stage stage = hoist_stage(ctx, ids, f);
     if (stage.sums.empty()) continue;
     PanelWidth width = panel_width(ctx, stage, false);
-    width.narrow = width.wide = std::min(width.narrow, share_units(step, stage.width));
+    width.narrow = width.wide = std::min(width.narrow, narrow_share(ctx, step, stage.width));
     stage.units_per_panel = width.narrow;
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
     // Blocks of steps have many rows, hence many tiles: one line each is enough.

@@ -81,7 +81,7 @@ Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const W
   out.step = build_step(ctx, name + ".step");
   if (auto st = check_limits(out.step.plan); !st) return st.error();
   if (hoist) {
-    out.hoist = build_hoist(ctx, out.step.plan, name + ".hoist");
+    out.hoist = build_hoist(ctx, out.step, name + ".hoist");
     out.hoisted_row = ctx.hoist.row;
   }
   if (schedule.hoist_ahead) {

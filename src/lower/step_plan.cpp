@@ -151,7 +151,7 @@ class StepPlan {
     build_epilogue(stage);
     const PanelWidth width = stage.products.empty() ? plain_width(stage.width)
                                                     : panel_width(ctx_, stage, ctx_.batch == 1);
-    stage.units_per_panel = width.units(ctx_.sharing.participants);
+    stage.units_per_panel = width.units(ctx_.sharing.participants, ctx_.schedule.panel);
     bound_.widths.push_back(width);
     stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
     set_fetch(stage);
@@ -182,7 +182,7 @@ class StepPlan {
   PanelWidth plain_width(std::uint32_t width) const {
     constexpr std::uint32_t kPlain = 4;
     const std::uint32_t blocks = unit_blocks(width, ctx_.layout.lanes);
-    return {blocks, 1, std::min(kPlain, blocks), false};
+    return {blocks, 1, std::min(kPlain, blocks), true};
   }
 
   Ref hoisted_ref(int sum) {
@@ -302,15 +302,15 @@ class StepPlan {
     auto& stages = bound_.plan.stages;
     for (std::size_t n = 0; n < stages.size(); ++n) {
       if (!stages[n].products.empty()) continue;
-      std::uint32_t widest = 0;
-      for (const Stage& s : stages) {
-        const bool counts = s.width == stages[n].width && !s.products.empty();
-        if (counts) widest = std::max(widest, s.units_per_panel);
+      PanelWidth fit{bound_.widths[n].blocks, 0, 0, false};
+      for (std::size_t o = 0; o < stages.size(); ++o) {
+        if (stages[o].width != stages[n].width || stages[o].products.empty()) continue;
+        fit.narrow = std::max(fit.narrow, bound_.widths[o].narrow);
+        fit.wide = std::max(fit.wide, bound_.widths[o].wide);
       }
-      if (widest == 0) continue;
-      stages[n].units_per_panel = widest;
-      bound_.widths[n].narrow = widest;
-      bound_.widths[n].wide = widest;
+      if (fit.narrow == 0) continue;
+      stages[n].units_per_panel = fit.units(ctx_.sharing.participants, ctx_.schedule.panel);
+      bound_.widths[n] = fit;
     }
   }
 

@@ -108,12 +108,11 @@ class LayerWorker {
     LayerWork out;
     for (const bool hoisted : {false, true}) {
       for (const bool fused : {false, true}) {
-        auto plans = lower(hoisted, fused, Residency::streamed, kShared);
+        const LayerSchedule s = form(hoisted, fused);
+        auto plans = lower(s, kShared);
         if (!plans) return plans.error();
         out.step[hoisted][fused] = kernel_work(plans->step, plans->step);
-        out.fits_registers[hoisted][fused] =
-            lower(hoisted, fused, Residency::registers, kAlone).ok();
-        if (hoisted) out.fits_ahead[fused] = fits_ahead(fused);
+        add_fits(out, s);
         if (!plans->hoist || !fused) continue;
         out.hoist = kernel_work(*plans->hoist, plans->step);
         out.hoisted_row_bytes = static_cast<double>(plans->hoisted_row);
@@ -125,20 +124,34 @@ class LayerWorker {
   }
 
  private:
-  Result<lower::LayerPlans> lower(bool hoisted, bool fused, Residency weights,
-                                  lower::Sharing sharing) const {
+  static LayerSchedule form(bool hoisted, bool fused) {
     LayerSchedule s;
-    s.hoist_block = hoisted ? 1 : 0;
+    s.hoist_block = hoisted ? static_cast<int>(lower::kAheadRows) : 0;
     s.fuse_gates = fused;
-    s.weights = weights;
-    return lower(s, sharing);
+    return s;
   }
 
-  bool fits_ahead(bool fused) const {
-    LayerSchedule s;
-    s.hoist_block = static_cast<int>(lower::kAheadRows);
+  void add_fits(LayerWork& out, LayerSchedule s) const {
+    const bool hoisted = s.hoist_block > 0;
+    const bool fused = s.fuse_gates;
+    out.narrow.registers[hoisted][fused] = fits_registers(s);
+    if (hoisted) out.narrow.ahead[fused] = fits_ahead(s);
+    // Where no panel gets wider the plans are the same.
+    const bool widens = out.widens(hoisted, fused, 1);
+    s.panel = Panel::wide;
+    out.wide.registers[hoisted][fused] =
+        widens ? fits_registers(s) : out.narrow.registers[hoisted][fused];
+    if (hoisted) out.wide.ahead[fused] = widens ? fits_ahead(s) : out.narrow.ahead[fused];
+  }
+
+  bool fits_registers(LayerSchedule s) const {
+    s.weights = Residency::registers;
+    return lower(s, kAlone).ok();
+  }
+
+  /// One participant has the fewest panels: what fits then does for any number.
+  bool fits_ahead(LayerSchedule s) const {
     s.hoist_ahead = true;
-    s.fuse_gates = fused;
     return lower(s, kAlone).ok() && lower(s, kShared).ok();
   }
 
@@ -164,12 +177,12 @@ double StageWork::weight_bytes(std::uint32_t lanes) const {
   return bytes;
 }
 
-std::uint32_t StageWork::panel_units(int sharers) const {
-  return width.units(static_cast<std::uint32_t>(sharers));
+std::uint32_t StageWork::panel_units(int sharers, Panel panel) const {
+  return width.units(static_cast<std::uint32_t>(sharers), panel);
 }
 
-std::uint32_t StageWork::panels(int sharers) const {
-  const std::uint32_t per = panel_units(sharers);
+std::uint32_t StageWork::panels(int sharers, Panel panel) const {
+  const std::uint32_t per = panel_units(sharers, panel);
   return (width.blocks + per - 1) / per;
 }
 
@@ -177,16 +190,23 @@ std::uint32_t StageWork::own_blocks(int sharers) const {
   return lower::largest_share(width.blocks, share_units, static_cast<std::uint32_t>(sharers));
 }
 
-std::uint32_t LayerWork::panels(int sharers) const {
+bool LayerWork::widens(bool hoisted, bool fused, int sharers) const {
+  const auto& stages = step[hoisted][fused].stages;
+  return std::any_of(stages.begin(), stages.end(), [&](const StageWork& s) {
+    return s.panel_units(sharers, Panel::wide) != s.panel_units(sharers, Panel::narrow);
+  });
+}
+
+std::uint32_t LayerWork::panels(int sharers, Panel panel) const {
   std::uint32_t most = 1;
-  for (const StageWork& s : step[1][1].stages) most = std::max(most, s.panels(sharers));
+  for (const StageWork& s : step[1][1].stages) most = std::max(most, s.panels(sharers, panel));
   return most;
 }
 
-std::uint32_t LayerWork::own_panels(int sharers) const {
+std::uint32_t LayerWork::own_panels(int sharers, Panel panel) const {
   std::uint32_t most = 1;
   for (const StageWork& s : step[1][1].stages) {
-    const std::uint32_t units = s.panel_units(sharers);
+    const std::uint32_t units = s.panel_units(sharers, panel);
     most = std::max(most, (s.own_blocks(sharers) + units - 1) / units);
   }
   return most;
@@ -224,7 +244,8 @@ Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa) {
   }
   for (int layer = 0; layer < spec.layers(); ++layer) {
     if (lower::knows_its_input(spec, layer)) continue;
-    for (bool& fits : out.layers[static_cast<std::size_t>(layer)].fits_ahead) fits = false;
+    LayerWork& work = out.layers[static_cast<std::size_t>(layer)];
+    for (auto* fits : {&work.narrow, &work.wide}) fits->ahead[0] = fits->ahead[1] = false;
   }
   return out;
 }

@@ -29,8 +29,10 @@ struct OperationCounts {
 
 /// One stage of a kernel.
 struct StageWork {
-  lower::PanelWidth width;           ///< and the unit blocks of all panels
-  std::uint32_t share_units = 1;     ///< fewest unit blocks that belong to one participant
+  lower::PanelWidth width;  ///< and the unit blocks of all panels
+  /// Unit blocks that belong to one participant together, if panels are narrow. With wide ones they
+  /// may be more, but no participant has more blocks than the one with the most has so.
+  std::uint32_t share_units = 1;
   std::uint32_t gates = 0;           ///< accumulators per unit block and row
   std::uint32_t most_tile_rows = 1;  ///< of the register tile
   std::vector<ProductWork> products;
@@ -44,11 +46,11 @@ struct StageWork {
   /// Bytes of packed weights of one unit block.
   double weight_bytes(std::uint32_t lanes) const;
   /// Unit blocks of a panel when so many participants share the stage.
-  std::uint32_t panel_units(int sharers) const;
-  std::uint32_t panels(int sharers) const;
+  std::uint32_t panel_units(int sharers, Panel panel) const;
+  std::uint32_t panels(int sharers, Panel panel) const;
   /// Parts that can be owned by different participants.
   std::uint32_t shares() const { return (width.blocks + share_units - 1) / share_units; }
-  /// Unit blocks of the participant that has the most, of `sharers`.
+  /// Unit blocks of the participant that has the most, of `sharers`, whatever the panels are.
   std::uint32_t own_blocks(int sharers) const;
 };
 
@@ -62,14 +64,21 @@ struct LayerWork {
   KernelWork step[2][2];  ///< [x·W hoisted][gates fused]
   KernelWork hoist;       ///< no stages if nothing can be hoisted
   double hoisted_row_bytes = 0.0;
-  bool fits_registers[2][2]{};  ///< weights=registers is legal, indices as of step
-  bool fits_ahead[2]{};         ///< hoist_ahead=true is legal, [gates fused]
+  /// What is legal with panels of one kind.
+  struct Fits {
+    bool registers[2][2]{};  ///< weights=registers, indices as of step
+    bool ahead[2]{};         ///< hoist_ahead=true, [gates fused]
+  };
+  Fits narrow, wide;
   bool one_gate_stages = true;  ///< fusing gates changes nothing
 
+  const Fits& fits(Panel panel) const { return panel == Panel::wide ? wide : narrow; }
+  /// Whether wide panels are others than narrow ones.
+  bool widens(bool hoisted, bool fused, int sharers) const;
   /// Panels of the stage with the most.
-  std::uint32_t panels(int sharers) const;
+  std::uint32_t panels(int sharers, Panel panel) const;
   /// Panels of it that the participant with the most walks.
-  std::uint32_t own_panels(int sharers) const;
+  std::uint32_t own_panels(int sharers, Panel panel) const;
   /// Shares of the stage with the most: more participants find nothing to do.
   std::uint32_t shares() const;
 };

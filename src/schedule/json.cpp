@@ -47,6 +47,7 @@ constexpr std::tuple kLayerFields{
     Field{"hoist_ahead", &LayerSchedule::hoist_ahead},
     Field{"tile_rows", &LayerSchedule::tile_rows},
     Field{"hoist_rows", &LayerSchedule::hoist_rows},
+    Field{"panel", &LayerSchedule::panel},
     Field{"sweep", &LayerSchedule::sweep},
     Field{"group", &LayerSchedule::group},
     Field{"weights", &LayerSchedule::weights},

@@ -35,6 +35,11 @@ inline constexpr std::array kWords<Residency> = {
     Word<Residency>{Residency::registers, "registers"},
 };
 template <>
+inline constexpr std::array kWords<Panel> = {
+    Word<Panel>{Panel::narrow, "narrow"},
+    Word<Panel>{Panel::wide, "wide"},
+};
+template <>
 inline constexpr std::array kWords<Parallel> = {
     Word<Parallel>{Parallel::none, "none"},
     Word<Parallel>{Parallel::directions, "directions"},

@@ -86,6 +86,7 @@ Status check_layer(const LayerSchedule& layer, std::size_t index) {
         check_range(prefix + std::string(range.field), layer.*range.value, range.low, range.high);
     if (!status) return status;
   }
+  if (auto status = check_word(prefix + "panel", layer.panel); !status) return status;
   if (auto status = check_word(prefix + "sweep", layer.sweep); !status) return status;
   if (auto status = check_word(prefix + "weights", layer.weights); !status) return status;
   return check_word(prefix + "phases", layer.phases);

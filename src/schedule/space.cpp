@@ -46,7 +46,9 @@ int highest_tile(const KernelWork& kernel) {
 }
 
 /// Panels of a layer that the busiest of `sharers` participants walks.
-int panels_of(const LayerWork& layer, int sharers) { return int_of(layer.own_panels(sharers)); }
+int panels_of(const LayerWork& layer, int sharers, Panel panel) {
+  return int_of(layer.own_panels(sharers, panel));
+}
 
 /// Whether code is emitted for a decision, by the one list of those that are not.
 bool emitted(const Schedule& probe) {
@@ -139,8 +141,8 @@ void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, std::size_t 
                                int rules) const {
   const LayerWork& work = work_->layers[layer];
   const KernelWork& kernel = work.step[base.hoist_block > 0][base.fuse_gates];
-  const double panel = kernel.weight_bytes / work.panels(sharers);
-  const int panels = panels_of(work, sharers);
+  const double panel = kernel.weight_bytes / work.panels(sharers, base.panel);
+  const int panels = panels_of(work, sharers, base.panel);
   base.group = 1;
   base.sweep = Sweep::forward;
   if (rules <= kSweep || panels == 1) out.push_back(base);
@@ -160,6 +162,23 @@ void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, std::size_t 
   }
 }
 
+void ScheduleSpace::add_panels(std::vector<Layer>& out, Layer base, std::size_t layer,
+                               const Global& g, int rules) const {
+  const LayerWork& work = work_->layers[layer];
+  const bool hoisted = base.hoist_block > 0;
+  for (const Panel panel : {Panel::narrow, Panel::wide}) {
+    // Where no panel gets wider both mean the same.
+    if (panel == Panel::wide && !work.widens(hoisted, base.fuse_gates, g.sharers)) continue;
+    Layer l = base;
+    l.panel = panel;
+    add_sweeps(out, l, layer, g.sharers, rules);
+    if (!work.fits(panel).registers[hoisted][l.fuse_gates] || g.threads > 1) continue;
+    l.sweep = Sweep::forward;
+    l.weights = Residency::registers;
+    out.push_back(l);
+  }
+}
+
 std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const Global& g,
                                                         int rules) const {
   const LayerWork& work = work_->layers[layer];
@@ -175,11 +194,7 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
           l.fuse_gates = fused;
           l.tile_rows = rows;
           l.hoist_rows = hoist;
-          add_sweeps(out, l, layer, g.sharers, rules);
-          if (!work.fits_registers[block > 0][fused] || g.threads > 1) continue;
-          l.sweep = Sweep::forward;
-          l.weights = Residency::registers;
-          out.push_back(l);
+          add_panels(out, l, layer, g, rules);
         }
       }
     }
@@ -188,10 +203,12 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
   return out;
 }
 
-bool ScheduleSpace::fits_ahead(std::size_t layer, bool fused, int rules) const {
-  if (rules <= kAlike) return work_->layers[layer].fits_ahead[fused];
-  return std::any_of(work_->layers.begin(), work_->layers.end(),
-                     [&](const LayerWork& l) { return l.fits_ahead[fused]; });
+bool ScheduleSpace::fits_ahead(std::size_t layer, const Layer& choice, int rules) const {
+  const auto fits = [&](const LayerWork& l) {
+    return l.fits(choice.panel).ahead[choice.fuse_gates];
+  };
+  if (rules <= kAlike) return fits(work_->layers[layer]);
+  return std::any_of(work_->layers.begin(), work_->layers.end(), fits);
 }
 
 void ScheduleSpace::add_ahead(std::vector<Layer>& out, std::size_t layer, int rules) const {
@@ -199,7 +216,7 @@ void ScheduleSpace::add_ahead(std::vector<Layer>& out, std::size_t layer, int ru
   const std::size_t plain = out.size();
   for (std::size_t i = 0; i < plain; ++i) {
     Layer l = out[i];
-    const bool legal = fits_ahead(layer, l.fuse_gates, rules) && l.weights == Residency::streamed &&
+    const bool legal = fits_ahead(layer, l, rules) && l.weights == Residency::streamed &&
                        l.hoist_block > 0 &&
                        l.hoist_block % static_cast<int>(lower::kAheadRows) == 0;
     if (!legal) continue;
@@ -262,12 +279,14 @@ LayerSchedule ScheduleSpace::as_legal(LayerSchedule choice, std::size_t layer,
   const KernelWork& step = work.step[hoisted][choice.fuse_gates];
   choice.tile_rows = std::min(choice.tile_rows, highest_tile(step));
   if (hoisted) choice.hoist_rows = std::min(choice.hoist_rows, highest_tile(work.hoist));
-  if (choice.group >= panels_of(work, g.sharers)) {
+  if (!work.widens(hoisted, choice.fuse_gates, g.sharers)) choice.panel = Panel::narrow;
+  if (choice.group >= panels_of(work, g.sharers, choice.panel)) {
     choice.group = 1;
     choice.sweep = Sweep::forward;
   }
-  choice.hoist_ahead = choice.hoist_ahead && work.fits_ahead[choice.fuse_gates];
-  if (!work.fits_registers[hoisted][choice.fuse_gates]) choice.weights = Residency::streamed;
+  const LayerWork::Fits& fits = work.fits(choice.panel);
+  choice.hoist_ahead = choice.hoist_ahead && fits.ahead[choice.fuse_gates];
+  if (!fits.registers[hoisted][choice.fuse_gates]) choice.weights = Residency::streamed;
   return choice;
 }
 

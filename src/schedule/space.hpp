@@ -82,6 +82,9 @@ class ScheduleSpace {
   int most_shares() const;
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;
+  /// Adds the choices of panels, and for each of sweeps and of weights in registers, to `base`.
+  void add_panels(std::vector<Layer>& out, Layer base, std::size_t layer, const Global& g,
+                  int rules) const;
   void add_sweeps(std::vector<Layer>& out, Layer base, std::size_t layer, int sharers,
                   int rules) const;
   std::vector<int> tile_heights(const KernelWork& kernel, int rules) const;
@@ -89,7 +92,7 @@ class ScheduleSpace {
   std::vector<int> hoist_heights(std::size_t layer, int block, int rules) const;
   std::vector<int> hoist_blocks(std::size_t layer, int rules) const;
   /// Whether the layer can; where all layers decide alike, whether any of them can.
-  bool fits_ahead(std::size_t layer, bool fused, int rules) const;
+  bool fits_ahead(std::size_t layer, const Layer& choice, int rules) const;
   /// Adds the choices that compute the hoisted sums of the next block ahead to those that do not.
   void add_ahead(std::vector<Layer>& out, std::size_t layer, int rules) const;
   Count size(int rules) const;

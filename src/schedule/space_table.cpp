@@ -52,7 +52,18 @@ std::uint64_t factorings(int n) {
 
 bool fits_registers(const LayerWork& layer) {
   bool any = false;
-  for (const auto& forms : layer.fits_registers) any = any || forms[0] || forms[1];
+  for (const LayerWork::Fits* fits : {&layer.narrow, &layer.wide}) {
+    for (const auto& forms : fits->registers) any = any || forms[0] || forms[1];
+  }
+  return any;
+}
+
+/// For one participant, whose panels are the first to get wider.
+bool widens(const LayerWork& layer) {
+  bool any = false;
+  for (const bool hoisted : {false, true}) {
+    for (const bool fused : {false, true}) any = any || layer.widens(hoisted, fused, 1);
+  }
   return any;
 }
 
@@ -90,12 +101,16 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
   const bool registers = fits_registers(first);
   const std::size_t hoist_tiles = hoists ? hoist_heights(0, kLongBlock, 0).size() : 1;
   const std::size_t blocks = hoist_blocks(0, 0).size();
-  const bool ahead = first.fits_ahead[0] || first.fits_ahead[1];
+  const bool wide = widens(first);
+  bool ahead = false;
+  for (const auto* fits : {&first.narrow, &first.wide}) {
+    ahead = ahead || fits->ahead[0] || fits->ahead[1];
+  }
   const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
-  const auto groups = static_cast<std::uint64_t>(std::bit_width(first.panels(1)));
+  const std::uint32_t panels = first.panels(1, Panel::narrow);
+  const auto groups = static_cast<std::uint64_t>(std::bit_width(panels));
   // A group of all panels is walked as if there were none.
-  const auto useful_groups =
-      static_cast<std::uint64_t>(std::bit_width(std::max(first.panels(1) - 1, 1U)));
+  const auto useful_groups = static_cast<std::uint64_t>(std::bit_width(std::max(panels - 1, 1U)));
   return {
       {"phases", true, "valid phased schedules of the MM-DAG", any_phases, hoists ? 2U : 1U,
        "which products are computed together and when",
@@ -111,7 +126,10 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
        "weights are read once per register tile of batch rows", ""},
       {"hoist_rows", true, fmt::format("1..{}", hoist_tiles), hoist_tiles, hoist_tiles,
        "the same for hoisted products", ""},
-      {"sweep", true, "forward alternating", 2, first.panels(1) > 1 ? 2U : 1U,
+      {"panel", true, wide ? "narrow wide" : "narrow", 2, wide ? 2U : 1U,
+       "four sums at a time, or eight for two multiply-adds per cycle",
+       wide ? "" : "wide: more than one row, or no panel gets wider"},
+      {"sweep", true, "forward alternating", 2, panels > 1 ? 2U : 1U,
        "what the cache still holds is read first", ""},
       {"group", true, "panels in powers of two", groups, useful_groups,
        "which cache level the sweep turns at", ""},

@@ -42,8 +42,9 @@ struct FirstRead {
 
 class KernelCosts {
  public:
-  KernelCosts(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers)
-      : streams_(streams), own_(own), lanes_(work.lanes), sharers_(sharers) {}
+  KernelCosts(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers,
+              Panel panel)
+      : streams_(streams), own_(own), lanes_(work.lanes), sharers_(sharers), panel_(panel) {}
 
   /// Bytes of weights that the busiest participant reads.
   double slice(const KernelWork& kernel) const {
@@ -90,20 +91,30 @@ class KernelCosts {
   }
 
  private:
-  double units_of(const StageWork& s) const { return s.panel_units(sharers_); }
+  double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
   double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
 
-  /// Seconds of the multiply-adds of one tile and panel, when its weights are in the L1 cache.
-  double tile_seconds(const StageWork& s, double height, bool resident) const {
+  /// Seconds of the multiply-adds of one tile and a panel of so many unit blocks, when its weights
+  /// are in the L1 cache.
+  double tile_seconds(const StageWork& s, double units, double height, bool resident) const {
     double seconds = 0.0;
     for (const ProductWork& p : s.products) {
-      const double vectors = p.gates * units_of(s);
+      const double vectors = p.gates * units;
       const double fma = height * vectors * p.k * streams_.vector_seconds();
       const double loads = resident ? 0.0 : vectors * p.k * streams_.load_seconds();
       const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
       seconds += std::max({fma, loads, chain}) + streams_.cycles(own_.tile_cycles);
     }
     return seconds;
+  }
+
+  /// The same of all panels. The last one may have fewer unit blocks; its sums wait as long.
+  double tiles_seconds(const StageWork& s, double height, bool resident) const {
+    const double units = units_of(s);
+    const double full = std::floor(blocks_of(s) / units);
+    const double rest = blocks_of(s) - full * units;
+    const double seconds = full * tile_seconds(s, units, height, resident);
+    return rest > 0 ? seconds + tile_seconds(s, rest, height, resident) : seconds;
   }
 
   /// The first tile of a panel reads it from where it lies. One row takes several cycles a line and
@@ -127,7 +138,7 @@ class KernelCosts {
     double seconds = 0.0;
     double tiles = 0.0;
     each_tile(rows, height, [&](double h, double count) {
-      const double compute = panels * tile_seconds(s, h, resident);
+      const double compute = tiles_seconds(s, h, resident);
       busy += count * compute;
       if (h >= 2.0) tiles += count;
       if (!started) seconds += first_tile(compute, first, h);
@@ -179,6 +190,7 @@ class KernelCosts {
   const OwnCosts& own_;
   std::uint32_t lanes_;
   int sharers_;
+  Panel panel_;
 };
 
 /// What handing numbers over takes: its latency, and work for every vector.
@@ -203,7 +215,7 @@ class GroupCost {
             double steps)
       : streams_(streams),
         own_(own),
-        kernels_(streams, own, work, sharers),
+        work_(work),
         sharers_(sharers),
         steps_(steps),
         rows_(static_cast<double>(work.spec.batch)) {}
@@ -219,6 +231,9 @@ class GroupCost {
   }
 
  private:
+  KernelCosts kernels(const PartPlan& p) const {
+    return {streams_, own_, work_, sharers_, p.schedule->panel};
+  }
   const KernelWork& step_of(const PartPlan& p) const {
     return p.work->step[p.schedule->hoist_block > 0][p.schedule->fuse_gates];
   }
@@ -231,8 +246,8 @@ class GroupCost {
     return std::min(p.block, steps_) * rows_ * p.work->hoisted_row_bytes / sharers_;
   }
   double working_set(const PartPlan& p) const {
-    double bytes = kernels_.slice(step_of(p)) + hoisted_bytes(p);
-    if (hoists(p)) bytes += kernels_.slice(p.work->hoist);
+    double bytes = kernels(p).slice(step_of(p)) + hoisted_bytes(p);
+    if (hoists(p)) bytes += kernels(p).slice(p.work->hoist);
     return bytes;
   }
 
@@ -268,16 +283,18 @@ class GroupCost {
   /// Returns the seconds of a step in which multiply-adds have to wait.
   double add_step(const PartPlan& p, double blocks, const Handover& handover) {
     const KernelWork& kernel = step_of(p);
+    const KernelCosts costs = kernels(p);
     const bool resident = p.schedule->weights == Residency::registers;
     Stream stream;
-    stream.bytes = resident ? 0.0 : kernels_.slice(kernel);
+    stream.bytes = resident ? 0.0 : costs.slice(kernel);
     stream.alternating = p.schedule->sweep == Sweep::alternating;
-    stream.group_bytes = p.schedule->group * kernel.weight_bytes / p.work->panels(sharers_);
+    stream.group_bytes =
+        p.schedule->group * kernel.weight_bytes / p.work->panels(sharers_, p.schedule->panel);
     // Between two reads of a weight, one step's rows and hoisted sums pass.
-    stream.beside = rows_ * kernels_.row_bytes(kernel);
+    stream.beside = rows_ * costs.row_bytes(kernel);
     const StreamTime pass = streams_.pass(stream);
     const auto cost_of = [&](const StreamTime& time) {
-      return kernels_.cost(kernel, rows_, p.schedule->tile_rows, time, resident);
+      return costs.cost(kernel, rows_, p.schedule->tile_rows, time, resident);
     };
     const KernelCost cost = cost_of(pass);
     // The first walk of a block finds the caches full of what passed between two blocks.
@@ -313,25 +330,28 @@ class GroupCost {
     double own_flops = 0.0;
   };
 
-  /// `first`: seconds to read W once. Every eight rows W is read again, from where a unit block of
-  /// it fits. A part of the multiply-adds runs while U, or W itself, is on its way; on machines
-  /// whose overlap is below 0, both take longer for it.
+  /// `first`: seconds to read W once. Every eight rows W is read again, from where a narrow panel
+  /// of it fits: its tiles are the same whatever the panels of the loop are. A part of the
+  /// multiply-adds runs while U, or W itself, is on its way; on machines whose overlap is below 0,
+  /// both take longer for it.
   AheadBlock ahead_block(const PartPlan& p, double first, double idle) const {
     const KernelWork& kernel = p.work->hoist;
-    const KernelCost cost = kernels_.cost(kernel, p.block, lower::kAheadRows, StreamTime{}, false);
+    const KernelCosts costs = kernels(p);
+    const KernelCost cost = costs.cost(kernel, p.block, lower::kAheadRows, StreamTime{}, false);
     const double again = p.block / lower::kAheadRows - 1.0;
-    const double panel = kernel.weight_bytes / p.work->panels(sharers_);
-    const double slice = kernels_.slice(kernel);
+    const double panel = kernel.weight_bytes / p.work->panels(sharers_, Panel::narrow);
+    const double slice = costs.slice(kernel);
     const double reading = first + again * slice / panel * streams_.reread_seconds(panel);
     const double hidden = streams_.overlap() * std::min(cost.products, p.block * idle + reading);
-    const double turns = p.block * kernels_.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
+    const double turns = p.block * costs.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
     return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
   }
 
   void add_hoist(const PartPlan& p, double blocks, double idle) {
     const KernelWork& kernel = p.work->hoist;
+    const KernelCosts costs = kernels(p);
     Stream stream;
-    stream.bytes = kernels_.slice(kernel);
+    stream.bytes = costs.slice(kernel);
     stream.beside = total_bytes_ - stream.bytes;
     const StreamTime pass = streams_.pass(stream);
     double seconds = 0.0;
@@ -339,7 +359,7 @@ class GroupCost {
     const auto add_block = [&](double steps, double count) {
       if (count <= 0 || steps <= 0) return;
       const KernelCost cost =
-          kernels_.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass, false);
+          costs.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass, false);
       seconds += count * (cost.products + cost.gates);
       flops += count * cost.own_flops;
       out_.flops += count * cost.flops;
@@ -365,7 +385,7 @@ class GroupCost {
 
   const StreamCost& streams_;
   const OwnCosts& own_;
-  KernelCosts kernels_;
+  const ModelWork& work_;
   int sharers_;
   double steps_;
   double rows_;

@@ -45,6 +45,7 @@ bool hoists_otherwise(const Schedule& a, const Schedule& b) {
 constexpr Decides kDecisions[] = {
     decides<&Schedule::parallel>,
     decides<&Schedule::exchange>,
+    layers_decide<&LayerSchedule::panel>,
     layers_decide<&LayerSchedule::sweep>,
     layers_decide<&LayerSchedule::weights>,
     layers_decide<&LayerSchedule::fuse_gates>,
@@ -94,6 +95,7 @@ class Picker {
 std::vector<Schedule> beyond_pruning(const Schedule& chosen, const ModelWork& work) {
   Schedule forward = chosen;
   Schedule apart = chosen;
+  const int sharers = Program::build(work.spec, chosen).group;
   for (std::size_t l = 0; l < chosen.layers.size(); ++l) {
     forward.layers[l].sweep = Sweep::forward;
     forward.layers[l].group = 1;
@@ -101,7 +103,11 @@ std::vector<Schedule> beyond_pruning(const Schedule& chosen, const ModelWork& wo
         !work.layers[l].one_gate_stages && chosen.layers[l].weights == Residency::streamed;
     LayerSchedule& other = apart.layers[l];
     other.fuse_gates = other.fuse_gates && !legal;
-    other.hoist_ahead = other.hoist_ahead && work.layers[l].fits_ahead[other.fuse_gates];
+    if (!work.layers[l].widens(other.hoist_block > 0, other.fuse_gates, sharers)) {
+      other.panel = Panel::narrow;
+    }
+    other.hoist_ahead =
+        other.hoist_ahead && work.layers[l].fits(other.panel).ahead[other.fuse_gates];
   }
   return {forward, apart};
 }
@@ -191,13 +197,14 @@ class Explainer {
     }
     if (auto st = check_hoisting(out_.spec, s); !st) return Error("schedule." + st.error().message());
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
-      if (s.layers[l].hoist_ahead && !work.layers[l].fits_ahead[s.layers[l].fuse_gates]) {
+      const LayerWork::Fits& fits = work.layers[l].fits(s.layers[l].panel);
+      if (s.layers[l].hoist_ahead && !fits.ahead[s.layers[l].fuse_gates]) {
         return Error(fmt::format(
             "schedule.layers[{}].hoist_ahead=true: is not emitted for this problem", l));
       }
       if (s.layers[l].weights != Residency::registers) continue;
       const bool hoisted = s.layers[l].hoist_block > 0;
-      if (s.threads > 1 || !work.layers[l].fits_registers[hoisted][s.layers[l].fuse_gates]) {
+      if (s.threads > 1 || !fits.registers[hoisted][s.layers[l].fuse_gates]) {
         return Error(fmt::format(
             "schedule.layers[{}].weights=registers: needs threads=1 and weights that fit", l));
       }

@@ -163,6 +163,9 @@ std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
                     "of {}: the cache still holds what was read last",
                     plural(l.group, "panel")));
   }
+  if (l.panel == Panel::wide) {
+    out.emplace_back("panels are wide: eight sums at a time, for two multiply-adds per cycle");
+  }
   out.emplace_back(l.fuse_gates ? "gates with a common operand are one product"
                                 : "every gate is a product of its own");
   if (batch > 1) out.push_back(fmt::format("a register tile has {}", plural(l.tile_rows, "row")));
@@ -187,6 +190,7 @@ void layer_differences(std::vector<std::string>& out, const LayerSchedule& a,
   }
   add("hoist_ahead", a.hoist_ahead, b.hoist_ahead, b.hoist_ahead ? "true" : "false");
   add("tile_rows", a.tile_rows, b.tile_rows, std::to_string(b.tile_rows));
+  add("panel", a.panel, b.panel, std::string(word(b.panel)));
   add("weights", a.weights, b.weights, std::string(word(b.weights)));
   add("sweep", a.sweep, b.sweep, std::string(word(b.sweep)));
   if (b.sweep == Sweep::alternating) add("group", a.group, b.group, std::to_string(b.group));

@@ -18,7 +18,7 @@ SCHEMA = json.loads((ROOT / "src" / "tune" / "wisdom.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 ODD_BLOCK = 37  # steps per block that no estimate takes
 LAYER = {"fuse_gates": True, "hoist_block": ODD_BLOCK, "tile_rows": 1, "hoist_rows": 2,
-         "sweep": "forward", "group": 3, "weights": "streamed", "phases": "levels"}
+         "panel": "wide", "sweep": "forward", "group": 3, "weights": "streamed", "phases": "levels"}
 
 
 def file_of(*entries):
@@ -135,6 +135,7 @@ class Schema(Wisdom):
                 "fuse_gates": generator.random() < 0.5,
                 "hoist_block": generator.choice([0, 1, 1024]),
                 "tile_rows": generator.randint(1, 6), "hoist_rows": generator.randint(1, 6),
+                "panel": generator.choice(["narrow", "wide"]),
                 "sweep": generator.choice(["forward", "alternating"]),
                 "group": generator.choice([1, 1 << 20])}]
             entry["key"]["problem"] = "lstm:i8h16"

@@ -13,7 +13,8 @@ namespace {
 using namespace deepcpu;
 using namespace deepcpu::test;
 
-Schedule ahead_schedule(const ModelSpec& spec, Isa isa, int block, int threads) {
+Schedule ahead_schedule(const ModelSpec& spec, Isa isa, int block, int threads,
+                        Panel panel = Panel::narrow) {
   Schedule schedule;
   schedule.isa = isa;
   schedule.threads = threads;
@@ -23,6 +24,7 @@ Schedule ahead_schedule(const ModelSpec& spec, Isa isa, int block, int threads) 
     one.hoist_block = block;
     one.hoist_ahead = layer == 0 || spec.directions() == 2;
     one.hoist_rows = 3;
+    one.panel = panel;
     schedule.layers.push_back(one);
   }
   return schedule;
@@ -41,9 +43,11 @@ void check(const std::string& text, int block, int threads, const RunOptions& op
   p.lengths.clear();
   const Outcome expected = run(p, compile(p, Isa::interpreter), options);
   for (const Isa isa : isas_with_ahead()) {
-    INFO(text << " " << to_string(isa) << " block " << block << " threads " << threads);
-    const Model model = compile(p, isa, ahead_schedule(p.spec, isa, block, threads));
-    CHECK(difference(run(p, model, options), expected) == "");
+    for (const Panel panel : {Panel::narrow, Panel::wide}) {
+      const Schedule schedule = ahead_schedule(p.spec, isa, block, threads, panel);
+      INFO(text << " " << schedule.to_json());
+      CHECK(difference(run(p, compile(p, isa, schedule), options), expected) == "");
+    }
   }
 }
 

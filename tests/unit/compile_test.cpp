@@ -105,12 +105,14 @@ TEST_CASE("a participant owns the same units in all stages of a width, hoisted o
         "gru:i8h200b4", "gru:i8h96,reset=before", "rnn:i8h48", "rnn:i8h256", "augru:i8h72"}) {
     for (const Isa isa : {Isa::avx2, Isa::avx512}) {
       if (isa > host_isa()) continue;
-      for (const int threads : {1, 2, 3, 7}) {
+      for (const int choice : {10, 11, 20, 21, 30, 31, 70, 71}) {
+        const int threads = choice / 10;
         Schedule s = schedule_of(problem);
         s.isa = isa;
         s.threads = threads;
         s.layers[0].hoist_block = 8;
-        INFO(problem << " " << to_string(isa) << " on " << threads);
+        s.layers[0].panel = choice % 10 == 0 ? Panel::narrow : Panel::wide;
+        INFO(problem << " " << s.to_json());
         const Compilation c = compile_with(problem, s, threads).value();
         const LayerCode& layer = c.layers[0];
         for (int p = 0; p < threads; ++p) {
@@ -155,9 +157,10 @@ TEST_CASE("hoisted products are divided by single blocks where nothing else is t
   }
 }
 
-TEST_CASE("panels are narrow where that lets another participant share them") {
-  const auto panels = [](const std::string& problem, Isa isa, int threads) {
+TEST_CASE("wide panels are as narrow ones where that lets another participant share them") {
+  const auto panels = [](const std::string& problem, Isa isa, int threads, Panel panel) {
     Schedule s = schedule_of(problem);
+    s.layers[0].panel = panel;
     s.isa = isa;
     s.threads = threads;
     const Compilation c = compile_with(problem, s, threads).value();
@@ -169,15 +172,22 @@ TEST_CASE("panels are narrow where that lets another participant share them") {
   };
   using Units = std::vector<std::uint32_t>;
   if (host_isa() >= Isa::avx2) {
-    CHECK(panels("lstm:i8h64", Isa::avx2, 2) == Units{2});  // 8 blocks: 4 each, either way
-    CHECK(panels("lstm:i8h48", Isa::avx2, 2) == Units{1});  // 6 blocks: 3 each, not 4 and 2
-    CHECK(panels("lstm:i8h48", Isa::avx2, 1) == Units{2});
-    CHECK(panels("lstm:i8h48b4", Isa::avx2, 1) == Units{1});  // rows make sums enough
+    // 8 blocks: 4 each, either way; 6 blocks: 3 each, not 4 and 2. Rows make sums enough.
+    CHECK(panels("lstm:i8h64", Isa::avx2, 2, Panel::narrow) == Units{1});
+    CHECK(panels("lstm:i8h64", Isa::avx2, 2, Panel::wide) == Units{2});
+    CHECK(panels("lstm:i8h48", Isa::avx2, 2, Panel::wide) == Units{1});
+    CHECK(panels("lstm:i8h48", Isa::avx2, 1, Panel::wide) == Units{2});
+    CHECK(panels("lstm:i8h48b4", Isa::avx2, 1, Panel::wide) == Units{1});
   }
   if (host_isa() >= Isa::avx512) {
-    CHECK(panels("lstm:i8h64", Isa::avx512, 1) == Units{1});
-    CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 2) == Units{2, 2});
-    CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1) == Units{2, 4});
+    CHECK(panels("lstm:i8h64", Isa::avx512, 1, Panel::narrow) == Units{1});
+    CHECK(panels("lstm:i8h64", Isa::avx512, 1, Panel::wide) == Units{2});
+    CHECK(panels("lstm:i8h64", Isa::avx512, 2, Panel::wide) == Units{2});
+    CHECK(panels("lstm:i8h64", Isa::avx512, 4, Panel::wide) == Units{1});
+    CHECK(panels("lstm:i8h64b2", Isa::avx512, 1, Panel::wide) == Units{1});
+    CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1, Panel::narrow) == Units{2, 2});
+    CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1, Panel::wide) == Units{4, 4});
+    CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 2, Panel::wide) == Units{2, 2});
   }
 }
 

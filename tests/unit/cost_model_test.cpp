@@ -291,6 +291,54 @@ TEST_CASE("cost model: products ahead are chosen where they run while the core w
   CHECK(!chosen(-0.5));
 }
 
+/// The round machine with an L1 of 48 KiB and so many multiply-adds and loads per cycle.
+MachineModel wide_machine(double per_cycle) {
+  MachineModel m = test::round_machine();
+  for (IsaModel& isa : m.isas) {
+    for (CoreRates* r : {&isa.fma_gflops, &isa.levels[0].gbytes_per_s}) {
+      *r = {per_cycle * r->one, per_cycle * r->two, per_cycle * r->all};
+    }
+    isa.levels[0].forward_bytes = isa.levels[0].alternating_bytes = 48 << 10;
+  }
+  return m;
+}
+
+TEST_CASE("cost model: wide panels are chosen where two multiply-adds start per cycle") {
+  const auto chosen = [](const char* problem, double per_cycle) {
+    const ModelSpec spec = ModelSpec::parse(problem).value();
+    return estimate_schedule(spec, Isa::avx512, 1, wide_machine(per_cycle)).value().layers[0].panel;
+  };
+  // U of 36 KiB lies in L1. Four sums wait for each other, eight do not.
+  CHECK(chosen("lstm:i48h48", 2.0) == Panel::wide);
+  // 64 KiB do not: wide panels make the sweep turn at 32 KiB of 48 instead of 16.
+  CHECK(chosen("lstm:i64h64", 1.0) == Panel::narrow);
+  // Rows make sums enough.
+  CHECK(chosen("lstm:i48h48b2", 2.0) == Panel::narrow);
+}
+
+TEST_CASE("cost model: what eight sums gain in products depends on the multiply-adds per cycle") {
+  const auto ratio = [](double per_cycle, const char* problem = "lstm:i48h64") {
+    const auto work = ModelWork::of(ModelSpec::parse(problem).value(), Isa::avx512).value();
+    MachineModel m = wide_machine(per_cycle);
+    m.isas[1].levels[0].forward_bytes = m.isas[1].levels[0].alternating_bytes = 128 << 10;
+    Schedule s;
+    s.isa = Isa::avx512;
+    s.layers.resize(1);
+    s.layers[0].hoist_block = 8;
+    const auto products = [&](Panel panel) {
+      s.layers[0].panel = panel;
+      return CostModel(m, Isa::avx512).predict(work, s, 100).parts.products;
+    };
+    return products(Panel::wide) / products(Panel::narrow);
+  };
+  // A panel takes 64 x 4 cycles and 24 around it, wide or narrow; two against four.
+  CHECK(ratio(2.0) == Approx(0.5));
+  // Wide ones have twice the multiply-adds: 2 x (512 + 24) against 4 x (256 + 24).
+  CHECK(ratio(1.0) == Approx(1072.0 / 1120.0));
+  // Of three blocks the second wide panel has one, whose sums wait as long: two against three.
+  CHECK(ratio(2.0, "lstm:i48h48") == Approx(2.0 / 3.0));
+}
+
 TEST_CASE("cost model: one tile of rows waits for what lies beyond L2, several fetch it in part") {
   const MachineModel m = test::round_machine();
   MachineModel slow = m;

@@ -31,7 +31,7 @@ TEST_CASE("schedule JSON: the text is canonical and in the order of the fields")
         R"({"isa":"avx512","threads":1,"parallel":"none","exchange":"flag","order":"exact",)"
         R"("start":"zero","split_rows":1,"split_k":1,)"
         R"("layers":[{"fuse_gates":true,"hoist_block":32,"hoist_ahead":false,"tile_rows":1,)"
-        R"("hoist_rows":6,"sweep":"alternating","group":1,"weights":"streamed",)"
+        R"("hoist_rows":6,"panel":"narrow","sweep":"alternating","group":1,"weights":"streamed",)"
         R"("phases":"levels"}]})");
 }
 
@@ -52,6 +52,7 @@ TEST_CASE("schedule JSON: random schedules come back as they were written") {
       layer.group = random.integer(1, 1 << 20);
       layer.weights = static_cast<Residency>(random.integer(0, 1));
       layer.hoist_ahead = random.chance(0.5);
+      layer.panel = static_cast<Panel>(random.integer(0, 1));
     }
     const auto back = Schedule::from_json(schedule.to_json());
     REQUIRE(back.ok());
@@ -98,6 +99,8 @@ TEST_CASE("schedule JSON: a value of the wrong type is named") {
         "layers[0].fuse_gates=1: must be true or false");
   CHECK(error_of(with_layer(R"("sweep":"zigzag")")) ==
         R"(layers[0].sweep="zigzag": must be one of "forward", "alternating")");
+  CHECK(error_of(with_layer(R"("panel":8)")) ==
+        R"(layers[0].panel=8: must be one of "narrow", "wide")");
   CHECK(error_of(with_layer(R"("weights":true)")) ==
         R"(layers[0].weights=true: must be one of "streamed", "registers")");
 }
@@ -170,6 +173,8 @@ TEST_CASE("schedule: one that a program filled in is checked by the same rules")
         "layers: has 2 entries: must have 3, one per layer of the model");
   schedule.layers[1].sweep = static_cast<Sweep>(9);
   CHECK(check_schedule(schedule).error().message() == "layers[1].sweep=9: is not a legal value");
+  schedule.layers[0].panel = static_cast<Panel>(2);
+  CHECK(check_schedule(schedule).error().message() == "layers[0].panel=2: is not a legal value");
   schedule.isa = static_cast<Isa>(7);
   CHECK(check_schedule(schedule).error().message() == "isa=7: is not a legal value");
 }

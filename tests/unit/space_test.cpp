@@ -49,63 +49,69 @@ using Sizes = std::vector<std::string>;
 // cap.
 
 TEST_CASE("space: sizes of an RNN by hand") {
-  // 64 units are 4 blocks of 16, all in one panel (one row and one gate with two partial sums: four
-  // blocks make eight accumulators), so sweep and group mean nothing: 1. One gate: fused or not is
-  // the same: 1. Hoisted: panels of two blocks, 4 accumulators, 31 / 5 = 6 rows at most. Blocks 0;
-  // 1, 2, 4 ... 1024 steps: hoisted tiles 1; min(6, steps): 1 + (1 + 2 + 4 + 8 x 6) = 56.
-  // Hoisted tiles of 4 to 6 rows: 1 + 1 + 1 + 1 + 8 x 3 = 28. Blocks 0, 8 ... 256: 1 + 6 x 3.
+  // 64 units are 4 blocks of 16. One gate with two partial sums: narrow panels of two blocks make
+  // four sums, wide ones of four make eight. Two narrow panels: forward, or alternating by 1; one
+  // wide panel, for which sweep and group mean nothing: 3. One gate: fused or not is the same: 1.
+  // Hoisted: panels of two blocks, 4 accumulators, 31 / 5 = 6 rows at most. Blocks 0; 1, 2, 4 ...
+  // 1024 steps: hoisted tiles 1; min(6, steps): 1 + (1 + 2 + 4 + 8 x 6) = 56. Hoisted tiles of 4 to
+  // 6 rows: 1 + 1 + 1 + 1 + 8 x 3 = 28. Blocks 0, 8 ... 256: 1 + 6 x 3.
   // Sums ahead need blocks of 8, 16 ... 1024: 8 x 6 = 48 more, 8 x 3 = 24 with tiles of 4 to 6
   // rows, 6 x 3 = 18 up to 256; at last the blocks of 8 and 16 with the highest tile: 2.
-  CHECK(sizes_of("rnn:i16h64") == Sizes{"104", "104", "104", "52", "52", "37", "21", "21", "21"});
+  // (56 + 48) x 3, (28 + 24) x 3, (19 + 18) x 3, (19 + 2) x 3; sweeps: narrow panels alternate, the
+  // wide one is walked forward: 21 x 2.
+  CHECK(sizes_of("rnn:i16h64") ==
+        Sizes{"312", "312", "312", "156", "156", "111", "63", "42", "42"});
 }
 
 TEST_CASE("space: sizes of an LSTM by hand") {
-  // 4 gates x 1 block = 4 accumulators: 31 / 5 = 6 rows. Hoisted tiles: block 0: 1; min(6, steps):
-  // 1 + 2 + 4 + 8 x 6; in all 56. Gates fused or not: 2. 4 panels: forward, or alternating by 1 or
-  // 2 panels (4 is forward): 3. With sums ahead as above: (56 + 48) x 2 x 3 = 624.
-  // Fused: 312. Hoisted tiles of 4 to 6 rows: 28 + 24 = 52, x 3 = 156. Blocks 8 to
-  // 256: (19 + 18) x 3 = 111, sums ahead in short ones: (19 + 2) x 3 = 63. A panel has 64 x 4 x 16
-  // x 4 = 16384 bytes, a quarter of L1 8192, of L2 262144, which 16 panels fill: by one panel
-  // only: 21.
+  // 4 gates x 1 block = 4 accumulators: 31 / 5 = 6 rows. Blocks and hoisted tiles as above: 104.
+  // Fused: 4 narrow panels: forward, or alternating by 1 or 2 panels (4 is forward): 3; 2 wide
+  // ones: forward, or alternating by 1: 2. Not fused: all four blocks of a gate make four sums and
+  // are no more for eight, so only narrow: 3. 104 x (5 + 3) = 832. Fused: 104 x 5. Hoisted tiles of
+  // 4 to 6 rows: 52 x 5 = 260. Blocks 8 to 256: 37 x 5 = 185, sums ahead in short ones: 21 x 5 =
+  // 105. A narrow panel has 64 x 4 x 16 x 4 = 16384 bytes, a quarter of L1 8192, of L2 262144,
+  // which 16 panels fill: by one panel only, narrow or wide: 21 x 2.
   CHECK(sizes_of("lstm:i16h64") ==
-        Sizes{"624", "624", "312", "156", "156", "111", "63", "21", "21"});
-  // Two threads: 2 panels each: forward or alternating by 1: 104 x 2 x 2 = 416, by flag or by data:
-  // 832 more. Pruned: 21 + 2 x 21.
+        Sizes{"832", "832", "520", "260", "260", "185", "105", "42", "42"});
+  // Two threads: 2 narrow panels each: forward or alternating by 1: 2, or 1 wide one each: 1. Not
+  // fused 2. 104 x 5 = 520, by flag or by data: 1040 more. Fused: 2 x 104 x 3 = 624 more, then 2 x
+  // 52 x 3, 2 x 37 x 3, 2 x 21 x 3, and 2 x 21 x 2.
   CHECK(sizes_of("lstm:i16h64", 2) ==
-        Sizes{"1456", "1456", "728", "364", "364", "259", "147", "63", "63"});
+        Sizes{"1872", "1872", "1144", "572", "572", "407", "231", "126", "126"});
 }
 
 TEST_CASE("space: sizes of a GRU with two levels by hand") {
-  // r and z: 2 gates x 2 blocks, 2 panels; n: one gate, 4 blocks, 1 panel. The most panels count:
-  // forward, or alternating by 1. Hoisted tiles: r and z have 4 accumulators, so up to 6 rows:
-  // 104 as above. Fused or not: 2. 104 x 2 x 2 = 416.
+  // r and z: 2 gates x 2 blocks, n: one gate with two partial sums x 2 blocks: 2 panels; wide ones
+  // have all four blocks. So as the RNN, but fused or not, since n gets wider either way: 2 times.
   CHECK(sizes_of("gru:i16h64,reset=before") ==
-        Sizes{"416", "416", "208", "104", "104", "74", "42", "21", "21"});
+        Sizes{"624", "624", "312", "156", "156", "111", "63", "42", "42"});
 }
 
 TEST_CASE("space: sizes of two layers by hand") {
-  // As one layer, the second without sums ahead: 104 x 56; alike: 104.
+  // As one layer, the second without sums ahead: 312 x 168; alike: 312.
   CHECK(sizes_of("rnn:i16h64l2") ==
-        Sizes{"5824", "104", "104", "52", "52", "37", "21", "21", "21"});
-  // 2 threads: none by flag, none by data, wavefront of 1 + 1: 1 + 3 = 4 times as many. Two that
-  // share a layer have a panel of two blocks each: no sweeps there either.
+        Sizes{"52416", "312", "312", "156", "156", "111", "63", "42", "42"});
+  // 2 threads: none by flag, none by data, wavefront of 1 + 1. Two that share a layer have a panel
+  // of two blocks each, and a wide one would leave nothing to the other: 104 x 56, alike 104. So
+  // 2 x 312 x 168 + 2 x 104 x 56; alike: 2 x 312 + 2 x 104, and so on: 2 x 42 + 2 x 21.
   CHECK(sizes_of("rnn:i16h64l2", 2) ==
-        Sizes{"23296", "416", "416", "208", "208", "148", "84", "84", "84"});
-  // 3 threads: none by flag and by data; two groups of 1.5 do not exist: 6 times.
-  CHECK(sizes_of("rnn:i16h64l2", 3)[0] == "34944");
-  // 4 threads: none x 2, a wavefront of 2 + 2 x 2: 10 times. Pruned: of 3 and 4 that share the two
-  // panels some would have none, so 1 thread, the 3 ways of 2 and the wavefront x 2: 6 times.
+        Sizes{"116480", "832", "832", "416", "416", "296", "168", "126", "126"});
+  // 3 threads: none by flag and by data, 2 x 104 x 56 more; two groups of 1.5 do not exist.
+  CHECK(sizes_of("rnn:i16h64l2", 3)[0] == "128128");
+  // 4 threads: none x 2, a wavefront of 2 + 2 x 2: 4 x 104 x 56 more; alike 6 x 104 more than with
+  // 2. Pruned: of 3 and 4 that share the two panels some would have none, so the wavefront x 2
+  // remains: 2 x 21 more than with 2.
   CHECK(sizes_of("rnn:i16h64l2", 4) ==
-        Sizes{"58240", "1040", "1040", "520", "520", "370", "210", "210", "126"});
+        Sizes{"151424", "1456", "1456", "728", "728", "518", "294", "252", "168"});
 }
 
 TEST_CASE("space: sizes of both directions by hand") {
-  // 2 threads: none x 2, directions of 1 + 1: 4 times 104.
+  // 1 thread, and 2 with directions of 1 + 1: 2 x 312; none x 2: 2 x 104.
   CHECK(sizes_of("rnn:i16h64bi", 2) ==
-        Sizes{"416", "416", "416", "208", "208", "148", "84", "84", "84"});
+        Sizes{"832", "832", "832", "416", "416", "296", "168", "126", "126"});
   // A stack is no wavefront: its second layer needs both directions of the first one to the end.
-  // So it has its input beforehand: 4 x 104 x 104.
-  CHECK(sizes_of("rnn:i16h64l2bi", 2)[0] == "43264");
+  // So it has its input beforehand: 2 x 312 x 312 + 2 x 104 x 104.
+  CHECK(sizes_of("rnn:i16h64l2bi", 2)[0] == "216320");
 }
 
 TEST_CASE("space: sizes of a batch by hand") {
@@ -113,15 +119,15 @@ TEST_CASE("space: sizes of a batch by hand") {
   // 4 x steps, tiles min(6, rows): 1 + 4 + 10 x 6 = 65. 4 x 2 x 65 = 520. Hoisted tiles of 4 to 6
   // rows: 1 + 1 + 10 x 3 = 32, x 8 = 256. Of the heights 2 and 3, which both make 2 tiles of 4
   // rows, the lower one, and 4: 2 x 2 x 32. 8 to 256 rows: 2, 4 ... 64 steps: 2 x 2 x 19.
-  // No sums ahead with more than one row.
+  // No sums ahead and no wide panels with more than one row.
   CHECK(sizes_of("rnn:i16h64b4") ==
         Sizes{"520", "520", "520", "256", "128", "76", "76", "38", "38"});
 }
 
 TEST_CASE("space: sizes of a cell that fits registers by hand") {
-  // k = 8, hoisted or not at most 8 + 2 <= 16 vectors: streamed or in registers. A single partial
-  // sum (k < 16): tiles up to 6 rows: 56 x 2, and 48 with sums ahead, which are streamed. Two
-  // threads: only streamed, by flag or by data.
+  // One block, narrow or wide. k = 8, hoisted or not at most 8 + 2 <= 16 vectors: streamed or in
+  // registers. A single partial sum (k < 16): tiles up to 6 rows: 56 x 2, and 48 with sums ahead,
+  // which are streamed. Two threads: only streamed, by flag or by data.
   CHECK(sizes_of("rnn:i2h8") == Sizes{"160", "160", "160", "80", "80", "56", "40", "40", "40"});
   CHECK(sizes_of("rnn:i2h8", 2)[0] == "368");
   // 8 lanes: 2 + 8 vectors exceed the 6 of AVX2: never.
@@ -130,13 +136,13 @@ TEST_CASE("space: sizes of a cell that fits registers by hand") {
 
 TEST_CASE("space: the raw size is the product of the rows") {
   const Count phases = *count_schedules(MatmulDag::build(test::parse_problem("rnn:i1h1")->cell));
-  // 12 blocks x 2 (sums ahead or not) x 1 tile height x 6 hoisted heights x 2 sweeps x 1 group x 2
-  // places of the weights.
-  CHECK(Space("rnn:i16h64").space.sizes().raw == phases * Count(576));
+  // 12 blocks x 2 (sums ahead or not) x 1 tile height x 6 hoisted heights x 2 kinds of panels x 2
+  // sweeps x 2 groups x 2 places of the weights.
+  CHECK(Space("rnn:i16h64").space.sizes().raw == phases * Count(2304));
   // 2 threads x 4 ways x (1 + 3) partitions x 2 exchanges x 2 starts.
-  CHECK(Space("rnn:i16h64", 2).space.sizes().raw == phases * Count(576 * 128));
+  CHECK(Space("rnn:i16h64", 2).space.sizes().raw == phases * Count(2304 * 128));
   CHECK(Space("rnn:i16h64l2", 2).space.sizes().raw ==
-        phases * Count(576) * phases * Count(576) * Count(128));
+        phases * Count(2304) * phases * Count(2304) * Count(128));
 }
 
 TEST_CASE("space: the table says what is emitted") {
@@ -274,27 +280,27 @@ TEST_CASE("space: the pruned schedules of random problems are compiled without a
 }
 
 TEST_CASE("space: draws are even") {
-  // 416 schedules, 200 draws expected of each. The statistic has 415 degrees of freedom: mean 415,
-  // standard deviation 28.8; six of them either way.
+  // 832 schedules, 200 draws expected of each. The statistic has 831 degrees of freedom: mean 831,
+  // standard deviation 40.8; six of them either way.
   const Space s("rnn:i16h64bi", 2);
   test::Random random(7);
   const auto next = [&](std::uint64_t n) { return random.next() % n; };
   std::map<std::string, double> seen;
   for (const std::string& text : texts(collect(s.space, false))) seen[text] = 0.0;
-  REQUIRE(seen.size() == 416);
-  constexpr int kDraws = 416 * 200;
+  REQUIRE(seen.size() == 832);
+  constexpr int kDraws = 832 * 200;
   for (int i = 0; i < kDraws; ++i) seen[s.space.sample(next).to_json()] += 1.0;
-  REQUIRE(seen.size() == 416);
+  REQUIRE(seen.size() == 832);
   double statistic = 0.0;
   for (const auto& [text, count] : seen) statistic += (count - 200.0) * (count - 200.0) / 200.0;
-  CHECK(statistic > 242.0);
-  CHECK(statistic < 588.0);
+  CHECK(statistic > 586.0);
+  CHECK(statistic < 1076.0);
 }
 
 TEST_CASE("space: a stack of 400 layers can be counted and drawn from") {
-  // 56^400 = 10^699 exceeds every double.
+  // 168^400 = 10^890 exceeds every double.
   const Space s("rnn:i16h64l400", 2);
-  CHECK(s.space.sizes().valid.log10() > 690.0);
+  CHECK(s.space.sizes().valid.log10() > 880.0);
   test::Random random(3);
   std::set<int> threads;
   for (int i = 0; i < 20; ++i) {

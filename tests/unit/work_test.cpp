@@ -2,7 +2,13 @@
 /// ModelWork: numbers of small layers by hand.
 #include "src/lower/work.hpp"
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "src/lower/lower.hpp"
 #include "tests/catch.hpp"
+#include "tests/support/random_cells.hpp"
 
 namespace deepcpu {
 namespace {
@@ -12,15 +18,19 @@ ModelWork work_of(const char* problem, Isa isa) {
 }
 
 /// What lstm:i5h20 needs with vectors of `lanes` numbers, of which 20 units take `blocks`.
-/// Panels have `units` of them.
-void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_t units) {
+/// Wide panels have two of them if nobody shares the layer, `shared` if two do.
+void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_t shared) {
   const ModelWork work = work_of("lstm:i5h20", isa);
   CHECK(work.lanes == lanes);
   REQUIRE(work.layers.size() == 1);
   const LayerWork& layer = work.layers[0];
   const double vector = 4.0 * lanes;
-  CHECK(layer.panels(1) == 2);
-  CHECK(layer.panels(2) == 2);
+  CHECK(layer.panels(1, Panel::narrow) == blocks);
+  CHECK(layer.panels(2, Panel::narrow) == blocks);
+  CHECK(layer.panels(1, Panel::wide) == (blocks + 1) / 2);
+  CHECK(layer.panels(2, Panel::wide) == 2);
+  CHECK(layer.own_panels(1, Panel::narrow) == blocks);
+  CHECK(layer.own_panels(2, Panel::wide) == 1);
   CHECK(layer.shares() == blocks);
   CHECK_FALSE(layer.one_gate_stages);
   CHECK(layer.step[0][1].weight_bytes == (5 + 20) * 4 * blocks * vector);
@@ -32,9 +42,10 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   REQUIRE(layer.step[0][1].stages.size() == 1);
   const StageWork& both = layer.step[0][1].stages[0];
   CHECK(both.gates == 4);
-  CHECK(both.panel_units(1) == units);
-  CHECK(both.panel_units(2) == units);
-  CHECK(both.panel_units(3) == 1);
+  for (const int sharers : {1, 2, 3}) CHECK(both.panel_units(sharers, Panel::narrow) == 1);
+  CHECK(both.panel_units(1, Panel::wide) == 2);
+  CHECK(both.panel_units(2, Panel::wide) == shared);
+  CHECK(both.panel_units(3, Panel::wide) == 1);
   CHECK(both.own_blocks(1) == blocks);
   CHECK(both.own_blocks(2) == (blocks + 1) / 2);
   CHECK(both.own_blocks(5) == 1);
@@ -107,7 +118,7 @@ TEST_CASE("work: participants wait where one reads what another wrote") {
 
 TEST_CASE("work: registers hold one panel of at most 16 or 6 vectors for one row") {
   const auto fits = [](const char* problem, Isa isa, bool hoisted) {
-    return work_of(problem, isa).layers[0].fits_registers[hoisted][1];
+    return work_of(problem, isa).layers[0].narrow.registers[hoisted][1];
   };
   CHECK(fits("lstm:i3h4", Isa::avx512, true));         // 4 x 4
   CHECK_FALSE(fits("lstm:i3h4", Isa::avx512, false));  // 7 x 4
@@ -116,6 +127,76 @@ TEST_CASE("work: registers hold one panel of at most 16 or 6 vectors for one row
   CHECK(fits("rnn:i2h4", Isa::avx2, false));  // 2 + 4
   CHECK_FALSE(fits("rnn:i3h4", Isa::avx2, false));
   CHECK(fits("rnn:i3h4", Isa::avx2, true));
+}
+
+TEST_CASE("work: wide panels are fewer, so that less can be computed ahead of them") {
+  // Of i inputs 4 gates x 4 blocks x i steps over k for eight rows; four times those of U at most:
+  // 4 x 8 x 64 x 4 narrow panels, or 2 wide ones, i.e. i <= 512 and i <= 256.
+  const auto fits = [](const char* problem, Panel panel) {
+    return work_of(problem, Isa::avx512).layers[0].fits(panel).ahead[1];
+  };
+  CHECK(fits("lstm:i256h64", Panel::wide));
+  CHECK_FALSE(fits("lstm:i257h64", Panel::wide));
+  CHECK(fits("lstm:i512h64", Panel::narrow));
+  CHECK_FALSE(fits("lstm:i513h64", Panel::narrow));
+}
+
+/// Unit blocks of the participant that has the most, as lower::Sharing divides them.
+std::uint32_t busiest(const jit::KernelPlan& plan, const jit::Stage& stage, std::uint32_t n) {
+  const std::uint32_t blocks = (stage.width + plan.lanes - 1) / plan.lanes;
+  const std::uint32_t units = lower::share_units(plan, stage.width);
+  const std::uint32_t shares = lower::shares(plan, stage.width);
+  const auto before = [&](std::uint32_t s) { return std::min(blocks, s * units); };
+  std::uint32_t most = 0;
+  for (std::uint32_t p = 0; p < n; ++p) {
+    most = std::max(most, before(shares * (p + 1) / n) - before(shares * p / n));
+  }
+  return most;
+}
+
+/// The plans of a schedule have the panels that the work says, and nobody owns more than it says.
+void check_plans(const ModelWork& work, const LayerSchedule& schedule, int sharers) {
+  const lower::StepGraph graph = lower::StepGraph::build(work.spec.cell);
+  const lower::Widths widths = lower::widths_of(work.spec, 0);
+  const auto layout = lower::PackLayout::build(work.spec.cell, graph, widths, work.lanes);
+  const auto n = static_cast<std::uint32_t>(sharers);
+  const auto plans =
+      lower::lower_layer(work.spec.cell, graph, widths, layout, schedule, work.isa,
+                         static_cast<std::uint32_t>(work.spec.batch), {n, Exchange::flag}, "layer");
+  REQUIRE(plans.ok());
+  const jit::KernelPlan& plan = plans->step.plan;
+  const KernelWork& kernel = work.layers[0].step[schedule.hoist_block > 0][schedule.fuse_gates];
+  REQUIRE(plan.stages.size() == kernel.stages.size());
+  for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+    const StageWork& stage = kernel.stages[s];
+    CHECK(plan.stages[s].units_per_panel == stage.panel_units(sharers, schedule.panel));
+    const std::uint32_t share = lower::share_units(plan, plan.stages[s].width);
+    CHECK((share >= stage.width.blocks || share % plan.stages[s].units_per_panel == 0));
+    CHECK(busiest(plan, plan.stages[s], n) <= stage.own_blocks(sharers));
+  }
+}
+
+TEST_CASE("work: narrow and wide panels are those of the plans, for every number of sharers") {
+  std::vector<std::string> problems = {"lstm:i48h48",          "lstm:i9h100p40,peephole=1",
+                                       "gru:i7h130",           "gru:i30h90,reset=before",
+                                       "rnn:i20h200",          "augru:i9h70",
+                                       "lstm:i5h70,coupled=1", "rnn:i7h90b3"};
+  for (std::uint64_t seed = 0; seed < 30; ++seed) problems.push_back(test::random_problem(seed));
+  for (const std::string& problem : problems) {
+    for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+      const ModelWork work = ModelWork::of(test::parse_problem(problem).value(), isa).value();
+      for (int choice = 0; choice < 8; ++choice) {
+        LayerSchedule schedule;
+        schedule.panel = choice % 2 == 0 ? Panel::narrow : Panel::wide;
+        schedule.hoist_block = choice / 2 % 2 * 8;
+        schedule.fuse_gates = choice / 4 == 0;
+        for (const int sharers : {1, 2, 3, 4, 7}) {
+          INFO(problem << " " << to_string(isa) << " choice " << choice << " of " << sharers);
+          check_plans(work, schedule, sharers);
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

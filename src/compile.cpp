@@ -152,8 +152,7 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   auto plans =
       lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule, c.schedule.isa,
                          static_cast<std::uint32_t>(c.spec.batch),
-                         c.program.sharing(c.schedule.exchange),
-                         layer_name(c.spec, layer));
+                         c.program.sharing(c.schedule.exchange), layer_name(c.spec, layer));
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
   out.hoisted_row = plans->hoisted_row;

@@ -99,9 +99,9 @@ class HoistQueue {
   std::int64_t piece_ = 1;
   std::int64_t per_block_ = 1;
   std::int64_t pieces_ = 0;
-  Counter next_;           ///< piece to be taken
-  Counter read_;           ///< blocks that the time loop has finished
-  Counter done_[kSlots];   ///< pieces finished, by slot
+  Counter next_;          ///< piece to be taken
+  Counter read_;          ///< blocks that the time loop has finished
+  Counter done_[kSlots];  ///< pieces finished, by slot
 };
 
 }  // namespace deepcpu

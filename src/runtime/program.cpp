@@ -83,10 +83,14 @@ Status check_hoisting(const ModelSpec& spec, const Schedule& schedule) {
   if (schedule.parallel == Parallel::hoist) {
     const LayerSchedule& l = schedule.layers.front();
     const char* why = nullptr;
-    if (spec.layers() > 1 || spec.directions() > 1) why = "needs one layer and one direction";
-    else if (schedule.threads < 2) why = "needs threads > 1";
-    else if (l.hoist_block == 0) why = "needs hoist_block > 0";
-    else if (l.hoist_ahead) why = "needs hoist_ahead=false";
+    if (spec.layers() > 1 || spec.directions() > 1)
+      why = "needs one layer and one direction";
+    else if (schedule.threads < 2)
+      why = "needs threads > 1";
+    else if (l.hoist_block == 0)
+      why = "needs hoist_block > 0";
+    else if (l.hoist_ahead)
+      why = "needs hoist_ahead=false";
     if (why != nullptr) return Error(fmt::format("parallel=hoist: {}", why));
   }
   const std::int64_t block = block_of(spec, schedule);

@@ -30,7 +30,7 @@ struct Program {
   std::int64_t block = 0;       ///< time steps per block; 0 = a step takes the whole sequence
   bool whole_sequence = false;  ///< layers hand over whole sequences: bidirectional stacks
   int participants = 1;
-  int group = 1;           ///< participants that share the panels of a step
+  int group = 1;  ///< participants that share the panels of a step
   /// Further participants, which only compute hoisted products (Parallel::hoist); they come last.
   int hoisters = 0;
   std::int64_t piece = 0;  ///< time steps of hoisted products that are taken at once, with hoisters

@@ -158,7 +158,8 @@ void Runner::hoist_pieces(int participant) noexcept {
 void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece) {
   const auto& roles = part.code->step.bound.roles;
   const std::size_t x = input_buffer(roles);
-  const Block steps{piece.first, piece.steps, blocks_done_ + static_cast<std::uint64_t>(piece.block)};
+  const Block steps{piece.first, piece.steps,
+                    blocks_done_ + static_cast<std::uint64_t>(piece.block)};
   const View view = view_of(part, roles[x], *in_, steps);
   seat.slot = HoistQueue::slot(piece.block);
   bind(part, seat, x, view, steps);
@@ -180,8 +181,8 @@ void Runner::finish_hoist(const Part& part, Seat& seat, Block block) {
 }
 
 /// Points the kernel at the hoisted sums of this block. Gives whether it is to compute those of the
-/// next one, too, which must be a full one (check_hoisting made sure that its x is known), and copies
-/// that x, so that rows have a stride of our own.
+/// next one, too, which must be a full one (check_hoisting made sure that its x is known), and
+/// copies that x, so that rows have a stride of our own.
 bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
   if (!part.code->ahead) return false;
   const auto& roles = part.code->step.bound.roles;

@@ -163,7 +163,7 @@ class Runner {
   RowOrder order_;
   std::unique_ptr<HoistQueue> queue_;  ///< with hoisters
   bool shares_hoist_ = false;          ///< this run takes its hoisted products from the queue
-  Bytes spare_;  ///< rows of one state while they are permuted
+  Bytes spare_;                        ///< rows of one state while they are permuted
   const RunInput* in_ = nullptr;
   /// Time steps done so far, mod 6: enough for buffers of two slots and of three.
   std::uint64_t steps_done_ = 0;

@@ -68,6 +68,11 @@ int ScheduleSpace::most_shares() const {
   return int_of(most);
 }
 
+bool ScheduleSpace::may_share_hoist() const {
+  return work_->spec.layers() == 1 && work_->spec.directions() == 1 &&
+         !work_->layers.front().hoist.stages.empty();
+}
+
 std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
   std::vector<Global> out;
   Schedule data;
@@ -92,9 +97,8 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
     const bool one_way = work_->spec.directions() == 1;
     const int layers = work_->spec.layers();
     if (threads > 1 && layers > 1 && one_way) add(Parallel::wavefront, std::min(layers, threads));
-    const bool hoists = !work_->layers.front().hoist.stages.empty();
     const bool useful = rules <= kThreads || threads <= shares;
-    if (threads > 1 && layers == 1 && one_way && hoists && useful) {
+    if (threads > 1 && may_share_hoist() && useful) {
       out.push_back({threads, Parallel::hoist, Exchange::flag, 1});
     }
   }

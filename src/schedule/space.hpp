@@ -79,6 +79,8 @@ class ScheduleSpace {
   std::vector<SpaceRow> model_rows() const;
   std::vector<SpaceRow> layer_rows() const;
   /// Shares of the layer with the most: no more threads can divide it.
+  /// Whether Parallel::hoist is legal.
+  bool may_share_hoist() const;
   int most_shares() const;
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;

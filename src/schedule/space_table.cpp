@@ -74,14 +74,18 @@ std::vector<SpaceRow> ScheduleSpace::model_rows() const {
   for (int n = 1; n <= cap_; ++n) cuts += factorings(n);
   const auto cap = static_cast<std::uint64_t>(cap_);
   const std::uint64_t many = cap_ > 1 ? 2 : 1;
-  const std::uint64_t ways = cap_ > 1 ? 4 : 1;
+  const std::uint64_t ways = cap_ > 1 ? 5 : 1;
   const bool two_ways = work_->spec.directions() == 2;
   const bool side_by_side = cap_ > 1 && (two_ways || work_->spec.layers() > 1);
+  const bool hoists = cap_ > 1 && may_share_hoist();
   return {
       {"threads", false, fmt::format("1..{}", cap_), cap, cap,
        "more caches, but an exchange per step", ""},
-      {"parallel", false, "none directions wavefront gates", ways, side_by_side ? 2U : 1U,
-       "which parts run side by side: directions, or layers of one direction", "gates"},
+      {"parallel", false, "none directions wavefront gates hoist", ways,
+       1U + (side_by_side ? 1U : 0U) + (hoists ? 1U : 0U),
+       "which parts run side by side: directions, layers of one direction, or x·W of later blocks "
+       "beside the time loop",
+       "gates"},
       {"split_rows x units x split_k", false, fmt::format("{} partitions Xi*Xj*Xk", cuts), cuts,
        cap, "which part of a product a participant computes", "split_rows > 1, split_k > 1"},
       {"exchange", false, "flag data", many, many, "how h travels between cores", ""},

@@ -268,8 +268,7 @@ class GroupCost {
     const double loop = out_.parts.products + out_.parts.gates;
     const double first = out_.parts.hoist / std::max(blocks, 1.0);
     const double later = out_.parts.hoist - first;
-    out_.parts.hoist =
-        first / participants + std::max(0.0, (loop + later) / participants - loop);
+    out_.parts.hoist = first / participants + std::max(0.0, (loop + later) / participants - loop);
     const double journeys = 1e6 * blocks * handover.seconds;
     out_.journeys_us += journeys;
     out_.parts.exchange += journeys;

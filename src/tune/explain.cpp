@@ -195,7 +195,8 @@ class Explainer {
       return Error(fmt::format("schedule.threads={}: must be between 1 and {}", s.threads,
                                options_.threads));
     }
-    if (auto st = check_hoisting(out_.spec, s); !st) return Error("schedule." + st.error().message());
+    if (auto st = check_hoisting(out_.spec, s); !st)
+      return Error("schedule." + st.error().message());
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
       const LayerWork::Fits& fits = work.layers[l].fits(s.layers[l].panel);
       if (s.layers[l].hoist_ahead && !fits.ahead[s.layers[l].fuse_gates]) {

@@ -129,6 +129,11 @@ Limit limit_of(const ModelWork& work, const MachineModel& machine, double steps,
   };
   for (int n = 2; n <= std::min(threads, machine.cores); ++n) {
     offer(shared(all, machine, work.isa, steps, n, n));
+    if (all.size() == 1) {
+      // One core runs the time loop, all compute the hoisted products of later blocks.
+      const Limit one = shared(all, machine, work.isa, steps, 1, n);
+      best.floor_us = std::min(best.floor_us, std::max(one.us - one.hoist_us, one.us / n));
+    }
     if (directions == 2 && n % 2 == 0) {
       offer(shared(once, machine, work.isa, steps, n / 2, n));
     }

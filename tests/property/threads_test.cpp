@@ -23,7 +23,7 @@ constexpr std::int64_t kMostSteps = 20;
 /// kernel that is too large for the code size is refused, and its exception ends the problem.
 Model compile_threaded(const Problem& p, Random& random, Isa isa, int threads = 0) {
   Schedule schedule = random_schedule(random, p.spec, isa);
-  random_threads(random, schedule);
+  random_threads(random, p.spec, schedule);
   if (threads > 0) schedule.threads = threads;
   CompileOptions options;
   options.isa = isa;
@@ -31,6 +31,10 @@ Model compile_threaded(const Problem& p, Random& random, Isa isa, int threads = 
   options.schedule = schedule;
   if (!Model::compile(p.spec, p.weights, options).ok()) {
     for (LayerSchedule& layer : schedule.layers) layer.weights = Residency::streamed;
+    options.schedule = schedule;
+    // A cell may have no products of its input.
+    const bool hoists = Model::compile(p.spec, p.weights, options).ok();
+    if (!hoists && schedule.parallel == Parallel::hoist) schedule.parallel = Parallel::none;
   }
   return compile(p, isa, schedule);
 }

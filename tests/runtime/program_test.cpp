@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "src/compile.hpp"
 #include "src/runtime/row_order.hpp"
 #include "tests/catch.hpp"
 #include "tests/support/compare.hpp"
@@ -129,6 +130,44 @@ TEST_CASE("the order of many rows is that of a stable sort, and every step count
   }
 }
 
+TEST_CASE("one participant runs the time loop, the others hoisted products only") {
+  const Program p = build("lstm:i4h8", 3, Parallel::hoist);  // blocks of 4 steps
+  CHECK(p.participants == 3);
+  CHECK(p.hoisters == 2);
+  CHECK(p.group == 1);
+  CHECK(p.piece == 1);
+  REQUIRE(p.steps.size() == 1);
+  CHECK(p.runs_on(p.steps[0], 0));
+  CHECK(!p.runs_on(p.steps[0], 1));
+  CHECK(p.sharing(Exchange::flag).hoisters);
+  CHECK(!build("lstm:i4h8", 3, Parallel::none).sharing(Exchange::flag).hoisters);
+}
+
+TEST_CASE("parallel=hoist is refused by name where it cannot be") {
+  const auto refusal = [](const std::string& problem, int threads, auto edit) {
+    const ModelSpec spec = ModelSpec::parse(problem).value();
+    CompileOptions options;
+    options.threads = threads;
+    options.schedule = schedule_for(spec, Isa::interpreter, threads, Parallel::hoist);
+    edit(options.schedule->layers[0]);
+    const auto compiled = compile_program(spec, options);
+    return compiled ? std::string() : compiled.error().message();
+  };
+  const auto as_it_is = [](LayerSchedule&) {};
+  CHECK(refusal("lstm:i4h8", 2, as_it_is).empty());
+  const std::string one = "schedule.parallel=hoist: needs one layer and one direction";
+  CHECK(refusal("lstm:i4h8l2", 2, as_it_is) == one);
+  CHECK(refusal("lstm:i4h8bi", 2, as_it_is) == one);
+  CHECK(refusal("lstm:i4h8rev", 2, as_it_is).empty());
+  CHECK(refusal("lstm:i4h8", 1, as_it_is) == "schedule.parallel=hoist: needs threads > 1");
+  CHECK(refusal("lstm:i4h8", 2, [](LayerSchedule& l) { l.hoist_block = 0; }) ==
+        "schedule.parallel=hoist: needs hoist_block > 0");
+  CHECK(refusal("lstm:i4h8", 2, [](LayerSchedule& l) {
+          l.hoist_block = 8;
+          l.hoist_ahead = true;
+        }) == "schedule.parallel=hoist: needs hoist_ahead=false");
+}
+
 struct Case {
   const char* problem;
   int threads;
@@ -143,6 +182,10 @@ const std::vector<Case>& cases() {
       {"gru:i5h18l2bib2t13", 2, Parallel::directions},
       {"rnn:i5h18l3b2t29", 2, Parallel::wavefront},
       {"lstm:i5h33l2t29", 4, Parallel::wavefront},
+      {"lstm:i5h40t19", 2, Parallel::hoist},
+      {"gru:i5h40t41", 3, Parallel::hoist},
+      {"gru:i5h18b3t17,reset=before", 2, Parallel::hoist},
+      {"lstm:i5h18revb2t3", 2, Parallel::hoist},
   };
   return table;
 }

@@ -36,7 +36,7 @@ std::string random_problem(std::uint64_t seed);
 Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa);
 /// Draws how many threads the schedule uses and what each of them does: every combination is
 /// legal, also those that a spec has no use for (a wavefront over one layer).
-void random_threads(Random& random, Schedule& schedule);
+void random_threads(Random& random, const ModelSpec& spec, Schedule& schedule);
 
 /// A hash of the text (FNV-1a), the seed of all random numbers of one problem.
 std::uint64_t hash_of(std::string_view text);

@@ -173,11 +173,17 @@ Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
   return schedule;
 }
 
-void random_threads(Random& random, Schedule& schedule) {
+void random_threads(Random& random, const ModelSpec& spec, Schedule& schedule) {
   schedule.threads = random.pick(std::vector<int>{1, 2, 2, 2, 2, 2, 3, 3, 3, 8, 8, 22});
   schedule.parallel =
       random.pick(std::vector<Parallel>{Parallel::none, Parallel::directions, Parallel::wavefront});
   schedule.exchange = random.chance(0.4) ? Exchange::flag : Exchange::data;
+  if (spec.layers() > 1 || spec.directions() > 1 || !random.chance(0.3)) return;
+  schedule.parallel = Parallel::hoist;
+  schedule.threads = std::max(schedule.threads, 2);
+  LayerSchedule& layer = schedule.layers.front();
+  layer.hoist_block = std::max(layer.hoist_block, random.integer(1, 6));
+  layer.hoist_ahead = false;
 }
 
 }  // namespace deepcpu::test

@@ -16,8 +16,8 @@
 namespace deepcpu::jit {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames = {"fma_registers", "fma_memory", "load",
-                                                    "fma_mixed", "add_chain"};
+constexpr std::array<std::string_view, 6> kNames = {"fma_registers", "fma_memory",  "load",
+                                                    "fma_mixed",     "fma_strided", "add_chain"};
 
 /// Vec is Xbyak::Ymm or Xbyak::Zmm. Accumulators: enough to hide the latency of an FMA (two per
 /// cycle, four or five cycles each), and two registers are left for the factors.
@@ -43,7 +43,7 @@ class RateEmitter : public Xbyak::CodeGenerator {
     mark("block");
     L(block);
     body();
-    add(at_, static_cast<std::uint32_t>(kRateVectors * kBytes));
+    add(at_, static_cast<std::uint32_t>(kRateVectors * kBytes * rate_stride(kind_)));
     dec(blocks_left_);
     jnz(block, T_NEAR);
     mark("group");
@@ -86,7 +86,8 @@ class RateEmitter : public Xbyak::CodeGenerator {
           vfmadd231ps(accumulator, a_, b_);
           break;
         case RateKind::fma_memory:
-          vfmadd231ps(accumulator, a_, ptr[at_ + i * kBytes]);
+        case RateKind::fma_strided:
+          vfmadd231ps(accumulator, a_, ptr[at_ + i * kBytes * rate_stride(kind_)]);
           break;
         case RateKind::load:
           vmovaps(accumulator, ptr[at_ + i * kBytes]);

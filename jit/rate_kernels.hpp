@@ -23,18 +23,27 @@ enum class RateKind : std::uint8_t {
   fma_mixed,      ///< fma_memory into four sums; after every kMixedVectors vectors as many further
                   ///< multiply-adds, which read from the beginning of the first group: one vector
                   ///< times so many numbers, as hoisted products among recurrent ones do
-  add_chain,      ///< an integer addition that waits for the one before: one cycle each
+  fma_strided,  ///< fma_memory that reads every kStrideVectors-th vector: a block is so many times
+                ///< as long
+  add_chain,    ///< an integer addition that waits for the one before: one cycle each
 };
 inline constexpr RateKind kRateKinds[] = {RateKind::fma_registers, RateKind::fma_memory,
-                                          RateKind::load, RateKind::fma_mixed, RateKind::add_chain};
+                                          RateKind::load,          RateKind::fma_mixed,
+                                          RateKind::fma_strided,   RateKind::add_chain};
 std::string_view to_string(RateKind kind) noexcept;
 
 /// Operations (vectors, additions) per block.
 inline constexpr std::size_t kRateVectors = 32;
 /// Vectors of fma_mixed between two groups of further multiply-adds.
 inline constexpr std::size_t kMixedVectors = 8;
-/// Bytes of a block: kRateVectors vectors of the ISA.
+/// See fma_strided: one gate of an LSTM, whose four stand side by side, is read so.
+inline constexpr std::size_t kStrideVectors = 4;
+/// Bytes that are read of a block: kRateVectors vectors of the ISA.
 std::size_t rate_block_bytes(Isa isa) noexcept;
+/// Vectors from one that is read to the next.
+constexpr std::size_t rate_stride(RateKind kind) {
+  return kind == RateKind::fma_strided ? kStrideVectors : 1;
+}
 
 /// The one argument of a rate loop. Plain data. A pass walks `groups` groups of `blocks` blocks;
 /// the blocks of a group follow each other upward in memory, whichever way the groups are walked.

@@ -99,8 +99,10 @@ BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::stri
     width.narrow = width.wide = std::min(width.narrow, narrow_share(ctx, step, stage.width));
     stage.units_per_panel = width.narrow;
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
-    // Blocks of steps have many rows, hence many tiles: one line each is enough.
-    for (jit::Product& p : stage.products) p.fetch = 1;
+    // Blocks of steps mostly have rows for many tiles: one line each is enough.
+    for (jit::Product& p : stage.products) {
+      p.fetch = p.gate.size() < p.gates_packed ? 0 : 1;
+    }
     bound.widths.push_back(width);
     bound.plan.stages.push_back(std::move(stage));
   }

@@ -67,13 +67,15 @@ std::uint32_t max_tile_rows(Isa isa, std::uint32_t vectors) {
   return std::clamp<std::uint32_t>(fit, 1, 6);
 }
 
+bool hoists(const StepGraph& graph) {
+  return std::any_of(graph.sums.begin(), graph.sums.end(),
+                     [&](const SumExpr& s) { return has_hoistable(graph, s); });
+}
+
 Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,
                                const PackLayout& layout, const LayerSchedule& schedule, Isa isa,
                                std::uint32_t batch, Sharing sharing, const std::string& name) {
-  const bool any = std::any_of(graph.sums.begin(), graph.sums.end(),
-                               [&](const SumExpr& s) { return has_hoistable(graph, s); });
-  const bool hoist = schedule.hoist_block > 0 && any;
-  if (sharing.hoisters && !hoist) return Error("parallel=hoist: needs products of the input");
+  const bool hoist = schedule.hoist_block > 0 && hoists(graph);
   const Context ctx{cell,   graph,    widths,
                     layout, schedule, isa,
                     batch,  sharing,  hoist_layout(graph, widths, hoist)};

@@ -84,6 +84,9 @@ std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width);
 /// Shares of a stage of `step`: no more participants can divide it.
 std::uint32_t shares(const jit::KernelPlan& step, std::uint32_t width);
 
+/// Whether a step has products that can leave the time loop.
+bool hoists(const StepGraph& graph);
+
 /// Lowers one layer. Errors name the field of `schedule` that cannot be honoured.
 Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,
                                const PackLayout& layout, const LayerSchedule& schedule, Isa isa,

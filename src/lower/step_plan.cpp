@@ -172,8 +172,10 @@ class StepPlan {
     }
     if (tiles < 2) return;
     for (jit::Product& p : stage.products) {
-      const std::uint64_t bytes = p.block_stride / p.k * stage.units_per_panel;
-      p.fetch = static_cast<std::uint32_t>((bytes / 64 + tiles - 1) / tiles);
+      // Lines of gates that are left out would travel, too.
+      if (p.gate.size() < p.gates_packed) continue;
+      const std::uint64_t lines = (p.block_stride / p.k * stage.units_per_panel + 63) / 64;
+      p.fetch = static_cast<std::uint32_t>((lines + tiles - 1) / tiles);
     }
   }
 

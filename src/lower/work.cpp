@@ -66,7 +66,7 @@ StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
   for (const jit::Product& p : stage.products) {
     const lower::BufferRole role = roles[p.operand.buffer];
     work.products.push_back({p.k, static_cast<std::uint32_t>(p.gate.size()), p.chains,
-                             role.role == lower::Role::input && role.index == 0});
+                             p.gates_packed, role.role == lower::Role::input && role.index == 0});
   }
   for (const jit::Sum& sum : stage.sums) {
     if (sum.init == jit::Sum::Init::load) work.row_bytes += 4.0 * plan.lanes;

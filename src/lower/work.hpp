@@ -17,6 +17,7 @@ struct ProductWork {
   std::uint32_t k = 0;
   std::uint32_t gates = 0;   ///< gates that it adds to
   std::uint32_t chains = 1;  ///< partial sums per accumulator
+  std::uint32_t packed = 0;  ///< gates that stand side by side in the matrix
   bool of_input = false;     ///< multiplies the layer's input
 };
 

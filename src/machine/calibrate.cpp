@@ -69,6 +69,7 @@ struct IsaRounds {
   Rounds fma;
   Rounds load;
   Rounds mixed;               ///< fma_mixed from L2
+  Rounds strided;             ///< fma_strided from L2
   std::vector<Rounds> reads;  ///< by level
 };
 
@@ -192,6 +193,7 @@ class Calibrator {
       }
       isa.overlap = overlap_of(isa.fma_gflops.one, isa.read_gbytes_per_s[1].one,
                                rounds[i].mixed.rates(best).one);
+      isa.strided = std::min(1.0, rounds[i].strided.rates(best).one / isa.read_gbytes_per_s[1].one);
       out_.isas.push_back(std::move(isa));
     }
     return {};
@@ -205,9 +207,11 @@ class Calibrator {
     }
     if (!status.ok()) return status;
     const Level& l2 = levels_[1];
-    status =
-        add(probe, {RateKind::fma_mixed, l2.bytes_one, 1, round, kRateSeconds}, into.mixed.one);
-    if (!status.ok()) return status;
+    for (const auto& [kind, to] : {std::pair{RateKind::fma_mixed, &into.mixed},
+                                   std::pair{RateKind::fma_strided, &into.strided}}) {
+      status = add(probe, {kind, l2.bytes_one, 1, round, kRateSeconds}, to->one);
+      if (!status.ok()) return status;
+    }
     return add(probe, {RateKind::load, l1.bytes_one, 1, round, kRateSeconds}, into.load.one);
   }
 

@@ -28,8 +28,12 @@ struct IsaRates {
   double load_l1_gbytes_per_s = 0.0;  ///< plain loads, data in the first level, one core
   /// Of multiply-adds that need nothing from the stream, the part that costs no time among those
   /// of a stream from L2 (jit::RateKind::fma_mixed): 1 = all run while it waits, below 0 = they
-  /// take longer there than by themselves. One core. 0 where a file does not state it.
+  /// take longer there than by themselves. One core.
   double overlap = 0.0;
+  /// Of the rate from L2, the part that is left where every fourth vector of a stream is read
+  /// (jit::RateKind::fma_strided), one core: banks of a cache, and prefetchers, may be chosen by an
+  /// address's low bits.
+  double strided = 1.0;
   /// FMA with a memory operand, one entry per level of Calibration::levels.
   std::vector<CoreRates> read_gbytes_per_s;
   bool operator==(const IsaRates&) const = default;

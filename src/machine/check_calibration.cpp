@@ -23,6 +23,7 @@ constexpr Range kClock{0.01, 20.0};       // GHz
 constexpr Range kFlops{0.01, 1e5};        // GFLOP/s of one core
 constexpr Range kReads{0.01, 1e5};        // GB/s of one core
 constexpr Range kOverlap{-100.0, 1.0};    // a part
+constexpr Range kStrided{0.01, 1.0};      // a part
 constexpr Range kTsc{1e7, 2e10};          // Hz
 constexpr Range kLatency{1.0, 1e6};       // ns
 constexpr Range kWake{0.05, 1e6};         // us
@@ -128,6 +129,7 @@ void check_isas(const Calibration& c, Checker& check) {
     check_rates(at + "fma_gflops", r.fma_gflops, c.cores, kFlops, check);
     check.range(at + "load_l1_gbytes_per_s", r.load_l1_gbytes_per_s, kReads);
     check.range(at + "overlap", r.overlap, kOverlap);
+    check.range(at + "strided", r.strided, kStrided);
     check_reads(r, at, c.levels.size(), c.cores, check);
   }
 }

@@ -25,6 +25,7 @@ struct Design {
   double memory;
   double l3_together;  ///< of that rate, what each core keeps when all read
   double overlap;      ///< of AVX-512 code, see IsaRates
+  double strided;      ///< see IsaRates
 };
 
 constexpr std::string_view kAmd = "AuthenticAMD";
@@ -42,15 +43,15 @@ constexpr std::string_view kIntel = "GenuineIntel";
 ///   memory 10 GB/s.
 /// Intel with AVX-512: a Granite Rapids (family 6 model 173): 236 GFLOP/s, 310, 177, 29 and 14 GB/s
 ///   at 3.7 GHz, 47 of 58 GB/s from L3 by two cores. AVX2 code: half the L1 rate, and from L2 one
-///   vector a cycle.
+///   vector a cycle. The strided rate is that of an Emerald Rapids.
 /// Any other: one FMA of 256 bits a cycle, the narrowest of the above for the rest.
 constexpr Design kDesigns[] = {
-    {kAmd, 26, 26, Isa::avx512, {32, 64}, {60, 116}, {64, 64}, 26, 4.6, 1.0, 0.0},
-    {kAmd, 25, 25, Isa::avx512, {32, 32}, {60, 58}, {32, 32}, 26, 4.6, 1.0, 0.7},
-    {kAmd, 23, 23, Isa::avx2, {32, 32}, {60, 60}, {32, 32}, 16, 4.6, 1.0, 0.0},
-    {kIntel, 6, 6, Isa::avx2, {32, 32}, {64, 64}, {23, 23}, 13, 4, 0.8, 0.0},
-    {kIntel, 6, 6, Isa::avx512, {32, 64}, {42, 84}, {32, 48}, 8, 4, 0.8, 0.0},
-    {"", 0, UINT32_MAX, Isa::avx512, {16, 32}, {32, 64}, {16, 32}, 8, 4, 0.8, 0.0},
+    {kAmd, 26, 26, Isa::avx512, {32, 64}, {60, 116}, {64, 64}, 26, 4.6, 1.0, 0.0, 1.0},
+    {kAmd, 25, 25, Isa::avx512, {32, 32}, {60, 58}, {32, 32}, 26, 4.6, 1.0, 0.7, 1.0},
+    {kAmd, 23, 23, Isa::avx2, {32, 32}, {60, 60}, {32, 32}, 16, 4.6, 1.0, 0.0, 1.0},
+    {kIntel, 6, 6, Isa::avx2, {32, 32}, {64, 64}, {23, 23}, 13, 4, 0.8, 0.0, 1.0},
+    {kIntel, 6, 6, Isa::avx512, {32, 64}, {42, 84}, {32, 48}, 8, 4, 0.8, 0.0, 0.5},
+    {"", 0, UINT32_MAX, Isa::avx512, {16, 32}, {32, 64}, {16, 32}, 8, 4, 0.8, 0.0, 1.0},
 };
 
 /// Where CPUID states no frequency: what server CPUs run at when all cores are busy.
@@ -107,6 +108,7 @@ class Estimator {
     out.isa = isa;
     // The interpreter multiplies and adds one float at a time, a few cycles each.
     out.fma_gflops = each(isa == Isa::interpreter ? 0.5 : design_.flops[column]);
+    out.strided = design_.strided;
     out.overlap = column == 1 ? design_.overlap : 0.0;
     out.levels.push_back(level("l1", m_.l1d, each(design_.l1[column])));
     out.levels.push_back(level("l2", m_.l2, each(design_.l2[column])));

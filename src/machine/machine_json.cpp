@@ -76,7 +76,8 @@ void fields(V& visit, IsaRates& r) {
   visit("isa", r.isa);
   visit("fma_gflops", r.fma_gflops);
   visit("load_l1_gbytes_per_s", r.load_l1_gbytes_per_s);
-  visit.optional("overlap", r.overlap);
+  visit("overlap", r.overlap);
+  visit("strided", r.strided);
   visit("read_gbytes_per_s", r.read_gbytes_per_s);
 }
 
@@ -126,6 +127,7 @@ void fields(V& visit, IsaModel& m) {
   visit("isa", m.isa);
   visit("fma_gflops", m.fma_gflops);
   visit("overlap", m.overlap);
+  visit("strided", m.strided);
   visit("levels", m.levels);
 }
 
@@ -153,10 +155,6 @@ class Writer {
   template <class T>
   void operator()(const char* name, const T& value) {
     object_[name] = write(value);
-  }
-  template <class T>
-  void optional(const char* name, const T& value) {
-    (*this)(name, value);
   }
   Json take() { return std::move(object_); }
 
@@ -196,12 +194,6 @@ class Reader {
     if (found == object_.end()) return fail(join(name), "is missing");
     seen_.emplace_back(name);
     read(join(name), *found, value);
-  }
-
-  /// A field that may be missing: then the value stays.
-  template <class T>
-  void optional(const char* name, T& value) {
-    if (error_.empty() && object_.contains(name)) (*this)(name, value);
   }
 
   /// A field that may be there and is not read.

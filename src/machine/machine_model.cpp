@@ -42,7 +42,7 @@ MachineModel MachineModel::from(const Calibration& c) {
   model.exchange_ns = c.latency_ns;
   model.wake_us = c.wake_us;
   for (const IsaRates& rates : c.isas) {
-    IsaModel isa{rates.isa, rates.fma_gflops, rates.overlap, {}};
+    IsaModel isa{rates.isa, rates.fma_gflops, rates.overlap, rates.strided, {}};
     for (std::size_t i = 0; i < c.levels.size(); ++i) {
       const LevelCapacity& l = c.levels[i];
       const bool memory = i + 1 == c.levels.size();
@@ -103,7 +103,7 @@ std::string to_text(const MachineModel& model) {
   };
   for (const IsaModel& isa : model.isas) {
     row(fmt::format("{} FMA GFLOP/s", to_string(isa.isa)), isa.fma_gflops,
-        fmt::format("   overlap {:.2f}", isa.overlap));
+        fmt::format("   overlap {:.2f}, strided {:.2f}", isa.overlap, isa.strided));
     for (const LevelModel& l : isa.levels) {
       row(fmt::format("  {} GB/s", l.name), l.gbytes_per_s,
           fmt::format("{:>14}{:>12}{:>10}{}", bytes_text(l.forward_bytes),

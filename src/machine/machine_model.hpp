@@ -42,6 +42,7 @@ struct IsaModel {
   Isa isa = Isa::interpreter;
   CoreRates fma_gflops;  ///< float32 per core; an FMA counts as two
   double overlap = 0.0;  ///< as IsaRates::overlap
+  double strided = 1.0;  ///< as IsaRates::strided
   /// Nearest first; l1 and l2 always, l3 if there is one, memory last. Never empty.
   std::vector<LevelModel> levels;
 };

@@ -61,8 +61,8 @@ void Probe::run(jit::RateKind kind, jit::RateArgs args) const noexcept {
 }
 
 jit::RateArgs Probe::stream(const ProbeBuffer& buffer, std::size_t offset, std::size_t bytes,
-                            Walk walk) const noexcept {
-  const std::size_t block = jit::rate_block_bytes(isa_);
+                            Walk walk, std::size_t stride) const noexcept {
+  const std::size_t block = jit::rate_block_bytes(isa_) * stride;
   const std::size_t room = buffer.bytes() - std::min(offset, buffer.bytes() - block);
   const std::size_t all = std::max<std::size_t>(1, std::min(bytes, room) / block);
   jit::RateArgs args{};
@@ -115,7 +115,7 @@ double Probe::read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size
 
 double Probe::rate_between(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t offset,
                            std::size_t bytes, double start, double seconds) const {
-  jit::RateArgs args = stream(buffer, offset, bytes, {});
+  jit::RateArgs args = stream(buffer, offset, bytes, {}, jit::rate_stride(kind));
   const auto blocks = static_cast<double>(args.groups * args.blocks);
   const double pass = blocks * (kind == jit::RateKind::fma_registers
                                     ? 2.0 * static_cast<double>(lanes(isa_)) *

@@ -57,8 +57,8 @@ class Probe {
   double read_rate(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t bytes, Walk walk = {},
                    Effort effort = {}) const;
   /// For one thread of several: works from `start` on (steady clock, seconds) for `seconds` and
-  /// gives its own rate: operations per second for fma_registers, else bytes per second of the
-  /// stream of `bytes` that begins at `offset`, a multiple of 4096.
+  /// gives its own rate: operations per second for fma_registers, else bytes that are read per
+  /// second of the stream of `bytes` that begins at `offset`, a multiple of 4096.
   double rate_between(jit::RateKind kind, const ProbeBuffer& buffer, std::size_t offset,
                       std::size_t bytes, double start, double seconds) const;
   /// Bytes per second of one round of at least `seconds` over the stream at `offset`, after a pass
@@ -69,8 +69,8 @@ class Probe {
  private:
   Probe(Isa isa, std::vector<jit::RateKernel> loops) : isa_(isa), loops_(std::move(loops)) {}
   void run(jit::RateKind kind, jit::RateArgs args) const noexcept;
-  jit::RateArgs stream(const ProbeBuffer& buffer, std::size_t offset, std::size_t bytes,
-                       Walk walk) const noexcept;
+  jit::RateArgs stream(const ProbeBuffer& buffer, std::size_t offset, std::size_t bytes, Walk walk,
+                       std::size_t stride = 1) const noexcept;
 
   Isa isa_;
   std::vector<jit::RateKernel> loops_;  ///< by RateKind

@@ -55,10 +55,7 @@ Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   const int groups = groups_of(spec, schedule);
   p.block = block_of(spec, schedule);
   p.whole_sequence = spec.directions() == 2 && spec.layers() > 1;
-  if (schedule.parallel == Parallel::hoist) {
-    p.hoisters = schedule.threads - 1;
-    p.piece = (p.block + 2 * schedule.threads - 1) / (2 * schedule.threads);
-  }
+  if (schedule.parallel == Parallel::hoist) p.hoisters = schedule.threads - 1;
   p.group = (schedule.threads - p.hoisters) / groups;
   p.participants = p.group * groups + p.hoisters;
   p.handover_slots = schedule.parallel == Parallel::wavefront && groups > 1 ? 2 : 1;
@@ -91,6 +88,8 @@ Status check_hoisting(const ModelSpec& spec, const Schedule& schedule) {
       why = "needs hoist_block > 0";
     else if (l.hoist_ahead)
       why = "needs hoist_ahead=false";
+    else if (!lower::hoists(lower::StepGraph::build(spec.cell)))
+      why = "needs products of the input";
     if (why != nullptr) return Error(fmt::format("parallel=hoist: {}", why));
   }
   const std::int64_t block = block_of(spec, schedule);
@@ -115,6 +114,9 @@ std::string Program::to_text() const {
     const ProgramStep& s = steps[i];
     out += fmt::format("  step {}: layer {} direction {}{} on participants {}..{}", i, s.layer,
                        s.direction, s.reversed ? " (reversed)" : "", s.first, s.first + group - 1);
+    if (hoisters > 0) {
+      out += fmt::format(", hoisted products by all of {} participants", participants);
+    }
     if (!s.producers.empty() && participants > 1) {
       out += fmt::format(", after step {}", fmt::join(s.producers, ", "));
     }

@@ -2,6 +2,7 @@
 /// Program: in which order the kernels of a model run, and on which participants.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -33,10 +34,15 @@ struct Program {
   int group = 1;  ///< participants that share the panels of a step
   /// Further participants, which only compute hoisted products (Parallel::hoist); they come last.
   int hoisters = 0;
-  std::int64_t piece = 0;  ///< time steps of hoisted products that are taken at once, with hoisters
   int handover_slots = 1;  ///< blocks that stand between two layers; 2 lets a layer run ahead
 
   static Program build(const ModelSpec& spec, const Schedule& schedule);
+  /// With hoisters: time steps of hoisted products that are taken at once in a run of `steps`.
+  /// Two for each participant and block, so that all are busy to the end.
+  std::int64_t piece(std::int64_t steps) const {
+    const std::int64_t parts = 2 * participants;
+    return std::max<std::int64_t>(1, (std::min(block, steps) + parts - 1) / parts);
+  }
   /// How a step's kernel shares its work.
   lower::Sharing sharing(Exchange exchange) const {
     return {static_cast<std::uint32_t>(group), exchange, hoisters > 0};

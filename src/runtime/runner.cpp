@@ -29,8 +29,10 @@ void Runner::run(const RunInput& in) noexcept {
   if (order_.ragged()) permute_states(false);
   if (!rings_ready_) prepare_rings();
   shares_hoist_ = queue_ && !order_.ragged();
-  if (shares_hoist_) queue_->begin(order_.longest(), program_->block, program_->piece);
-  if (team_) {
+  if (shares_hoist_) {
+    queue_->begin(order_.longest(), program_->block, program_->piece(order_.longest()));
+  }
+  if (team_ && (!queue_ || shares_hoist_)) {
     team_->run(&Runner::work, this);
   } else {
     run_participant(0);
@@ -127,6 +129,7 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
     } else if (!seat.hoisted) {
       run_hoist(part, seat, b, view, block, 0);
     }
+    read_hoisted(part, seat);
   }
   const bool ahead = prepare_ahead(part, seat, block);
   jit::KernelArgs& args = seat.args;
@@ -146,10 +149,8 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   if (ahead) seat.slot ^= 1;
 }
 
-/// What a participant does that only computes hoisted products. Rows of different lengths are left
-/// to the time loop's own participant.
+/// What a participant does that only computes hoisted products.
 void Runner::hoist_pieces(int participant) noexcept {
-  if (!shares_hoist_) return;
   Part& part = parts_.front();
   Seat& seat = *part.seats[at(participant)];
   while (const auto piece = queue_->take()) hoist_piece(part, seat, *piece);
@@ -167,30 +168,29 @@ void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& 
   queue_->finish(piece);
 }
 
-/// Takes what is left of a block's pieces, waits for the others, and points the time loop at the
-/// sums.
+/// Takes what is left of a block's pieces, and waits for the others.
 void Runner::finish_hoist(const Part& part, Seat& seat, Block block) {
   const std::int64_t number = block_in_run(block);
   while (const auto piece = queue_->take_of(number)) hoist_piece(part, seat, *piece);
   queue_->wait_for_block(number);
+  seat.slot = HoistQueue::slot(number);
+}
+
+/// Points the time loop at the seat's slot of hoisted sums.
+void Runner::read_hoisted(const Part& part, Seat& seat) const {
   const auto& roles = part.code->step.bound.roles;
   for (std::size_t b = 0; b < roles.size(); ++b) {
     if (roles[b].role != Role::hoisted) continue;
-    seat.args.buffer[b] = hoisted_slot(part, HoistQueue::slot(number)).data();
+    seat.args.buffer[b] = hoisted_slot(part, seat.slot).data();
   }
 }
 
-/// Points the kernel at the hoisted sums of this block. Gives whether it is to compute those of the
-/// next one, too, which must be a full one (check_hoisting made sure that its x is known), and
-/// copies that x, so that rows have a stride of our own.
+/// Gives whether the kernel is to compute the hoisted sums of the next block, too, which must be a
+/// full one (check_hoisting made sure that its x is known), and copies that x, so that rows have a
+/// stride of our own.
 bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
   if (!part.code->ahead) return false;
   const auto& roles = part.code->step.bound.roles;
-  for (std::size_t b = 0; b < roles.size(); ++b) {
-    if (roles[b].role == Role::hoisted) {
-      seat.args.buffer[b] = hoisted_slot(part, seat.slot).data();
-    }
-  }
   const std::int64_t first = block.first + block.steps;
   if (order_.ragged() || order_.longest() - first < program_->block) return false;
   const std::vector<jit::AheadTile>& tiles = seat.ahead[seat.slot ^ 1];

@@ -73,8 +73,9 @@ class Runner {
     jit::KernelArgs hoist_args{};
     std::vector<std::vector<std::byte*>> rows;  ///< per buffer: row pointers of external ones
     std::vector<std::int32_t> active;           ///< live rows per step of the block
-    /// With products ahead: rows of x of the next block, tiles for each of two slots of hoisted
-    /// sums, the slot that this block reads, and whether its sums are there already.
+    /// The slot of hoisted sums that this block reads; with hoisters, that a piece is written to.
+    /// With products ahead: rows of x of the next block, tiles for each of two slots, and whether
+    /// the sums of this block are there already.
     Bytes next_x;
     std::vector<jit::AheadTile> ahead[2];
     std::size_t slot = 0;
@@ -85,10 +86,11 @@ class Runner {
     const ProgramStep* step = nullptr;
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
-    std::vector<Bytes> owned;                  ///< per buffer of the step plan: states, scratch
-    Bytes hoisted;                             ///< one slot, or two with products ahead
-    std::vector<Bytes> next_x;                 ///< per participant, with products ahead
-    std::vector<std::unique_ptr<Seat>> seats;  ///< per participant of the group
+    std::vector<Bytes> owned;   ///< per buffer of the step plan: states, scratch
+    Bytes hoisted;              ///< one slot, two with products ahead, or HoistQueue::kSlots
+    std::vector<Bytes> next_x;  ///< per participant, with products ahead
+    std::vector<std::unique_ptr<Seat>>
+        seats;  ///< per participant of the group, then of each hoister
     std::vector<std::unique_ptr<Counter>> published;  ///< exchanges done, per participant
     std::vector<std::uint64_t*> published_at;
     std::vector<std::unique_ptr<Counter>> blocks;  ///< blocks done, per participant
@@ -110,7 +112,7 @@ class Runner {
   template <class Visit>
   void each_buffer(Visit visit);
   void make_part(Part& part, std::size_t index);
-  void make_seat(Part& part, int seat);
+  void make_seat(Part& part, int seat, bool hoister);
   void make_tiles(const Part& part, Seat& seat, const jit::PanelRange* ranges) const;
   void add_tiles(const Part& part, Seat& seat, std::size_t slot, const lower::AheadSum& sum,
                  std::uint64_t unit) const;
@@ -125,6 +127,7 @@ class Runner {
   void hoist_pieces(int participant) noexcept;
   void hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece);
   void finish_hoist(const Part& part, Seat& seat, Block block);
+  void read_hoisted(const Part& part, Seat& seat) const;
   std::int64_t block_in_run(Block block) const {
     return static_cast<std::int64_t>(block.number - blocks_done_);
   }
@@ -162,8 +165,10 @@ class Runner {
   std::vector<std::int64_t> handover_row_;  ///< bytes
   RowOrder order_;
   std::unique_ptr<HoistQueue> queue_;  ///< with hoisters
-  bool shares_hoist_ = false;          ///< this run takes its hoisted products from the queue
-  Bytes spare_;                        ///< rows of one state while they are permuted
+  /// This run takes its hoisted products from the queue. One with lengths does not: it is left to
+  /// the time loop's own participant.
+  bool shares_hoist_ = false;
+  Bytes spare_;  ///< rows of one state while they are permuted
   const RunInput* in_ = nullptr;
   /// Time steps done so far, mod 6: enough for buffers of two slots and of three.
   std::uint64_t steps_done_ = 0;

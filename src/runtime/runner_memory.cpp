@@ -56,6 +56,7 @@ std::uint64_t hoisted_slots(const LayerCode& code, const Program& program) {
 void add_buffers(const LayerCode& code, const Program& program, std::uint64_t batch,
                  std::uint64_t block, ByteCount& bytes) {
   const auto group = static_cast<std::uint64_t>(program.group);
+  const auto seats = static_cast<std::uint64_t>(program.group + program.hoisters);
   std::uint64_t spare = 0;
   if (code.ahead) {
     const jit::Ahead& ahead = *code.ahead->bound.plan.ahead;
@@ -68,7 +69,7 @@ void add_buffers(const LayerCode& code, const Program& program, std::uint64_t ba
   for (const jit::Buffer& b : code.step.bound.plan.buffers) {
     if (b.space == Space::slots) bytes.add({b.slot_stride, b.slots});
     if (b.space == Space::block) bytes.add({b.step_stride, block, hoisted_slots(code, program)});
-    if (b.space == Space::external) bytes.add({group, batch, sizeof(std::byte*)});
+    if (b.space == Space::external) bytes.add({seats, batch, sizeof(std::byte*)});
     if (b.space == Space::slots) spare = std::max<std::uint64_t>(spare, b.slot_stride);
   }
   bytes.add({spare});
@@ -198,18 +199,19 @@ void Runner::make_part(Part& part, std::size_t index) {
     part.published_at.push_back(&part.published.back()->value);
     part.blocks.push_back(std::make_unique<Counter>());
   }
-  for (int i = 0; i < program_->group; ++i) make_seat(part, i);
+  for (int i = 0; i < program_->group; ++i) make_seat(part, i, false);
   // Hoisters have a seat for the arguments of hoisted products, of all units.
-  for (int i = 0; i < program_->hoisters; ++i) make_seat(part, 0);
+  for (int i = 0; i < program_->hoisters; ++i) make_seat(part, 0, true);
   if (program_->hoisters > 0) queue_ = std::make_unique<HoistQueue>();
 }
 
-void Runner::make_seat(Part& part, int index) {
+void Runner::make_seat(Part& part, int index, bool hoister) {
   const bool serial = program_ == &model_->compiled.serial_program;
   const auto& buffers = part.code->step.bound.plan.buffers;
   auto seat = std::make_unique<Seat>();
   seat->rows.resize(buffers.size());
-  seat->active.resize(at(program_->block > 0 ? program_->block : kRaggedBlock));
+  // Hoisters do not see lengths.
+  if (!hoister) seat->active.resize(at(program_->block > 0 ? program_->block : kRaggedBlock));
   jit::KernelArgs& args = seat->args;
   args.weights = part.weights;
   args.rows = static_cast<std::uint64_t>(batch_);

@@ -97,8 +97,7 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
     const bool one_way = work_->spec.directions() == 1;
     const int layers = work_->spec.layers();
     if (threads > 1 && layers > 1 && one_way) add(Parallel::wavefront, std::min(layers, threads));
-    const bool useful = rules <= kThreads || threads <= shares;
-    if (threads > 1 && may_share_hoist() && useful) {
+    if (threads > 1 && may_share_hoist()) {
       out.push_back({threads, Parallel::hoist, Exchange::flag, 1});
     }
   }

@@ -78,9 +78,9 @@ class ScheduleSpace {
   /// Decisions for the whole model, and those for a layer.
   std::vector<SpaceRow> model_rows() const;
   std::vector<SpaceRow> layer_rows() const;
-  /// Shares of the layer with the most: no more threads can divide it.
   /// Whether Parallel::hoist is legal.
   bool may_share_hoist() const;
+  /// Shares of the layer with the most: no more threads can divide it.
   int most_shares() const;
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;

@@ -53,6 +53,21 @@ class KernelCosts {
     return bytes;
   }
 
+  /// How many times as long reading the slice takes from L2 and beyond, as gates that stand between
+  /// those of a product are left out.
+  double slower(const KernelWork& kernel) const {
+    double bytes = 0.0;
+    double weighted = 0.0;
+    for (const StageWork& s : kernel.stages) {
+      for (const ProductWork& p : s.products) {
+        const double own = blocks_of(s) * p.k * p.gates;
+        bytes += own;
+        weighted += own * streams_.slower(p.gates, p.packed);
+      }
+    }
+    return bytes > 0 ? weighted / bytes : 1.0;
+  }
+
   /// Bytes of one row that the busiest participant reads and writes besides weights; hoisted sums
   /// are among them.
   double row_bytes(const KernelWork& kernel) const {
@@ -291,6 +306,7 @@ class GroupCost {
         p.schedule->group * kernel.weight_bytes / p.work->panels(sharers_, p.schedule->panel);
     // Between two reads of a weight, one step's rows and hoisted sums pass.
     stream.beside = rows_ * costs.row_bytes(kernel);
+    stream.slower = costs.slower(kernel);
     const StreamTime pass = streams_.pass(stream);
     const auto cost_of = [&](const StreamTime& time) {
       return costs.cost(kernel, rows_, p.schedule->tile_rows, time, resident);
@@ -428,7 +444,8 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
       if (s.first != first) continue;
       const auto layer = static_cast<std::size_t>(s.layer);
       parts.push_back({&work.layers[layer], &schedule.layers[layer], block,
-                       static_cast<double>(program.piece), program.hoisters});
+                       static_cast<double>(program.piece(static_cast<std::int64_t>(block))),
+                       program.hoisters});
     }
     out.push_back(GroupCost(streams, own_, work, program.group, steps).of(parts, handover));
   }

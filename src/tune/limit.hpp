@@ -11,9 +11,9 @@
 /// load, the FMA latencies of one sum and the latency of the element-wise work. Directions and
 /// layers on cores of their own need no X. The limit of a problem is the least over 1..n threads.
 ///
-/// The sum takes it that hoisted products run by themselves. A schedule with hoist_ahead computes
-/// them while the time loop waits for weights, and may be faster. What holds for it as well is the
-/// floor, with all FLOPs in the loop:
+/// The sum takes it that hoisted products run by themselves. A schedule with hoist_ahead or
+/// parallel=hoist computes them while the time loop waits for weights, and may be faster. What
+/// holds for it as well is the floor, with all FLOPs in the loop:
 ///
 ///   floor(n) = T * max(all FLOPs / F, sum of bytes_l / R_l, chain) + T * dependent levels * X
 #pragma once

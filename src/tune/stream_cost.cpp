@@ -30,6 +30,7 @@ StreamCost::StreamCost(const MachineModel& machine, Isa isa, int active) {
   load_seconds_ = width * levels_.front().seconds_per_byte;
   cycle_seconds_ = 1e-9 / machine.clock_ghz;
   overlap_ = model.overlap;
+  strided_ = model.strided;
 }
 
 double StreamCost::served(const Level& level, const Stream& stream) const {
@@ -50,12 +51,18 @@ StreamTime StreamCost::pass(const Stream& stream) const {
     const bool last = l + 1 == levels_.size();
     const double upto = last ? stream.bytes : std::max(done, served(levels_[l], stream));
     out.level_bytes.push_back(upto - done);
-    const double seconds = (upto - done) * levels_[l].seconds_per_byte;
+    const double slower = l == 0 ? 1.0 : stream.slower;
+    const double seconds = (upto - done) * levels_[l].seconds_per_byte * slower;
     out.seconds += seconds;
     if (l >= kFar) out.far_seconds += seconds;
     done = upto;
   }
   return out;
+}
+
+double StreamCost::slower(std::uint32_t gates, std::uint32_t packed) const noexcept {
+  if (gates >= packed || packed % 2 != 0) return 1.0;
+  return packed % 4 == 0 && gates == 1 ? 1.0 / strided_ : 2.0 / (1.0 + strided_);
 }
 
 double StreamCost::reread_seconds(double bytes) const {

@@ -15,6 +15,7 @@ struct Stream {
   bool alternating = false;
   double group_bytes = 0.0;  ///< kept in forward order when the sweep turns round
   double beside = 0.0;       ///< bytes of other data that pass through the caches meanwhile
+  double slower = 1.0;       ///< reading from L2 and beyond takes so many times as long
 };
 
 /// One walk through a stream.
@@ -41,6 +42,9 @@ class StreamCost {
   double cycles(double count) const noexcept { return count * cycle_seconds_; }
   /// As IsaRates::overlap.
   double overlap() const noexcept { return overlap_; }
+  /// How many times as long reading `gates` of `packed` gates that stand side by side takes, from
+  /// L2 and beyond. An odd stride reaches all banks.
+  double slower(std::uint32_t gates, std::uint32_t packed) const noexcept;
 
  private:
   struct Level {
@@ -56,6 +60,7 @@ class StreamCost {
   double load_seconds_;
   double cycle_seconds_;
   double overlap_;
+  double strided_;
 };
 
 }  // namespace deepcpu

@@ -114,6 +114,26 @@ TEST_CASE("mixed FMAs read every block once, and their further products the firs
   }
 }
 
+TEST_CASE("strided FMAs read every fourth vector of a block four times as long") {
+  for (const Isa isa : isas()) {
+    const std::size_t bytes = rate_block_bytes(isa);
+    test::GuardedBuffer buffer(8 * bytes, test::Against::end, 64);
+    for (std::size_t i = 0; i < 8 * bytes / sizeof(float); ++i) {
+      const std::size_t vector = i / static_cast<std::size_t>(lanes(isa));
+      buffer.floats()[i] = vector % kStrideVectors == 0 ? (vector < 128 ? 1.0F : 64.0F) : -1e6F;
+    }
+    RateArgs args{};
+    args.first = buffer.data();
+    args.groups = 1;
+    args.blocks = 2;
+    args.passes = 3;
+    INFO(to_string(isa));
+    const Sums sums = run(RateKind::fma_strided, isa, args);
+    for (int i = 0; i < lanes(isa); ++i) CHECK(sums.lane[i] == 3.0F * 32.0F * (1.0F + 64.0F));
+    CHECK(buffer.intact());
+  }
+}
+
 TEST_CASE("loads end with the block that the walk ends with") {
   constexpr std::size_t kBlocks = 4;
   for (const Isa isa : isas()) {
@@ -162,6 +182,7 @@ TEST_CASE("rate loops: same input, same bytes, so many timed instructions per ve
                                                        {RateKind::fma_memory, "vfmadd231ps"},
                                                        {RateKind::load, "vmovaps"},
                                                        {RateKind::fma_mixed, "vfmadd231ps"},
+                                                       {RateKind::fma_strided, "vfmadd231ps"},
                                                        {RateKind::add_chain, "add    r11,"}};
   for (const Isa isa : {Isa::avx2, Isa::avx512}) {
     for (const auto& [kind, instruction] : expected) {

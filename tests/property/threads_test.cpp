@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "src/lower/lower.hpp"
 #include "tests/catch.hpp"
 #include "tests/property/harness.hpp"
 #include "tests/support/random_cells.hpp"
@@ -31,10 +32,10 @@ Model compile_threaded(const Problem& p, Random& random, Isa isa, int threads = 
   options.schedule = schedule;
   if (!Model::compile(p.spec, p.weights, options).ok()) {
     for (LayerSchedule& layer : schedule.layers) layer.weights = Residency::streamed;
-    options.schedule = schedule;
-    // A cell may have no products of its input.
-    const bool hoists = Model::compile(p.spec, p.weights, options).ok();
-    if (!hoists && schedule.parallel == Parallel::hoist) schedule.parallel = Parallel::none;
+  }
+  const bool hoists = lower::hoists(lower::StepGraph::build(p.spec.cell));
+  if (!hoists && schedule.parallel == Parallel::hoist) {
+    schedule.parallel = Parallel::none;
   }
   return compile(p, isa, schedule);
 }

@@ -135,7 +135,11 @@ TEST_CASE("one participant runs the time loop, the others hoisted products only"
   CHECK(p.participants == 3);
   CHECK(p.hoisters == 2);
   CHECK(p.group == 1);
-  CHECK(p.piece == 1);
+  CHECK(p.piece(100) == 1);
+  const Program two = build("lstm:i4h8", 2, Parallel::hoist);
+  CHECK(two.piece(100) == 1);
+  CHECK(two.piece(3) == 1);
+  CHECK(two.piece(0) == 1);
   REQUIRE(p.steps.size() == 1);
   CHECK(p.runs_on(p.steps[0], 0));
   CHECK(!p.runs_on(p.steps[0], 1));
@@ -166,6 +170,27 @@ TEST_CASE("parallel=hoist is refused by name where it cannot be") {
           l.hoist_block = 8;
           l.hoist_ahead = true;
         }) == "schedule.parallel=hoist: needs hoist_ahead=false");
+}
+
+TEST_CASE("parallel=hoist: dense runs and runs with lengths follow each other in one session") {
+  const Sample s = Sample::make("lstm:i5h18b2t19");
+  const std::vector<std::int64_t> lengths = {19, 11};
+  for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
+    if (isa > host_isa()) continue;
+    const Model alone = compile_for(s, isa, 1);
+    const Model shared = compile_for(s, isa, 2, Parallel::hoist);
+    Session a = alone.session().value();
+    Session b = shared.session().value();
+    for (int i = 0; i < 60; ++i) {
+      std::vector<float> expected(s.y_size());
+      std::vector<float> actual(s.y_size());
+      const auto of = std::span<const std::int64_t>(lengths).first(i % 2 == 1 ? 2 : 0);
+      a.run(s.x, expected, {}, of).value();
+      b.run(s.x, actual, {}, of).value();
+      INFO(to_string(isa) << " run " << i);
+      REQUIRE(bit_difference(actual, expected).empty());
+    }
+  }
 }
 
 struct Case {

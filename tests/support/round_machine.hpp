@@ -13,7 +13,7 @@ namespace deepcpu::test {
 inline MachineModel round_machine() {
   const auto rate = [](double r) { return CoreRates{r, r, r}; };
   const auto isa = [&](Isa which, double flops, double l1) {
-    IsaModel m{which, rate(flops), 0.0, {}};
+    IsaModel m{which, rate(flops), 0.0, 1.0, {}};
     m.levels = {{"l1", rate(l1), 32 << 10, 32 << 10, 1, true},
                 {"l2", rate(64), 1 << 20, 1 << 20, 1, true},
                 {"l3", rate(32), 16 << 20, 16 << 20, 4, true},

@@ -33,6 +33,7 @@ Calibration xeon() {
              {80.0, 80.0, 70.0},
              160.0,
              0.4,
+             0.6,
              {{150.0, 150.0, 140.0}, {60.0, 60.0, 55.0}, {20.0, 19.5, 16.0}, {10.0, 9.0, 5.0}}}};
   c.levels = {{"l1", 16 << 10, 1, 30 << 10, 31 << 10, true},
               {"l2", 128 << 10, 1, 240 << 10, 250 << 10, true},
@@ -71,16 +72,6 @@ TEST_CASE("calibration: JSON there and back") {
   CHECK(after.wake_us == before.wake_us);
 }
 
-TEST_CASE("calibration: a file from before the overlap was measured is read without it") {
-  std::string text = to_json(xeon());
-  const std::size_t at = text.find("\"overlap\"");
-  REQUIRE(at != std::string::npos);
-  text.erase(at, text.find('\n', at) - at);
-  const Calibration c = calibration_from_json(text).value();
-  CHECK(c.isas[0].overlap == 0.0);
-  CHECK(c.isas[0].read_gbytes_per_s == xeon().isas[0].read_gbytes_per_s);
-}
-
 TEST_CASE("calibration: absurd rates are refused by name") {
   const auto message = [](void (*change)(Calibration&)) {
     Calibration c = xeon();
@@ -99,6 +90,8 @@ TEST_CASE("calibration: absurd rates are refused by name") {
   CHECK(message([](Calibration& c) { c.isas[0].overlap = -2.0; }) == "accepted");
   CHECK(message([](Calibration& c) { c.isas[0].overlap = 1.5; }) ==
         "isas[0].overlap=1.5: must be between -100 and 1");
+  CHECK(message([](Calibration& c) { c.isas[0].strided = 0.0; }) ==
+        "isas[0].strided=0: must be between 0.01 and 1");
   CHECK(message([](Calibration& c) { c.isas[0].read_gbytes_per_s[1].two = -1.0; }) ==
         "isas[0].read_gbytes_per_s[1].two=-1: must be between 0.01 and 100000");
   CHECK(message([](Calibration& c) { c.isas[0].read_gbytes_per_s[2].one = 90.0; }) ==

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "jit/emitter.hpp"
+#include "jit/inspect/listing.hpp"
 #include "src/compile.hpp"
 #include "tests/catch.hpp"
 
@@ -39,6 +41,73 @@ TEST_CASE("fetch: two tiles of several rows and more ask for the panel that come
   CHECK(fetched("lstm:i32h64b16", 1, 16) == 0);
   const Compilation c = compiled("lstm:i32h64", Isa::interpreter, 1);
   CHECK(c.layers[0].hoist->bound.plan.stages[0].products[0].fetch == 1);
+}
+
+std::size_t count(const std::string& text, const std::string& what) {
+  std::size_t n = 0;
+  for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
+  return n;
+}
+
+TEST_CASE("fetch: unfused gates do not ask for the lines of others") {
+  const ModelSpec spec = ModelSpec::parse("lstm:i32h64b16").value();
+  CompileOptions options;
+  options.schedule.emplace();
+  options.schedule->layers.resize(1);
+  options.schedule->layers[0].tile_rows = 4;
+  options.schedule->layers[0].fuse_gates = false;
+  const Compilation c = compile_program(spec, options).value();
+  for (const jit::Stage& stage : c.layers[0].step.bound.plan.stages) {
+    for (const jit::Product& p : stage.products) CHECK(p.fetch == 0);
+  }
+}
+
+TEST_CASE("fetch: code asks for as many lines as the plan says, of another panel") {
+  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+    if (isa > host_isa()) continue;
+    const Compilation c = compiled("lstm:i32h64b8", isa, 4);
+    const jit::Product& p = c.layers[0].step.bound.plan.stages[0].products[0];
+    REQUIRE(p.fetch > 0);
+    const std::string text = jit::inspect::listing(*c.layers[0].step.code);
+    // Per tile height above one row: a turn of the loop, or all steps in straight code.
+    CHECK(count(text, "prefetcht1") % p.fetch == 0);
+    CHECK(count(text, "prefetcht1") >= 2 * p.fetch);
+    CHECK(count(text, "prefetcht0") == 0);
+    jit::KernelPlan none = c.layers[0].step.bound.plan;
+    for (jit::Stage& s : none.stages) {
+      for (jit::Product& q : s.products) q.fetch = 0;
+    }
+    const auto plain = jit::emit(none).value();
+    CHECK(count(jit::inspect::listing(*plain), "prefetch") == 0);
+  }
+}
+
+TEST_CASE("fetch: a loop whose hoisted sums another core writes asks for those of the next step") {
+  const ModelSpec spec = ModelSpec::parse("gru:i32h64").value();
+  CompileOptions options;
+  options.threads = 2;
+  options.schedule.emplace();
+  options.schedule->isa = host_isa();
+  options.schedule->threads = 2;
+  options.schedule->parallel = Parallel::hoist;
+  options.schedule->layers.resize(1);
+  options.schedule->layers[0].hoist_block = 16;
+  const Compilation shared = compile_program(spec, options).value();
+  options.schedule->parallel = Parallel::none;
+  const Compilation divided = compile_program(spec, options).value();
+  const jit::KernelPlan& plan = shared.layers[0].step.bound.plan;
+  CHECK(jit::to_text(plan).find("fetch the next step") != std::string::npos);
+  CHECK(jit::to_text(divided.layers[0].step.bound.plan).find("fetch") == std::string::npos);
+  jit::KernelPlan other = plan;
+  for (jit::Buffer& b : other.buffers) b.fetch_next = false;
+  CHECK_FALSE(other == plan);
+  CHECK(jit::hash(other) != jit::hash(plan));
+  if (host_isa() == Isa::interpreter) return;
+  // Each hoisted vector that code reads is followed by one fetch, of sums and of what the
+  // element-wise work reads by itself.
+  const std::string text = jit::inspect::listing(*shared.layers[0].step.code);
+  CHECK(count(text, "prefetcht0") >= 3);
+  CHECK(count(jit::inspect::listing(*divided.layers[0].step.code), "prefetcht0") == 0);
 }
 
 TEST_CASE("fetch: plans that differ in it are different kernels, and the text says it") {

@@ -22,10 +22,7 @@ std::vector<PartRow> part_rows(const Explanation& e) {
       {"hoisted products", p.hoist, {}, "their kernels alone, less what hoist_ahead gains"},
       {"recurrent products", p.products, {}, "the time loop alone, less the gates"},
       {"gates", p.gates, {}, "the time loop with its products left out"},
-      {"exchange and waiting",
-       p.exchange,
-       {},
-       "what is left of a run"},
+      {"exchange and waiting", p.exchange, {}, "what is left of a run"},
       {"calls", p.calls, {}, "runs with empty kernels"},
       {"whole run", e.predicted.us, {}, "runs, all parts taking turns"},
   };
@@ -85,8 +82,7 @@ std::vector<LimitRow> limit_rows(const Explanation& e) {
       {"time loop, chain", e.limit.chain_us, "latency from one h to the next"},
       {"exchange", e.limit.exchange_us, "one transfer per dependent level and step"},
       {"limit", e.limit.us, "hoisted + the longest of the time loop + exchange"},
-      {"floor", e.limit.floor_us,
-       "hoisted FLOPs inside the time loop: holds with hoist_ahead, too"},
+      {"floor", e.limit.floor_us, "hoisted FLOPs inside the time loop: holds with overlap, too"},
   };
 }
 

@@ -94,6 +94,39 @@ void emit_poll(EmitContext<Vmm>& ctx, const Ref& ring) {
   code.L(alone);
 }
 
+/// Lines that other cores have written take a journey each; asked for together they travel at the
+/// same time.
+template <class Vmm>
+void emit_gather(EmitContext<Vmm>& ctx, const Ref& ref) {
+  auto& code = ctx.code;
+  const Buffer& buffer = ctx.plan.buffers[ref.buffer];
+  const int bytes = static_cast<int>(buffer.width * sizeof(float));
+  constexpr int kLine = 64;
+  const Xbyak::Reg64& at = reg::own_row;
+  const Xbyak::Reg64& offset = reg::panel;
+  Xbyak::Label alone;
+  Xbyak::Label rows;
+  Xbyak::Label lines;
+  ctx.record.note("fetch all of " + buffer.name);
+  code.cmp(ctx.arg(offsetof(KernelArgs, participants)), 1);
+  code.jbe(alone, kNear);
+  code.mov(at, ctx.buffer_slot(ref.next ? "next" : "current", ref.buffer));
+  if (!ctx.one_row()) code.mov(reg::row, ctx.frame.slot("rows"));
+  code.L(rows);
+  code.xor_(offset.cvt32(), offset.cvt32());
+  code.L(lines);
+  code.prefetcht0(ptr[at + offset]);
+  code.add(offset, kLine);
+  code.cmp(offset, imm(bytes));
+  code.jb(lines);
+  if (!ctx.one_row()) {
+    code.add(at, static_cast<std::uint32_t>(buffer.row_stride));
+    code.dec(reg::row);
+    code.jnz(rows);
+  }
+  code.L(alone);
+}
+
 template <class Vmm>
 void emit_exchange(EmitContext<Vmm>& ctx) {
   auto& code = ctx.code;
@@ -140,6 +173,8 @@ void emit_exchange(EmitContext<Vmm>& ctx) {
 
 template void emit_poll<Xbyak::Ymm>(EmitContext<Xbyak::Ymm>&, const Ref&);
 template void emit_poll<Xbyak::Zmm>(EmitContext<Xbyak::Zmm>&, const Ref&);
+template void emit_gather<Xbyak::Ymm>(EmitContext<Xbyak::Ymm>&, const Ref&);
+template void emit_gather<Xbyak::Zmm>(EmitContext<Xbyak::Zmm>&, const Ref&);
 template void emit_exchange<Xbyak::Ymm>(EmitContext<Xbyak::Ymm>&);
 template void emit_exchange<Xbyak::Zmm>(EmitContext<Xbyak::Zmm>&);
 

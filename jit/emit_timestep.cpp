@@ -201,6 +201,7 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   Xbyak::Label end;
   ctx_.record.label(stage.name);
   for (const Ref& ring : stage.polls) emit_poll(ctx_, ring);
+  for (const Ref& rows : stage.gathers) emit_gather(ctx_, rows);
   ctx_.record.note("panels in walking order");
   // r->order[flip] and r->count, r = ranges + index
   const std::size_t range = index * sizeof(PanelRange);

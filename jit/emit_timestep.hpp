@@ -44,6 +44,11 @@ class TimestepEmitter {
 template <class Vmm>
 void emit_poll(EmitContext<Vmm>& ctx, const Ref& ring);
 
+/// Fetches all live rows of a buffer that others have written. With one participant it falls
+/// through. Overwrites what emit_poll overwrites.
+template <class Vmm>
+void emit_gather(EmitContext<Vmm>& ctx, const Ref& ref);
+
 /// Publishes that this participant has finished a stage and waits for the others. With one
 /// participant it falls through.
 template <class Vmm>

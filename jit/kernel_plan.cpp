@@ -52,6 +52,8 @@ void add(Hasher& h, const Stage& s) {
     for (const std::uint32_t g : p.sum) h.number(std::uint64_t{g});
   }
   for (const Ref& r : s.polls) h.ref(r);
+  h.number(std::uint64_t{s.gathers.size()});
+  for (const Ref& r : s.gathers) h.ref(r);
   for (const Instr& i : s.epilogue) {
     for (const std::uint64_t v :
          {static_cast<std::uint64_t>(i.action), static_cast<std::uint64_t>(i.op), bits(i.a),
@@ -120,6 +122,7 @@ std::string text(const KernelPlan& plan, const Stage& s) {
   for (const Ref& r : s.polls) {
     out += fmt::format("    wait until all of {} is written\n", text(plan, r));
   }
+  for (const Ref& r : s.gathers) out += fmt::format("    fetch all of {}\n", text(plan, r));
   for (std::size_t g = 0; g < s.sums.size(); ++g) {
     const Sum& sum = s.sums[g];
     out += fmt::format("    sum {} = {}{}\n", g,

@@ -179,12 +179,15 @@ struct Stage {
   std::vector<Instr> epilogue;
   /// Rows of rings that must be complete before this stage begins: all units of all live rows.
   std::vector<Ref> polls;
+  /// Rows of buffers whose units others have written, too, complete by a flag when this stage
+  /// begins: emitted code fetches all live rows at once, before products read number by number.
+  std::vector<Ref> gathers;
   /// Other participants read what this stage writes: publish and wait before the next stage.
   bool exchange = false;
   bool operator==(const Stage& o) const {
     return width == o.width && units_per_panel == o.units_per_panel && tile_rows == o.tile_rows &&
            sums == o.sums && products == o.products && epilogue == o.epilogue && polls == o.polls &&
-           exchange == o.exchange;
+           gathers == o.gathers && exchange == o.exchange;
   }
 };
 

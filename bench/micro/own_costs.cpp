@@ -99,6 +99,7 @@ constexpr Constant kConstants[] = {
     {"lines_by_flag", &OwnCosts::lines_by_flag},
     {"lines_by_data", &OwnCosts::lines_by_data},
     {"poll_cycles", &OwnCosts::poll_cycles},
+    {"gather_cycles", &OwnCosts::gather_cycles},
     {"block_us", &OwnCosts::block_us},
     {"call_us", &OwnCosts::call_us},
     {"team_us", &OwnCosts::team_us},

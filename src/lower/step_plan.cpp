@@ -41,6 +41,7 @@ class StepPlan {
     fit_plain_panels();
     finish_slots();
     finish_exchange();
+    finish_gathers();
     return std::move(bound_);
   }
 
@@ -373,6 +374,17 @@ class StepPlan {
                                        [&](const Ring& other) { return rides_on(ring, other); });
       if (!carried) make_ring(ring);
     }
+  }
+
+  /// What others have written and nobody polls is fetched before products read it.
+  void finish_gathers() {
+    if (ctx_.sharing.participants < 2) return;
+    each_read([&](int reader, const Ref& ref, bool whole_row) {
+      if (!whole_row || !is_written(ref) || bound_.plan.buffers[ref.buffer].slots == 3) return;
+      auto& gathers = bound_.plan.stages[at(reader)].gathers;
+      const Ref row{ref.buffer, ref.next, 0};
+      if (std::find(gathers.begin(), gathers.end(), row) == gathers.end()) gathers.push_back(row);
+    });
   }
 
   /// A buffer that may be a ring: who writes it, who reads it first, and where the store stands.

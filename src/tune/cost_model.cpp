@@ -434,7 +434,7 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
     const bool data = schedule.exchange == Exchange::data;
     const double lines = data ? own_.lines_by_data : own_.lines_by_flag;
     handover.seconds = lines * machine_->exchange_ns * 1e-9;
-    handover.vector_seconds = data ? streams.cycles(own_.poll_cycles) : 0.0;
+    handover.vector_seconds = streams.cycles(data ? own_.poll_cycles : own_.gather_cycles);
   }
   std::vector<Prediction> out;
   const int sharing = program.participants - program.hoisters;

@@ -97,7 +97,8 @@ TEST_CASE("fetch: a loop whose hoisted sums another core writes asks for those o
   const Compilation divided = compile_program(spec, options).value();
   const jit::KernelPlan& plan = shared.layers[0].step.bound.plan;
   CHECK(jit::to_text(plan).find("fetch the next step") != std::string::npos);
-  CHECK(jit::to_text(divided.layers[0].step.bound.plan).find("fetch") == std::string::npos);
+  CHECK(jit::to_text(divided.layers[0].step.bound.plan).find("fetch the next step") ==
+        std::string::npos);
   jit::KernelPlan other = plan;
   for (jit::Buffer& b : other.buffers) b.fetch_next = false;
   CHECK_FALSE(other == plan);
@@ -106,8 +107,44 @@ TEST_CASE("fetch: a loop whose hoisted sums another core writes asks for those o
   // Each hoisted vector that code reads is followed by one fetch, of sums and of what the
   // element-wise work reads by itself.
   const std::string text = jit::inspect::listing(*shared.layers[0].step.code);
-  CHECK(count(text, "prefetcht0") >= 3);
-  CHECK(count(jit::inspect::listing(*divided.layers[0].step.code), "prefetcht0") == 0);
+  const auto plain = jit::emit(other).value();
+  CHECK(count(text, "prefetcht0") >= 3 + count(jit::inspect::listing(*plain), "prefetcht0"));
+}
+
+TEST_CASE("fetch: what others have written behind a flag is fetched before products read it") {
+  const auto plan_of = [](const char* problem, int threads, Exchange exchange) {
+    const ModelSpec spec = ModelSpec::parse(problem).value();
+    CompileOptions options;
+    options.threads = threads;
+    options.schedule.emplace();
+    options.schedule->isa = host_isa();
+    options.schedule->threads = threads;
+    options.schedule->exchange = exchange;
+    options.schedule->layers.resize(1);
+    return compile_program(spec, options).value();
+  };
+  const auto gathers = [](const Compilation& c) {
+    std::size_t n = 0;
+    for (const jit::Stage& s : c.layers[0].step.bound.plan.stages) n += s.gathers.size();
+    return n;
+  };
+  CHECK(gathers(plan_of("lstm:i8h64b4", 1, Exchange::flag)) == 0);
+  const Compilation flag = plan_of("lstm:i8h64b4", 2, Exchange::flag);
+  CHECK(gathers(flag) == 1);
+  CHECK(jit::to_text(flag.layers[0].step.bound.plan).find("fetch all of next h") ==
+        std::string::npos);  // the slot that is read is the current one
+  CHECK(jit::to_text(flag.layers[0].step.bound.plan).find("fetch all of ") != std::string::npos);
+  CHECK(gathers(plan_of("lstm:i8h64b4", 2, Exchange::data)) == 0);  // polling looks at all of it
+  // r*h crosses to the second stage, h to the first.
+  CHECK(gathers(plan_of("gru:i8h64b4,reset=before", 2, Exchange::flag)) == 2);
+  jit::KernelPlan other = flag.layers[0].step.bound.plan;
+  for (jit::Stage& s : other.stages) s.gathers.clear();
+  CHECK_FALSE(other == flag.layers[0].step.bound.plan);
+  CHECK(jit::hash(other) != jit::hash(flag.layers[0].step.bound.plan));
+  if (host_isa() == Isa::interpreter) return;
+  const std::string with = jit::inspect::listing(*flag.layers[0].step.code);
+  const auto emitted = jit::emit(other).value();
+  CHECK(count(with, "prefetcht0") == 1 + count(jit::inspect::listing(*emitted), "prefetcht0"));
 }
 
 TEST_CASE("fetch: plans that differ in it are different kernels, and the text says it") {

@@ -58,6 +58,19 @@ void add_epilogue(StageWork& work, const std::vector<Instr>& epilogue, std::uint
   work.latency_cycles = latency_of(epilogue);
 }
 
+/// Whether products read, as a whole row, a buffer that the stage stores to.
+bool hands_over(const jit::KernelPlan& plan, const jit::Stage& stage) {
+  const auto reads = [&](const Instr& store) {
+    return std::any_of(plan.stages.begin(), plan.stages.end(), [&](const jit::Stage& s) {
+      return std::any_of(s.products.begin(), s.products.end(), [&](const jit::Product& p) {
+        return p.operand.buffer == store.ref.buffer;
+      });
+    });
+  };
+  return std::any_of(stage.epilogue.begin(), stage.epilogue.end(),
+                     [&](const Instr& i) { return i.action == Action::store && reads(i); });
+}
+
 StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
                      const std::vector<lower::BufferRole>& roles) {
   StageWork work;
@@ -73,6 +86,7 @@ StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
   }
   add_epilogue(work, stage.epilogue, plan.lanes);
   work.exchange = stage.exchange;
+  work.hands_over = hands_over(plan, stage);
   return work;
 }
 

@@ -43,6 +43,7 @@ struct StageWork {
   double row_bytes = 0.0;       ///< loaded and stored per unit block and row, without weights
   OperationCounts operations;   ///< per unit block and row
   bool exchange = false;
+  bool hands_over = false;  ///< products of other participants read what it stores
 
   /// Bytes of packed weights of one unit block.
   double weight_bytes(std::uint32_t lanes) const;

@@ -27,8 +27,9 @@ void each_tile(double rows, std::uint32_t height, Visit visit) {
 struct KernelCost {
   double products = 0.0;  ///< seconds
   double gates = 0.0;
-  double idle = 0.0;  ///< of these seconds, those in which multiply-adds have to wait
-  int exchanges = 0;
+  double idle = 0.0;       ///< of these seconds, those in which multiply-adds have to wait
+  int exchanges = 0;       ///< after which others read what was stored
+  int acknowledged = 0;    ///< after which others only know that their numbers have been read
   double exchanged = 0.0;  ///< vectors of all rows that are handed over
   double flops = 0.0;      ///< of all participants, on whole vectors
   double own_flops = 0.0;  ///< of the busiest one
@@ -99,8 +100,8 @@ class KernelCosts {
                                        {pass.seconds * share, pass.far_seconds * share}, resident);
       add_gates(out, s, rows, idle);
       if (!s.exchange) continue;
-      ++out.exchanges;
-      out.exchanged += rows * s.width.blocks;
+      ++(s.hands_over ? out.exchanges : out.acknowledged);
+      if (s.hands_over) out.exchanged += rows * s.width.blocks;
     }
     return out;
   }
@@ -211,6 +212,7 @@ class KernelCosts {
 /// What handing numbers over takes: its latency, and work for every vector.
 struct Handover {
   double seconds = 0.0;
+  double acknowledge_seconds = 0.0;  ///< of a flag that nothing but the order of steps hangs on
   double vector_seconds = 0.0;
 };
 
@@ -276,14 +278,17 @@ class GroupCost {
   }
 
   /// All participants compute the first block's hoisted products; those of later ones run beside
-  /// the time loop, and are divided so that all participants are done at the same time. Per block
-  /// the loop waits for a counter of the others.
+  /// the time loop, and are divided so that all participants are done at the same time, but for
+  /// half a piece. Per block the loop waits for a counter of the others.
   void share_hoist(const PartPlan& p, double blocks, const Handover& handover) {
     const double participants = 1.0 + p.hoisters;
     const double loop = out_.parts.products + out_.parts.gates;
-    const double first = out_.parts.hoist / std::max(blocks, 1.0);
-    const double later = out_.parts.hoist - first;
-    out_.parts.hoist = first / participants + std::max(0.0, (loop + later) / participants - loop);
+    const double all = out_.parts.hoist;
+    const double steps = std::max(steps_, 1.0);
+    const double first = all * std::min(1.0, p.block / steps);
+    const double piece = all * std::min(1.0, p.piece / steps);
+    out_.parts.hoist = first / participants + 0.5 * piece +
+                       std::max(0.0, (loop + all - first) / participants - loop);
     const double journeys = 1e6 * blocks * handover.seconds;
     out_.journeys_us += journeys;
     out_.parts.exchange += journeys;
@@ -320,7 +325,9 @@ class GroupCost {
         1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
     out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
     if (sharers_ > 1) {
-      const double journeys = 1e6 * steps_ * cost.exchanges * handover.seconds;
+      const double journeys =
+          1e6 * steps_ *
+          (cost.exchanges * handover.seconds + cost.acknowledged * handover.acknowledge_seconds);
       out_.journeys_us += journeys;
       out_.parts.exchange += journeys + 1e6 * steps_ * cost.exchanged * handover.vector_seconds;
     }
@@ -434,6 +441,7 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
     const bool data = schedule.exchange == Exchange::data;
     const double lines = data ? own_.lines_by_data : own_.lines_by_flag;
     handover.seconds = lines * machine_->exchange_ns * 1e-9;
+    handover.acknowledge_seconds = data ? 0.0 : machine_->exchange_ns * 1e-9;
     handover.vector_seconds = streams.cycles(data ? own_.poll_cycles : own_.gather_cycles);
   }
   std::vector<Prediction> out;

@@ -2,6 +2,7 @@
 #include "src/tune/stream_cost.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace deepcpu {
 namespace {
@@ -40,8 +41,11 @@ double StreamCost::served(const Level& level, const Stream& stream) const {
   const double by_forward =
       stream.bytes < end ? stream.bytes * (end - stream.bytes) / (end - forward) : 0.0;
   if (!stream.alternating) return by_forward;
-  const double turned = level.alternating - stream.beside - stream.group_bytes;
-  return std::clamp(turned, by_forward, stream.bytes);
+  // Between two reads of a group lie itself and, twice, the groups nearer to the turn: a least
+  // recently used cache holds whole groups.
+  const double room = level.alternating - stream.beside;
+  const double group = std::max(stream.group_bytes, 1.0);
+  return std::clamp(std::floor(room / group) * group, by_forward, stream.bytes);
 }
 
 StreamTime StreamCost::pass(const Stream& stream) const {

@@ -51,8 +51,11 @@ TEST_CASE("stream cost: a stream that a level holds is read at its rate") {
   // Alternating: what lies in a level is read from it, the rest from the next.
   const StreamTime turned = cost.pass({65536, true, 0, 0});
   CHECK(turned.seconds == Approx(32768 / 256e9 + 32768 / 64e9));
-  // What passes beside it, and a group that is walked forward, is lost.
-  CHECK(cost.pass({65536, true, 8192, 0}).level_bytes[0] == Approx(32768 - 8192));
+  // What passes beside it is lost, and of groups that are walked forward whole ones fit.
+  CHECK(cost.pass({65536, true, 8192, 0}).level_bytes[0] == Approx(32768));
+  CHECK(cost.pass({65536, true, 10000, 0}).level_bytes[0] == Approx(30000));
+  CHECK(cost.pass({65536, true, 20000, 0}).level_bytes[0] == Approx(20000));
+  CHECK(cost.pass({65536, true, 40000, 0}).level_bytes[0] == 0.0);
   CHECK(cost.pass({65536, true, 0, 8192}).level_bytes[0] == Approx(32768 - 8192));
   CHECK(cost.reread_seconds(4096) == Approx(4096 / 256e9));
   CHECK(cost.vector_seconds() == Approx(32 / 128e9));
@@ -310,8 +313,8 @@ TEST_CASE("cost model: wide panels are chosen where two multiply-adds start per 
   };
   // U of 36 KiB lies in L1. Four sums wait for each other, eight do not.
   CHECK(chosen("lstm:i48h48", 2.0) == Panel::wide);
-  // 64 KiB do not: wide panels make the sweep turn at 32 KiB of 48 instead of 16.
-  CHECK(chosen("lstm:i64h64", 1.0) == Panel::narrow);
+  // Of 100 KiB L1 holds two narrow panels of 20 KiB, but only one wide one of 40.
+  CHECK(chosen("lstm:i80h80", 1.0) == Panel::narrow);
   // Rows make sums enough.
   CHECK(chosen("lstm:i48h48b2", 2.0) == Panel::narrow);
 }

@@ -260,6 +260,8 @@ PruningLoss compare_winners(const TrialData& data, const std::vector<Schedule>& 
     return last[static_cast<std::size_t>(at)];
   };
   PruningLoss out{least(std::ssize(ratios)), least(kept)};
+  // If the best of all is among those that are left, nothing was lost, whoever won there.
+  if (std::find(pruned.begin(), pruned.end(), out.best) != pruned.end()) out.kept = out.best;
   if (out.best == out.kept) return out;
   out.loss = ratios_of(data, {out.best, out.kept}, kLastMakings, seconds * 0.2).back() - 1.0;
   return out;

@@ -154,12 +154,14 @@ constexpr int kTournaments = 3;
 constexpr int kMakings = 9;
 constexpr int kLastMakings = 15;
 
-/// What a run of so many steps does: all blocks that are at least as long as the run are one.
+/// What a run of so many steps does: all blocks that are at least as long as the run are one, and
+/// sums ahead need a whole block behind another.
 Schedule as_run(Schedule s, std::int64_t steps) {
   for (LayerSchedule& l : s.layers) {
     if (l.hoist_block > steps) {
       l.hoist_block = static_cast<int>(std::bit_ceil(static_cast<std::uint64_t>(steps)));
     }
+    if (steps < 2 * std::int64_t{l.hoist_block}) l.hoist_ahead = false;
   }
   return s;
 }

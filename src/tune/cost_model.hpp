@@ -60,8 +60,8 @@ struct OwnCosts {
   /// and the data follow; polled data make one journey less.
   double lines_by_flag = 3.0;
   double lines_by_data = 2.0;
-  /// Cycles to look at one vector of polled data; to fetch one that a flag stands for. Lines of many
-  /// rows come and go at such a rate, since each core reads what the other has just written.
+  /// Cycles to look at one vector of polled data; to fetch one that a flag stands for. Lines of
+  /// many rows come and go at such a rate, since each core reads what the other has just written.
   double poll_cycles = 12.0;
   double gather_cycles = 12.0;
   /// Microseconds to bind and call the kernels of one block, and of one run.

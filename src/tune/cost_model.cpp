@@ -289,6 +289,12 @@ class GroupCost {
     const double piece = all * std::min(1.0, p.piece / steps);
     out_.parts.hoist = first / participants + 0.5 * piece +
                        std::max(0.0, (loop + all - first) / participants - loop);
+    out_.hoist_share = all > 0 ? std::min(1.0, out_.parts.hoist / all) : 1.0;
+    out_.hoisted.flops *= out_.hoist_share;
+    for (std::size_t l = 0; l < out_.level_bytes.size(); ++l) {
+      out_.level_bytes[l] -= (1.0 - out_.hoist_share) * out_.hoisted.level_bytes[l];
+      out_.hoisted.level_bytes[l] *= out_.hoist_share;
+    }
     const double journeys = 1e6 * blocks * handover.seconds;
     out_.journeys_us += journeys;
     out_.parts.exchange += journeys;

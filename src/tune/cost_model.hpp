@@ -31,6 +31,7 @@ struct Traffic {
 struct Prediction {
   double us = 0.0;
   CostParts parts;
+  double hoist_share = 1.0;  ///< of the hoisted products, what the busiest participant computes
   double journeys_us = 0.0;  ///< of parts.exchange: journeys of cache lines between cores
   Traffic hoisted;           ///< ahead of the time loop
   Traffic in_loop;           ///< inside of it; with `hoisted` it adds up to level_bytes

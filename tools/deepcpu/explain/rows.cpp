@@ -69,7 +69,15 @@ std::vector<RooflinePoint> roofline_points(const Explanation& e) {
     }
     if (p.flops > 0 && p.bytes > 0 && p.us > 0) out.push_back(p);
   };
-  add("hoisted", e.predicted.hoisted, parts[0]);
+  PartRow hoisted = parts[0];
+  if (e.measured && e.schedule.parallel == Parallel::hoist) {
+    // Who computes how much was not measured, but how long all of it takes: at that rate.
+    const auto own = [](double us, const OwnTimes& t) { return us + t.hoist_us; };
+    const auto& all = e.measured->participants;
+    hoisted.measured_us =
+        e.predicted.hoist_share * std::accumulate(all.begin(), all.end(), 0.0, own);
+  }
+  add("hoisted", e.predicted.hoisted, hoisted);
   add("recurrent", e.predicted.in_loop, parts[1]);
   return out;
 }

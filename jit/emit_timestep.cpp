@@ -8,6 +8,7 @@
 
 #include "jit/emit_ahead.hpp"
 #include "jit/emit_epilogue.hpp"
+#include "jit/emit_row_tiles.hpp"
 
 namespace deepcpu::jit {
 
@@ -18,13 +19,6 @@ using Xbyak::util::rsp;
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
 const Xbyak::Reg64 kCalleeSaved[] = {reg::args, reg::panel, reg::unit, reg::row, reg::own_row};
-
-/// Heights of register tiles: the full one, then halves down to one row for what is left over.
-std::vector<int> tile_heights(const Stage& stage) {
-  std::vector<int> heights;
-  for (int rows = static_cast<int>(stage.tile_rows); rows > 0; rows /= 2) heights.push_back(rows);
-  return heights;
-}
 
 int most_chains(const Stage& stage) {
   std::uint32_t chains = 1;
@@ -214,6 +208,7 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   code_.mov(reg::k, ptr[reg::scratch + reg::k * 8 + range]);
   code_.mov(ctx_.frame.slot("order"), reg::k);
   if (tail != 0) ctx_.vec.set_tail_mask(kTailMask, tail, reg::scratch.cvt32());
+  if (ctx_.plan.rows == 0) RowTilesEmitter<Vmm>::divide_rows(ctx_, stage);
   if (ctx_.weave && panels_of_stage > 1 && !stage.products.empty()) {
     woven_panels(stage, full, last);
   } else {
@@ -348,49 +343,8 @@ void TimestepEmitter<Vmm>::panel(const Stage& stage, const Tile& tile) {
   if (ctx_.one_row()) {
     single_row(stage, tile);
   } else {
-    row_tiles(stage, tile);
+    RowTilesEmitter<Vmm>(ctx_, stage, tile).emit();
   }
-}
-
-/// While rows are left: the highest tile that they fill.
-template <class Vmm>
-void TimestepEmitter<Vmm>::row_tiles(const Stage& stage, const Tile& tile) {
-  Xbyak::Label loop;
-  Xbyak::Label done;
-  Xbyak::Label finish;
-  const bool direct = EpilogueEmitter<Vmm>::only_stores(stage);
-  MatmulEmitter<Vmm>::start_fetch(ctx_, stage);
-  code_.xor_(reg::row.cvt32(), reg::row.cvt32());
-  code_.L(loop);
-  for (const int rows : tile_heights(stage)) {
-    Xbyak::Label lower;
-    code_.mov(reg::scratch, ctx_.frame.slot("rows"));
-    code_.sub(reg::scratch, reg::row);
-    if (rows == 1) code_.jz(done, kNear);
-    code_.cmp(reg::scratch, imm(rows));
-    code_.jb(lower, kNear);
-    const Tile own{rows, tile.units, tile.tail};
-    MatmulEmitter<Vmm> products(ctx_, stage, own);
-    products.emit();
-    EpilogueEmitter<Vmm> epilogue(ctx_, stage, own, products.registers());
-    if (direct) {
-      epilogue.emit();
-      code_.add(reg::row, imm(rows));
-      code_.jmp(loop, kNear);
-    } else {
-      epilogue.store_tile();
-      if (rows > 1) code_.jmp(finish, kNear);
-    }
-    code_.L(lower);
-  }
-  if (!direct) {
-    code_.L(finish);
-    const Tile one{1, tile.units, tile.tail};
-    const TileRegisters registers{static_cast<int>(stage.sums.size()), tile.units, 1};
-    EpilogueEmitter<Vmm>(ctx_, stage, one, registers).emit_row_loop();
-    code_.jmp(loop, kNear);
-  }
-  code_.L(done);
 }
 
 /// The only row of a plan for batch 1: nothing of it leaves the registers before the epilogue.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The outer loops of a kernel: time steps, stages, panels, rows.
+/// The outer loops of a kernel: time steps, stages, panels.
 #pragma once
 
 #include "jit/emit_context.hpp"
@@ -31,7 +31,6 @@ class TimestepEmitter {
   void woven_panel(const Stage& stage, const Tile& full);
   void panel(const Stage& stage, const Tile& tile);
   void mark(const Stage& stage, const Tile& tile);
-  void row_tiles(const Stage& stage, const Tile& tile);
   void single_row(const Stage& stage, const Tile& tile);
 
   EmitContext<Vmm>& ctx_;

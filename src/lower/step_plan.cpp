@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "jit/row_tiles.hpp"
 #include "src/lower/context.hpp"
 #include "src/lower/stages.hpp"
 
@@ -165,12 +166,10 @@ class StepPlan {
   /// i512h512b16t10 0.96) and others lose nothing (lstm i256h256b16t20 0.99, b64 0.98, i64h64b16
   /// 1.01).
   void set_fetch(Stage& stage) const {
-    std::uint32_t tiles = 0;
-    std::uint32_t left = ctx_.batch;
-    for (std::uint32_t height = stage.tile_rows; height > 1; height /= 2) {
-      tiles += left / height;
-      left %= height;
-    }
+    std::uint64_t tiles = 0;
+    jit::each_tile(ctx_.batch, stage.tile_rows, [&](std::uint64_t height, std::uint64_t count) {
+      if (height > 1) tiles += count;
+    });
     if (tiles < 2) return;
     for (jit::Product& p : stage.products) {
       // Lines of gates that are left out would travel, too.

@@ -5,23 +5,13 @@
 #include <cmath>
 
 #include "jit/element_ops.hpp"
+#include "jit/row_tiles.hpp"
 #include "src/lower/lower.hpp"
 #include "src/runtime/program.hpp"
 #include "src/tune/stream_cost.hpp"
 
 namespace deepcpu {
 namespace {
-
-/// Heights of the tiles that `rows` rows are divided into, as the emitter does: full ones, then
-/// halves, quarters ... of what is left. Calls visit(height, count).
-template <class Visit>
-void each_tile(double rows, std::uint32_t height, Visit visit) {
-  auto left = static_cast<std::uint64_t>(rows);
-  for (std::uint64_t h = std::max<std::uint32_t>(height, 1); h > 0 && left > 0; h /= 2) {
-    if (left >= h) visit(static_cast<double>(h), static_cast<double>(left / h));
-    left %= h;
-  }
-}
 
 /// What one participant spends in one call of a kernel on `rows` rows.
 struct KernelCost {
@@ -153,15 +143,19 @@ class KernelCosts {
     double busy = 0.0;
     double seconds = 0.0;
     double tiles = 0.0;
-    each_tile(rows, height, [&](double h, double count) {
-      const double compute = tiles_seconds(s, h, resident);
-      busy += count * compute;
-      if (h >= 2.0) tiles += count;
-      if (!started) seconds += first_tile(compute, first, h);
-      if (!started && h >= 2.0) busy += first.far_seconds;  // nothing else runs meanwhile
-      seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
-      started = true;
-    });
+    jit::each_tile(static_cast<std::uint64_t>(rows), height,
+                   [&](std::uint64_t high, std::uint64_t n) {
+                     const auto h = static_cast<double>(high);
+                     const auto count = static_cast<double>(n);
+                     const double compute = tiles_seconds(s, h, resident);
+                     busy += count * compute;
+                     if (h >= 2.0) tiles += count;
+                     if (!started) seconds += first_tile(compute, first, h);
+                     if (!started && h >= 2.0)
+                       busy += first.far_seconds;  // nothing else runs meanwhile
+                     seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
+                     started = true;
+                   });
     if (tiles >= 2.0) {
       const double far = first.far_seconds;
       const double hidden = own_.fetch_hidden * std::max(0.0, std::min(far, seconds - far));

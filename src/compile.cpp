@@ -151,7 +151,7 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
                                         static_cast<std::uint32_t>(lanes(c.schedule.isa)));
   auto plans =
       lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule, c.schedule.isa,
-                         static_cast<std::uint32_t>(c.spec.batch),
+                         static_cast<std::uint32_t>(c.program.part_rows(c.spec.batch)),
                          c.program.sharing(c.schedule.exchange), layer_name(c.spec, layer));
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
@@ -318,7 +318,7 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     c.schedule = std::move(*chosen);
   }
   if (auto st = check_legal(spec, c.schedule, options); !st) return st.error();
-  if (auto st = check_hoisting(spec, c.schedule); !st)
+  if (auto st = check_division(spec, c.schedule); !st)
     return Error("schedule." + st.error().message());
   c.graph = lower::StepGraph::build(spec.cell);
   c.program = Program::build(spec, c.schedule);

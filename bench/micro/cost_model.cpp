@@ -116,7 +116,7 @@ Quality judge(const std::string& problem, const Flags& flags, ordered_json& out)
   const ModelSpec spec = demand(ModelSpec::parse(problem));
   const Isa isa = host_isa();
   const MachineModel& machine = machine_model();
-  const ModelWork work = demand(ModelWork::of(spec, isa));
+  const ModelWork work = demand(ModelWork::of(spec, isa, flags.threads));
   const CostModel model(machine, isa);
   const ScheduleSpace space(work, machine, flags.threads);
   std::uint64_t random = flags.seed;
@@ -271,7 +271,7 @@ PruningLoss compare_winners(const TrialData& data, const std::vector<Schedule>& 
 
 double pruning_loss(const std::string& problem, const Flags& flags) {
   const ModelSpec spec = demand(ModelSpec::parse(problem));
-  const ModelWork work = demand(ModelWork::of(spec, host_isa()));
+  const ModelWork work = demand(ModelWork::of(spec, host_isa(), flags.threads));
   const ScheduleSpace space(work, machine_model(), flags.threads);
   const auto valid = space.sizes().valid;
   if (valid.log10() > std::log10(static_cast<double>(flags.largest))) {

@@ -46,7 +46,7 @@ struct Quality {
 Measured read_problem(const json& from, std::size_t candidates) {
   Measured out;
   out.spec = demand(ModelSpec::parse(from.at("problem").get<std::string>()));
-  out.work = demand(ModelWork::of(out.spec, host_isa()));
+  out.work = demand(ModelWork::of(out.spec, host_isa(), machine_model().cores));
   out.noise = from.at("noise").get<double>();
   for (const json& row : from.at("rows")) {
     out.schedules.push_back(demand(Schedule::from_json(row.at("schedule").dump())));

@@ -103,6 +103,8 @@ struct Schedule {
   Start start = Start::zero;
   /// How the participants of a group divide a product of batch rows x units x k: into split_rows
   /// parts by batch row and split_k parts by k; the units are divided over what is left of them.
+  /// Rows need nothing of each other, so parts of them hand nothing over inside the time loop; but
+  /// each part reads all weights. More parts than rows leave threads idle.
   int split_rows = 1;
   int split_k = 1;
   std::vector<LayerSchedule> layers;  ///< one per layer

@@ -236,7 +236,10 @@ std::uint32_t LayerWork::shares() const {
   return most;
 }
 
-Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa) {
+namespace {
+
+/// Of all rows of the spec.
+Result<ModelWork> work_of(const ModelSpec& spec, Isa isa) {
   ModelWork out;
   out.spec = spec;
   out.isa = isa;
@@ -262,6 +265,34 @@ Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa) {
     for (auto* fits : {&work.narrow, &work.wide}) fits->ahead[0] = fits->ahead[1] = false;
   }
   return out;
+}
+
+}  // namespace
+
+Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa, int threads) {
+  auto out = work_of(spec, isa);
+  if (!out) return out;
+  std::int64_t rows = spec.batch;
+  for (std::int64_t parts = 2; parts <= std::min<std::int64_t>(threads, spec.batch); ++parts) {
+    const std::int64_t most = (spec.batch + parts - 1) / parts;
+    if (most == rows) continue;
+    rows = most;
+    ModelSpec part = spec;
+    part.batch = rows;
+    auto work = work_of(part, isa);
+    if (!work) return work;
+    out->parts.push_back(std::move(*work));
+  }
+  return out;
+}
+
+const ModelWork& ModelWork::part(int split_rows) const {
+  const std::int64_t rows = (spec.batch + split_rows - 1) / split_rows;
+  if (rows >= spec.batch || parts.empty()) return *this;
+  const auto found = std::find_if(parts.begin(), parts.end(), [rows](const ModelWork& part) {
+    return part.spec.batch <= rows;
+  });
+  return found == parts.end() ? parts.back() : *found;
 }
 
 }  // namespace deepcpu

@@ -86,13 +86,20 @@ struct LayerWork {
 };
 
 struct ModelWork {
-  ModelSpec spec;
+  ModelSpec spec;  ///< of a part of the batch rows: with the rows of that part
   Isa isa = Isa::interpreter;
   std::uint32_t lanes = 16;
   std::vector<LayerWork> layers;
+  /// What one of several parts of the batch rows is (Schedule::split_rows), for every number of
+  /// rows that such a part can have; the most first.
+  std::vector<ModelWork> parts;
 
-  /// Lowers every layer in all its forms. The spec must be valid. Errors are those of lowering.
-  static Result<ModelWork> of(const ModelSpec& spec, Isa isa);
+  /// Lowers every layer in all its forms, for the whole batch and for the parts of it that up to
+  /// `threads` threads make. The spec must be valid. Errors are those of lowering.
+  static Result<ModelWork> of(const ModelSpec& spec, Isa isa, int threads = 1);
+  /// The work of one of `split_rows` parts: of the largest. More parts than threads were named are
+  /// taken for as many as there are.
+  const ModelWork& part(int split_rows) const;
 };
 
 }  // namespace deepcpu

@@ -56,8 +56,10 @@ Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   p.block = block_of(spec, schedule);
   p.whole_sequence = spec.directions() == 2 && spec.layers() > 1;
   if (schedule.parallel == Parallel::hoist) p.hoisters = schedule.threads - 1;
-  p.group = (schedule.threads - p.hoisters) / groups;
-  p.participants = p.group * groups + p.hoisters;
+  p.row_parts = schedule.split_rows;
+  // One thread runs all parts.
+  p.group = std::max(1, (schedule.threads - p.hoisters) / groups / p.row_parts);
+  p.participants = std::min(schedule.threads, p.group * p.row_parts * groups + p.hoisters);
   p.handover_slots = schedule.parallel == Parallel::wavefront && groups > 1 ? 2 : 1;
   for (int layer = 0; layer < spec.layers(); ++layer) {
     for (int d = 0; d < spec.directions(); ++d) {
@@ -68,7 +70,7 @@ Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
       int group = 0;
       if (schedule.parallel == Parallel::directions) group = d % groups;
       if (schedule.parallel == Parallel::wavefront) group = layer * groups / spec.layers();
-      step.first = group * p.group;
+      step.first = group * p.participants_of_step();
       p.steps.push_back(step);
     }
   }
@@ -76,7 +78,28 @@ Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   return p;
 }
 
-Status check_hoisting(const ModelSpec& spec, const Schedule& schedule) {
+namespace {
+
+Status check_split(const ModelSpec& spec, const Schedule& schedule) {
+  const int parts = schedule.split_rows;
+  if (parts == 1) return {};
+  const int groups = groups_of(spec, schedule);
+  const char* why = nullptr;
+  if (schedule.parallel == Parallel::hoist)
+    why = "needs another value of parallel than hoist";
+  else if (schedule.threads < groups * parts)
+    why = "needs a thread for each part of each direction or range of layers";
+  else if (std::any_of(schedule.layers.begin(), schedule.layers.end(),
+                       [](const LayerSchedule& l) { return l.hoist_ahead; }))
+    why = "needs hoist_ahead=false";
+  if (why != nullptr) return Error(fmt::format("split_rows={}: {}", parts, why));
+  return {};
+}
+
+}  // namespace
+
+Status check_division(const ModelSpec& spec, const Schedule& schedule) {
+  if (auto st = check_split(spec, schedule); !st) return st;
   if (schedule.parallel == Parallel::hoist) {
     const LayerSchedule& l = schedule.layers.front();
     const char* why = nullptr;
@@ -113,7 +136,12 @@ std::string Program::to_text() const {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const ProgramStep& s = steps[i];
     out += fmt::format("  step {}: layer {} direction {}{} on participants {}..{}", i, s.layer,
-                       s.direction, s.reversed ? " (reversed)" : "", s.first, s.first + group - 1);
+                       s.direction, s.reversed ? " (reversed)" : "", s.first,
+                       s.first + participants_of_step() - 1);
+    if (row_parts > 1) {
+      out += fmt::format(", every {} with one of {} parts of the rows",
+                         group == 1 ? "one" : fmt::format("group of {}", group), row_parts);
+    }
     if (hoisters > 0) {
       out += fmt::format(", hoisted products by all of {} participants", participants);
     }

@@ -18,7 +18,7 @@ struct ProgramStep {
   int layer = 0;
   int direction = 0;
   bool reversed = false;  ///< walks the sequence from its end
-  int first = 0;          ///< its participants are first .. first + Program::group - 1
+  int first = 0;          ///< its participants are first .. first + Program::group * row_parts - 1
   /// Steps whose output it reads, and steps that read its own: indices into Program::steps.
   std::vector<int> producers;
   std::vector<int> consumers;
@@ -32,6 +32,11 @@ struct Program {
   bool whole_sequence = false;  ///< layers hand over whole sequences: bidirectional stacks
   int participants = 1;
   int group = 1;  ///< participants that share the panels of a step
+  /// Parts of the batch rows of a step, each on a group of participants of its own; of the longest
+  /// first order of rows, part p has those at p, p + row_parts, ... With one participant it runs
+  /// all of them, or `only_part` if that is not negative.
+  int row_parts = 1;
+  int only_part = -1;
   /// Further participants, which only compute hoisted products (Parallel::hoist); they come last.
   int hoisters = 0;
   int handover_slots = 1;  ///< blocks that stand between two layers; 2 lets a layer run ahead
@@ -47,14 +52,20 @@ struct Program {
   lower::Sharing sharing(Exchange exchange) const {
     return {static_cast<std::uint32_t>(group), exchange, hoisters > 0};
   }
+  int participants_of_step() const { return group * row_parts; }
   bool runs_on(const ProgramStep& step, int participant) const {
-    return participant >= step.first && participant < step.first + group;
+    return participant >= step.first && participant < step.first + participants_of_step();
+  }
+  /// The most rows that a part has.
+  std::int64_t part_rows(std::int64_t batch) const { return rows_of_part(0, batch); }
+  std::int64_t rows_of_part(int part, std::int64_t rows) const {
+    return (rows - part + row_parts - 1) / row_parts;
   }
   std::string to_text() const;
 };
 
-/// Whether hoisted products can be computed where the schedule says in this order of work. Errors
-/// name the field of the schedule.
-Status check_hoisting(const ModelSpec& spec, const Schedule& schedule);
+/// Whether work can be divided, and hoisted products computed, as the schedule says. Errors name
+/// the field of the schedule.
+Status check_division(const ModelSpec& spec, const Schedule& schedule);
 
 }  // namespace deepcpu

@@ -76,38 +76,52 @@ void Runner::run_participant(int participant) noexcept {
     const std::uint64_t number = blocks_done_ + static_cast<std::uint64_t>(b);
     for (Part& part : parts_) {
       if (!program_->runs_on(*part.step, participant)) continue;
-      Seat& seat = *part.seats[at(participant - part.step->first)];
-      if (program_->whole_sequence) {
-        run_sequence(part, seat, participant, number);
-      } else {
-        run_block(part, seat, participant, {b * size, std::min(size, longest - b * size), number});
+      const auto [first, end] = seats_of(*part.step, participant);
+      for (int seat = first; seat < end; ++seat) {
+        if (program_->whole_sequence) {
+          run_sequence(part, seat, number);
+        } else {
+          run_block(part, seat, {b * size, std::min(size, longest - b * size), number});
+        }
       }
     }
   }
 }
 
+/// From the first to behind the last of the seats that the participant takes, one after the other.
+std::pair<int, int> Runner::seats_of(const ProgramStep& step, int participant) const {
+  const bool alone = program_->participants == 1;
+  if (alone && program_->only_part < 0) return {0, program_->row_parts};
+  const int seat = alone ? program_->only_part : participant - step.first;
+  return {seat, seat + 1};
+}
+
 /// A layer that takes the whole sequence: block by block all the same, for the hoisted products.
-void Runner::run_sequence(Part& part, Seat& seat, int participant, std::uint64_t number) {
+void Runner::run_sequence(Part& part, int seat, std::uint64_t number) {
   const std::int64_t size = block_steps();
-  wait_for_neighbours(part, {0, 0, number});
+  Seat& own = *part.seats[at(seat)];
+  wait_for_neighbours(part, own.part, {0, 0, number});
   for (std::int64_t s = 0; s < order_.longest(); s += size) {
-    run_kernels(part, seat, {s, std::min(size, order_.longest() - s), number});
+    run_kernels(part, own, {s, std::min(size, order_.longest() - s), number});
   }
-  part.blocks[at(participant - part.step->first)]->store(number + 1);
+  part.blocks[at(seat)]->store(number + 1);
 }
 
-void Runner::run_block(Part& part, Seat& seat, int participant, Block block) {
-  wait_for_neighbours(part, block);
-  run_kernels(part, seat, block);
-  part.blocks[at(participant - part.step->first)]->store(block.number + 1);
+void Runner::run_block(Part& part, int seat, Block block) {
+  Seat& own = *part.seats[at(seat)];
+  wait_for_neighbours(part, own.part, block);
+  run_kernels(part, own, block);
+  part.blocks[at(seat)]->store(block.number + 1);
 }
 
-void Runner::wait_for_neighbours(const Part& part, Block block) const {
+/// For other layers to be so far with the same rows.
+void Runner::wait_for_neighbours(const Part& part, int row_part, Block block) const {
   if (program_->participants == 1) return;
   auto wait = [&](const std::vector<int>& steps, std::uint64_t blocks) {
     for (const int s : steps) {
-      for (const auto& counter : parts_[at(s)].blocks) {
-        if (counter->load() < blocks) wait_until(&counter->value, blocks);
+      for (int i = 0; i < program_->group; ++i) {
+        Counter& counter = *parts_[at(s)].blocks[at(row_part * program_->group + i)];
+        if (counter.load() < blocks) wait_until(&counter.value, blocks);
       }
     }
   };
@@ -139,10 +153,14 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   args.phase = steps % 3;
   args.active = nullptr;
   if (order_.ragged()) {
-    order_.live(block.first, std::span(seat.active).first(at(block.steps)));
+    const auto live = std::span(seat.active).first(at(block.steps));
+    order_.live(block.first, live);
+    for (std::int32_t& rows : live) {
+      rows = static_cast<std::int32_t>(program_->rows_of_part(seat.part, rows));
+    }
     args.active = seat.active.data();
   }
-  args.epoch = part.published[at(static_cast<std::int64_t>(args.participant))]->value;
+  args.epoch = *args.published[args.participant];
   ahead ? (*part.code->ahead)(args) : part.code->step(args);
   if (shares_hoist_) queue_->release(block_in_run(block));
   seat.hoisted = ahead;
@@ -181,12 +199,12 @@ void Runner::read_hoisted(const Part& part, Seat& seat) const {
   const auto& roles = part.code->step.bound.roles;
   for (std::size_t b = 0; b < roles.size(); ++b) {
     if (roles[b].role != Role::hoisted) continue;
-    seat.args.buffer[b] = hoisted_slot(part, seat.slot).data();
+    seat.args.buffer[b] = hoisted_slot(part, seat.part, seat.slot).data();
   }
 }
 
 /// Gives whether the kernel is to compute the hoisted sums of the next block, too, which must be a
-/// full one (check_hoisting made sure that its x is known), and copies that x, so that rows have a
+/// full one (check_division made sure that its x is known), and copies that x, so that rows have a
 /// stride of our own.
 bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
   if (!part.code->ahead) return false;
@@ -199,7 +217,7 @@ bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
   const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
   const std::size_t width = part.code->widths.of(Dim::input) * sizeof(float);
   const std::int64_t stride = seat.args.stride[x];
-  const std::byte* from = seat.rows[x][0] + block.steps * stride;
+  const std::byte* from = seat.row_pointers[x][0] + block.steps * stride;
   for (std::int64_t s = 0; s < program_->block; ++s) {
     std::memcpy(seat.next_x.data() + at(s) * plan.from_stride, from + s * stride, width);
   }
@@ -253,13 +271,14 @@ void Runner::bind(const Part& part, Seat& seat, std::size_t buffer, const View& 
                   Block block) const {
   const bool backwards = part.step->reversed && view.absolute;
   seat.args.stride[buffer] = backwards ? -view.step : view.step;
-  for (std::int64_t r = 0; r < batch_; ++r) {
-    const std::int64_t row = view.user ? order_.row(r) : r;
+  for (std::int64_t r = 0; r < seat.rows; ++r) {
+    const std::int64_t sorted = place(seat, r);
+    const std::int64_t row = view.user ? order_.row(sorted) : sorted;
     std::int64_t time = view.absolute ? block.first : 0;
-    if (backwards) time = order_.length(r) - 1 - block.first;
+    if (backwards) time = order_.length(sorted) - 1 - block.first;
     // A finished row's pointer is not used; it stays at the row's start.
-    if (block.first >= order_.length(r)) time = 0;
-    seat.rows[buffer][at(r)] = view.base + row * view.row + time * view.step;
+    if (block.first >= order_.length(sorted)) time = 0;
+    seat.row_pointers[buffer][at(r)] = view.base + row * view.row + time * view.step;
   }
 }
 
@@ -268,22 +287,25 @@ void Runner::bind(const Part& part, Seat& seat, std::size_t buffer, const View& 
 /// `skipped` steps.
 void Runner::run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
                        Block block, std::int64_t skipped) {
+  if (seat.rows == 0) return;
   const auto width = static_cast<std::int64_t>(part.code->hoisted_row);
-  const std::vector<std::byte*>& rows = seat.rows[x_buffer];
+  const std::vector<std::byte*>& rows = seat.row_pointers[x_buffer];
   const std::int64_t step = seat.args.stride[x_buffer];
-  const std::int64_t begin = skipped * batch_ * width;
+  const std::int64_t row = x.row * program_->row_parts;
+  const std::int64_t most = program_->part_rows(batch_);  // rows of a step of hoisted sums
+  const std::int64_t begin = skipped * most * width;
   const bool dense = !order_.ragged();
-  if (dense && (batch_ == 1 || step == x.row * batch_)) {
-    const std::int64_t stride = batch_ == 1 ? step : x.row;
-    hoist_rows(part, seat, rows[0], stride, begin, width, block.steps * batch_);
-  } else if (dense && block.steps < batch_) {
+  if (dense && seat.rows == most && (most == 1 || step == row * most)) {
+    const std::int64_t stride = most == 1 ? step : row;
+    hoist_rows(part, seat, rows[0], stride, begin, width, block.steps * most);
+  } else if (dense && block.steps < seat.rows) {
     for (std::int64_t t = 0; t < block.steps; ++t) {
-      hoist_rows(part, seat, rows[0] + t * step, x.row, begin + t * batch_ * width, width, batch_);
+      hoist_rows(part, seat, rows[0] + t * step, row, begin + t * most * width, width, seat.rows);
     }
   } else {
-    for (std::int64_t r = 0; r < batch_; ++r) {
-      const std::int64_t valid = std::min(block.steps, order_.length(r) - block.first);
-      hoist_rows(part, seat, rows[at(r)], step, begin + r * width, batch_ * width, valid);
+    for (std::int64_t r = 0; r < seat.rows; ++r) {
+      const std::int64_t valid = std::min(block.steps, order_.length(place(seat, r)) - block.first);
+      hoist_rows(part, seat, rows[at(r)], step, begin + r * width, most * width, valid);
     }
   }
 }
@@ -298,7 +320,7 @@ void Runner::hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int6
       seat.hoist_args.buffer[b] = from;
       seat.hoist_args.stride[b] = from_stride;
     } else if (roles[b].role == Role::hoisted) {
-      seat.hoist_args.buffer[b] = hoisted_slot(part, seat.slot).data() + to;
+      seat.hoist_args.buffer[b] = hoisted_slot(part, seat.part, seat.slot).data() + to;
       seat.hoist_args.stride[b] = to_stride;
     }
   }

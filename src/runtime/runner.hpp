@@ -71,8 +71,8 @@ class Runner {
   struct alignas(128) Seat {
     jit::KernelArgs args{};
     jit::KernelArgs hoist_args{};
-    std::vector<std::vector<std::byte*>> rows;  ///< per buffer: row pointers of external ones
-    std::vector<std::int32_t> active;           ///< live rows per step of the block
+    std::vector<std::vector<std::byte*>> row_pointers;  ///< per buffer: those of external ones
+    std::vector<std::int32_t> active;                   ///< live rows per step of the block
     /// The slot of hoisted sums that this block reads; with hoisters, that a piece is written to.
     /// With products ahead: rows of x of the next block, tiles for each of two slots, and whether
     /// the sums of this block are there already.
@@ -80,17 +80,19 @@ class Runner {
     std::vector<jit::AheadTile> ahead[2];
     std::size_t slot = 0;
     bool hoisted = false;
+    int part = 0;           ///< of the batch rows
+    std::int64_t rows = 0;  ///< in it
   };
   /// One program step with its memory.
   struct Part {
     const ProgramStep* step = nullptr;
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
-    std::vector<Bytes> owned;   ///< per buffer of the step plan: states, scratch
-    Bytes hoisted;              ///< one slot, two with products ahead, or HoistQueue::kSlots
+    std::vector<Bytes> owned;  ///< per buffer of the step plan: states, scratch, of all row parts
+    Bytes hoisted;  ///< for each row part one slot, two with products ahead, or HoistQueue::kSlots
     std::vector<Bytes> next_x;  ///< per participant, with products ahead
-    std::vector<std::unique_ptr<Seat>>
-        seats;  ///< per participant of the group, then of each hoister
+    /// Per participant of the step, row part by row part, then of each hoister.
+    std::vector<std::unique_ptr<Seat>> seats;
     std::vector<std::unique_ptr<Counter>> published;  ///< exchanges done, per participant
     std::vector<std::uint64_t*> published_at;
     std::vector<std::unique_ptr<Counter>> blocks;  ///< blocks done, per participant
@@ -112,17 +114,19 @@ class Runner {
   template <class Visit>
   void each_buffer(Visit visit);
   void make_part(Part& part, std::size_t index);
-  void make_seat(Part& part, int seat, bool hoister);
+  void make_seat(Part& part, int row_part, int seat, bool hoister);
+  Bytes part_of(Bytes all, int row_part) const;
+  std::pair<int, int> seats_of(const ProgramStep& step, int participant) const;
   void make_tiles(const Part& part, Seat& seat, const jit::PanelRange* ranges) const;
   void add_tiles(const Part& part, Seat& seat, std::size_t slot, const lower::AheadSum& sum,
                  std::uint64_t unit) const;
-  Bytes hoisted_slot(const Part& part, std::size_t slot) const;
+  Bytes hoisted_slot(const Part& part, int row_part, std::size_t slot) const;
   View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
   View view_of(const Part& part, lower::BufferRole role, const RunInput& in, Block block) const;
   static void work(void* self, int participant) noexcept;
   void run_participant(int participant) noexcept;
-  void run_sequence(Part& part, Seat& seat, int participant, std::uint64_t number);
-  void run_block(Part& part, Seat& seat, int participant, Block block);
+  void run_sequence(Part& part, int seat, std::uint64_t number);
+  void run_block(Part& part, int seat, Block block);
   void run_kernels(Part& part, Seat& seat, Block block);
   void hoist_pieces(int participant) noexcept;
   void hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece);
@@ -137,7 +141,11 @@ class Runner {
   bool prepare_ahead(const Part& part, Seat& seat, Block block) const;
   void hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int64_t from_stride,
                   std::int64_t to, std::int64_t to_stride, std::int64_t count);
-  void wait_for_neighbours(const Part& part, Block block) const;
+  void wait_for_neighbours(const Part& part, int row_part, Block block) const;
+  /// The place, among all rows in their order, of row `r` of a seat's part.
+  std::int64_t place(const Seat& seat, std::int64_t r) const {
+    return r * program_->row_parts + seat.part;
+  }
   std::int64_t block_steps() const;
   std::int64_t blocks_per_run() const;
   void zero_past_end(const RunInput& in) const;
@@ -145,7 +153,8 @@ class Runner {
   void settle_slots() noexcept;
   template <class Visit>
   void each_state(Visit visit);
-  /// A row of a state as it is after `steps` steps (of all runs).
+  /// A row, by its place in the order of rows, of a state as it is after `steps` steps (of all
+  /// runs).
   std::byte* state_row(const Part& part, std::size_t buffer, std::int64_t row,
                        std::uint64_t steps) const;
   void prepare_rings() noexcept;

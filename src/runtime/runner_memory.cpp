@@ -55,8 +55,10 @@ std::uint64_t hoisted_slots(const LayerCode& code, const Program& program) {
 /// The buffers of one program step, and what its participants point into them with.
 void add_buffers(const LayerCode& code, const Program& program, std::uint64_t batch,
                  std::uint64_t block, ByteCount& bytes) {
-  const auto group = static_cast<std::uint64_t>(program.group);
-  const auto seats = static_cast<std::uint64_t>(program.group + program.hoisters);
+  const auto group = static_cast<std::uint64_t>(program.participants_of_step());
+  const auto seats = group + static_cast<std::uint64_t>(program.hoisters);
+  const auto parts = static_cast<std::uint64_t>(program.row_parts);
+  const auto rows = static_cast<std::uint64_t>(program.part_rows(static_cast<std::int64_t>(batch)));
   std::uint64_t spare = 0;
   if (code.ahead) {
     const jit::Ahead& ahead = *code.ahead->bound.plan.ahead;
@@ -67,12 +69,14 @@ void add_buffers(const LayerCode& code, const Program& program, std::uint64_t ba
     }
   }
   for (const jit::Buffer& b : code.step.bound.plan.buffers) {
-    if (b.space == Space::slots) bytes.add({b.slot_stride, b.slots});
-    if (b.space == Space::block) bytes.add({b.step_stride, block, hoisted_slots(code, program)});
-    if (b.space == Space::external) bytes.add({seats, batch, sizeof(std::byte*)});
+    if (b.space == Space::slots) bytes.add({b.slot_stride, b.slots, parts});
+    if (b.space == Space::block) {
+      bytes.add({b.step_stride, block, hoisted_slots(code, program), parts});
+    }
+    if (b.space == Space::external) bytes.add({seats, rows, sizeof(std::byte*)});
     if (b.space == Space::slots) spare = std::max<std::uint64_t>(spare, b.slot_stride);
   }
-  bytes.add({spare});
+  bytes.add({spare, parts});
   bytes.add({group, block, sizeof(std::int32_t)});
 }
 
@@ -165,21 +169,22 @@ void Runner::each_buffer(Visit visit) {
   const auto handovers = at(spec.layers() - 1);
   handover_.resize(handovers);
   handover_row_.resize(handovers);
+  const auto row_parts = at(program_->row_parts);
   std::size_t spare = 0;
   for (Part& part : parts_) {
     const auto& buffers = part.code->step.bound.plan.buffers;
     part.owned.resize(buffers.size());
     for (std::size_t b = 0; b < buffers.size(); ++b) {
       if (buffers[b].space == Space::slots) {
-        visit(part.owned[b], buffers[b].slot_stride * buffers[b].slots);
-        spare = std::max<std::size_t>(spare, buffers[b].slot_stride);
+        visit(part.owned[b], row_parts * buffers[b].slot_stride * buffers[b].slots);
+        spare = std::max<std::size_t>(spare, row_parts * buffers[b].slot_stride);
       } else if (buffers[b].space == Space::block) {
         const std::size_t bytes = at(program_->block) * buffers[b].step_stride;
-        visit(part.hoisted, bytes * hoisted_slots(*part.code, *program_));
+        visit(part.hoisted, row_parts * bytes * hoisted_slots(*part.code, *program_));
       }
     }
     if (!part.code->ahead) continue;
-    part.next_x.resize(at(program_->group));
+    part.next_x.resize(at(program_->participants_of_step()));
     const std::uint64_t row = part.code->ahead->bound.plan.ahead->from_stride;
     for (Bytes& x : part.next_x) visit(x, at(program_->block) * row);
   }
@@ -194,39 +199,49 @@ void Runner::each_buffer(Visit visit) {
 void Runner::make_part(Part& part, std::size_t index) {
   part.weights = reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) +
                  model_->packed->at[index];
-  for (int i = 0; i < program_->group; ++i) {
+  for (int i = 0; i < program_->participants_of_step(); ++i) {
     part.published.push_back(std::make_unique<Counter>());
     part.published_at.push_back(&part.published.back()->value);
     part.blocks.push_back(std::make_unique<Counter>());
   }
-  for (int i = 0; i < program_->group; ++i) make_seat(part, i, false);
+  for (int rows = 0; rows < program_->row_parts; ++rows) {
+    for (int i = 0; i < program_->group; ++i) make_seat(part, rows, i, false);
+  }
   // Hoisters have a seat for the arguments of hoisted products, of all units.
-  for (int i = 0; i < program_->hoisters; ++i) make_seat(part, 0, true);
+  for (int i = 0; i < program_->hoisters; ++i) make_seat(part, 0, 0, true);
   if (program_->hoisters > 0) queue_ = std::make_unique<HoistQueue>();
 }
 
-void Runner::make_seat(Part& part, int index, bool hoister) {
+/// Of a buffer that has each row part's rows apart, those of one part.
+Runner::Bytes Runner::part_of(Bytes all, int row_part) const {
+  const std::size_t bytes = all.size() / at(program_->row_parts);
+  return all.subspan(at(row_part) * bytes, bytes);
+}
+
+void Runner::make_seat(Part& part, int row_part, int index, bool hoister) {
   const bool serial = program_ == &model_->compiled.serial_program;
   const auto& buffers = part.code->step.bound.plan.buffers;
   auto seat = std::make_unique<Seat>();
-  seat->rows.resize(buffers.size());
+  seat->part = row_part;
+  seat->rows = program_->rows_of_part(row_part, batch_);
+  seat->row_pointers.resize(buffers.size());
   // Hoisters do not see lengths.
   if (!hoister) seat->active.resize(at(program_->block > 0 ? program_->block : kRaggedBlock));
   jit::KernelArgs& args = seat->args;
   args.weights = part.weights;
-  args.rows = static_cast<std::uint64_t>(batch_);
+  args.rows = static_cast<std::uint64_t>(seat->rows);
   args.participant = static_cast<std::uint64_t>(index);
   args.participants = static_cast<std::uint64_t>(program_->group);
-  args.published = part.published_at.data();
+  args.published = part.published_at.data() + row_part * program_->group;
   args.wait_slow = &wait_until;
   args.wait_data = &wait_until_written;
   args.ranges = part.code->panels(serial).step->of(index);
   for (std::size_t b = 0; b < buffers.size(); ++b) {
-    if (buffers[b].space == Space::slots) args.buffer[b] = part.owned[b].data();
-    if (buffers[b].space == Space::block) args.buffer[b] = part.hoisted.data();
+    if (buffers[b].space == Space::slots) args.buffer[b] = part_of(part.owned[b], row_part).data();
+    if (buffers[b].space == Space::block) args.buffer[b] = part_of(part.hoisted, row_part).data();
     if (buffers[b].space == Space::external) {
-      seat->rows[b].resize(at(batch_));
-      args.buffer[b] = seat->rows[b].data();
+      seat->row_pointers[b].resize(at(seat->rows));
+      args.buffer[b] = seat->row_pointers[b].data();
     }
   }
   if (part.code->hoist) {
@@ -242,9 +257,10 @@ void Runner::make_seat(Part& part, int index, bool hoister) {
   part.seats.push_back(std::move(seat));
 }
 
-Runner::Bytes Runner::hoisted_slot(const Part& part, std::size_t slot) const {
-  const std::size_t bytes = part.hoisted.size() / hoisted_slots(*part.code, *program_);
-  return part.hoisted.subspan(slot * bytes, bytes);
+Runner::Bytes Runner::hoisted_slot(const Part& part, int row_part, std::size_t slot) const {
+  const Bytes all = part_of(part.hoisted, row_part);
+  const std::size_t bytes = all.size() / hoisted_slots(*part.code, *program_);
+  return all.subspan(slot * bytes, bytes);
 }
 
 /// The tiles of a block, in both slots. Those of the same weights follow each other.
@@ -281,7 +297,7 @@ void Runner::add_tiles(const Part& part, Seat& seat, std::size_t slot, const low
   const std::uint64_t vector = unit * sizeof(float) * part.code->layout.lanes;
   const unsigned char* init = part.weights + sum.init.value_or(0) + vector;
   const unsigned char* weights = part.weights + sum.weights + unit * sum.block_stride;
-  std::byte* to = hoisted_slot(part, slot).data() + sum.to + vector;
+  std::byte* to = hoisted_slot(part, seat.part, slot).data() + sum.to + vector;
   for (std::int64_t row = 0; row < program_->block; row += plan.rows) {
     const std::byte* from = seat.next_x.data() + at(row) * plan.from_stride;
     for (std::uint32_t chain = 0; chain < sum.chains; ++chain) {
@@ -322,9 +338,12 @@ void Runner::prepare_rings() noexcept {
     const auto& buffers = part.code->step.bound.plan.buffers;
     for (std::size_t b = 0; b < buffers.size(); ++b) {
       if (buffers[b].slots != 3) continue;
-      std::byte* slot = part.owned[b].data() + (steps_done_ + 1) % 3 * buffers[b].slot_stride;
-      std::fill_n(reinterpret_cast<float*>(slot), buffers[b].slot_stride / sizeof(float),
-                  std::bit_cast<float>(jit::kUnwritten));
+      for (int rows = 0; rows < program_->row_parts; ++rows) {
+        std::byte* slot =
+            part_of(part.owned[b], rows).data() + (steps_done_ + 1) % 3 * buffers[b].slot_stride;
+        std::fill_n(reinterpret_cast<float*>(slot), buffers[b].slot_stride / sizeof(float),
+                    std::bit_cast<float>(jit::kUnwritten));
+      }
     }
   }
   rings_ready_ = true;
@@ -333,7 +352,9 @@ void Runner::prepare_rings() noexcept {
 std::byte* Runner::state_row(const Part& part, std::size_t buffer, std::int64_t row,
                              std::uint64_t steps) const {
   const jit::Buffer& b = part.code->step.bound.plan.buffers[buffer];
-  return part.owned[buffer].data() + steps % b.slots * b.slot_stride + at(row) * b.row_stride;
+  const std::int64_t parts = program_->row_parts;
+  const Bytes own = part_of(part.owned[buffer], static_cast<int>(row % parts));
+  return own.data() + steps % b.slots * b.slot_stride + at(row / parts) * b.row_stride;
 }
 
 void Runner::store_state(std::size_t step, int state, const float* from) noexcept {
@@ -371,12 +392,14 @@ void Runner::zero_past_end(const RunInput& in) const {
 void Runner::permute_states(bool back) noexcept {
   each_state([&](Part& part, std::size_t b) {
     const std::uint64_t stride = part.code->step.bound.plan.buffers[b].row_stride;
-    std::byte* rows = state_row(part, b, 0, steps_done_);
-    std::memcpy(spare_.data(), rows, stride * at(batch_));
+    const auto row = [&](std::int64_t r) { return state_row(part, b, r, steps_done_); };
+    for (std::int64_t r = 0; r < batch_; ++r) {
+      std::memcpy(spare_.data() + at(r) * stride, row(r), stride);
+    }
     for (std::int64_t r = 0; r < batch_; ++r) {
       const std::int64_t from = back ? r : order_.row(r);
       const std::int64_t to = back ? order_.row(r) : r;
-      std::memcpy(rows + at(to) * stride, spare_.data() + at(from) * stride, stride);
+      std::memcpy(row(to), spare_.data() + at(from) * stride, stride);
     }
   });
 }

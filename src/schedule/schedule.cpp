@@ -48,7 +48,6 @@ constexpr std::array kNotEmitted = {
     NotEmitted{"order", if_equal<&Schedule::order, Order::free>},
     NotEmitted{"parallel", if_equal<&Schedule::parallel, Parallel::gates>},
     NotEmitted{"start", if_equal<&Schedule::start, Start::own>},
-    NotEmitted{"split_rows", if_divided<&Schedule::split_rows>},
     NotEmitted{"split_k", if_divided<&Schedule::split_k>},
     NotEmitted{"phases", if_any_layer<&LayerSchedule::phases, Phases::separate>},
 };

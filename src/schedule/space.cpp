@@ -83,12 +83,19 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
   for (int threads = 1; threads <= cap_; ++threads) {
     const bool power = (threads & (threads - 1)) == 0;
     if (rules > kThreads && !power && threads != cap_ && threads != shares) continue;
+    const auto divide = [&](Parallel parallel, int each, int parts) {
+      const int sharers = each / parts;
+      if (rules > kThreads && sharers > shares) return;
+      out.push_back({threads, parallel, Exchange::flag, parts, sharers});
+      if (sharers < 2 || !polls_data) return;
+      out.push_back({threads, parallel, Exchange::data, parts, sharers});
+    };
     const auto add = [&](Parallel parallel, int groups) {
       if (groups > threads || threads % groups != 0) return;
-      const int sharers = threads / groups;
-      if (rules > kThreads && sharers > shares) return;
-      out.push_back({threads, parallel, Exchange::flag, sharers});
-      if (sharers > 1 && polls_data) out.push_back({threads, parallel, Exchange::data, sharers});
+      const int each = threads / groups;
+      for (int parts = 1; parts <= std::min<std::int64_t>(each, work_->spec.batch); ++parts) {
+        if (each % parts == 0) divide(parallel, each, parts);
+      }
     };
     add(Parallel::none, 1);
     if (threads > 1 && work_->spec.directions() == 2) add(Parallel::directions, 2);
@@ -98,14 +105,15 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
     const int layers = work_->spec.layers();
     if (threads > 1 && layers > 1 && one_way) add(Parallel::wavefront, std::min(layers, threads));
     if (threads > 1 && may_share_hoist()) {
-      out.push_back({threads, Parallel::hoist, Exchange::flag, 1});
+      out.push_back({threads, Parallel::hoist, Exchange::flag, 1, 1});
     }
   }
   return out;
 }
 
-std::vector<int> ScheduleSpace::tile_heights(const KernelWork& kernel, int rules) const {
-  const int batch = int_of(work_->spec.batch);
+std::vector<int> ScheduleSpace::tile_heights(const KernelWork& kernel, std::int64_t rows,
+                                             int rules) {
+  const int batch = int_of(rows);
   const int highest = std::min(highest_tile(kernel), batch);
   std::vector<int> out;
   for (int h = 1; h <= highest; ++h) {
@@ -117,10 +125,11 @@ std::vector<int> ScheduleSpace::tile_heights(const KernelWork& kernel, int rules
   return out;
 }
 
-std::vector<int> ScheduleSpace::hoist_heights(std::size_t layer, int block, int rules) const {
+std::vector<int> ScheduleSpace::hoist_heights(const ModelWork& work, std::size_t layer, int block,
+                                              int rules) {
   if (block == 0) return {1};
   const int highest = int_of(
-      std::min<std::int64_t>(highest_tile(work_->layers[layer].hoist), block * work_->spec.batch));
+      std::min<std::int64_t>(highest_tile(work.layers[layer].hoist), block * work.spec.batch));
   std::vector<int> out;
   for (int h = highest; h >= 1; --h) {
     if (rules <= kHoistTile || h >= std::min(kLowestHoistTile, highest)) out.push_back(h);
@@ -128,11 +137,11 @@ std::vector<int> ScheduleSpace::hoist_heights(std::size_t layer, int block, int 
   return out;
 }
 
-std::vector<int> ScheduleSpace::hoist_blocks(std::size_t layer, int rules) const {
+std::vector<int> ScheduleSpace::hoist_blocks(const ModelWork& work, std::size_t layer, int rules) {
   std::vector<int> out = {0};
-  if (work_->layers[layer].hoist.stages.empty()) return out;
+  if (work.layers[layer].hoist.stages.empty()) return out;
   for (const int n : powers_of_two(kMostHoistBlock)) {
-    const std::int64_t rows = n * work_->spec.batch;
+    const std::int64_t rows = n * work.spec.batch;
     const bool fits =
         (rows >= kFewestBlockRows && rows <= kMostBlockRows) || (n == 1 && rows > kMostBlockRows);
     if (rules <= kBlock || fits) out.push_back(n);
@@ -140,9 +149,8 @@ std::vector<int> ScheduleSpace::hoist_blocks(std::size_t layer, int rules) const
   return out;
 }
 
-void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, std::size_t layer, int sharers,
-                               int rules) const {
-  const LayerWork& work = work_->layers[layer];
+void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, const LayerWork& work,
+                               int sharers, int rules) const {
   const KernelWork& kernel = work.step[base.hoist_block > 0][base.fuse_gates];
   const double panel = kernel.weight_bytes / work.panels(sharers, base.panel);
   const int panels = panels_of(work, sharers, base.panel);
@@ -165,16 +173,15 @@ void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, std::size_t 
   }
 }
 
-void ScheduleSpace::add_panels(std::vector<Layer>& out, Layer base, std::size_t layer,
+void ScheduleSpace::add_panels(std::vector<Layer>& out, Layer base, const LayerWork& work,
                                const Global& g, int rules) const {
-  const LayerWork& work = work_->layers[layer];
   const bool hoisted = base.hoist_block > 0;
   for (const Panel panel : {Panel::narrow, Panel::wide}) {
     // Where no panel gets wider both mean the same.
     if (panel == Panel::wide && !work.widens(hoisted, base.fuse_gates, g.sharers)) continue;
     Layer l = base;
     l.panel = panel;
-    add_sweeps(out, l, layer, g.sharers, rules);
+    add_sweeps(out, l, work, g.sharers, rules);
     if (!work.fits(panel).registers[hoisted][l.fuse_gates] || g.threads > 1) continue;
     l.sweep = Sweep::forward;
     l.weights = Residency::registers;
@@ -184,25 +191,26 @@ void ScheduleSpace::add_panels(std::vector<Layer>& out, Layer base, std::size_t 
 
 std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const Global& g,
                                                         int rules) const {
-  const LayerWork& work = work_->layers[layer];
+  const ModelWork& part = work_->part(g.split_rows);
+  const LayerWork& work = part.layers[layer];
   std::vector<Layer> out;
-  for (const int block : hoist_blocks(layer, rules)) {
+  for (const int block : hoist_blocks(part, layer, rules)) {
     if (block == 0 && g.parallel == Parallel::hoist) continue;
     for (const bool fused : {true, false}) {
       if (!fused && (rules > kFused || work.one_gate_stages)) continue;
-      for (const int rows : tile_heights(work.step[block > 0][fused], rules)) {
-        for (const int hoist : hoist_heights(layer, block, rules)) {
+      for (const int rows : tile_heights(work.step[block > 0][fused], part.spec.batch, rules)) {
+        for (const int hoist : hoist_heights(part, layer, block, rules)) {
           Layer l;
           l.hoist_block = block;
           l.fuse_gates = fused;
           l.tile_rows = rows;
           l.hoist_rows = hoist;
-          add_panels(out, l, layer, g, rules);
+          add_panels(out, l, work, g, rules);
         }
       }
     }
   }
-  if (g.parallel != Parallel::hoist) add_ahead(out, layer, rules);
+  if (g.parallel != Parallel::hoist && g.split_rows == 1) add_ahead(out, layer, rules);
   return out;
 }
 
@@ -215,7 +223,7 @@ bool ScheduleSpace::fits_ahead(std::size_t layer, const Layer& choice, int rules
 }
 
 void ScheduleSpace::add_ahead(std::vector<Layer>& out, std::size_t layer, int rules) const {
-  const auto heights = [&](int block) { return hoist_heights(layer, block, rules); };
+  const auto heights = [&](int block) { return hoist_heights(*work_, layer, block, rules); };
   const std::size_t plain = out.size();
   for (std::size_t i = 0; i < plain; ++i) {
     Layer l = out[i];
@@ -238,6 +246,7 @@ Schedule ScheduleSpace::start(const Global& g) const {
   s.threads = g.threads;
   s.parallel = g.parallel;
   s.exchange = g.exchange;
+  s.split_rows = g.split_rows;
   s.layers.resize(work_->layers.size());
   return s;
 }
@@ -276,7 +285,7 @@ bool ScheduleSpace::visit_layers(Schedule& s, std::size_t layer, const Global& g
 
 LayerSchedule ScheduleSpace::as_legal(LayerSchedule choice, std::size_t layer,
                                       const Global& g) const {
-  const LayerWork& work = work_->layers[layer];
+  const LayerWork& work = work_->part(g.split_rows).layers[layer];
   if (work.one_gate_stages) choice.fuse_gates = true;
   const bool hoisted = choice.hoist_block > 0;
   const KernelWork& step = work.step[hoisted][choice.fuse_gates];

@@ -51,7 +51,8 @@ struct SpaceSizes {
 
 class ScheduleSpace {
  public:
-  /// `threads` is the cap. `work` and `machine` must outlive the space.
+  /// `threads` is the cap, and `work` has been made for as many. `work` and `machine` must outlive
+  /// the space.
   ScheduleSpace(const ModelWork& work, const MachineModel& machine, int threads);
 
   SpaceSizes sizes() const;
@@ -70,7 +71,8 @@ class ScheduleSpace {
     int threads;
     Parallel parallel;
     Exchange exchange;
-    int sharers;  ///< participants that share a product
+    int split_rows;
+    int sharers;  ///< participants that share a product of their rows
   };
   enum Rule : int { kAlike, kFused, kHoistTile, kTile, kBlock, kAhead, kSweep, kThreads, kRules };
 
@@ -85,14 +87,15 @@ class ScheduleSpace {
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;
   /// Adds the choices of panels, and for each of sweeps and of weights in registers, to `base`.
-  void add_panels(std::vector<Layer>& out, Layer base, std::size_t layer, const Global& g,
+  void add_panels(std::vector<Layer>& out, Layer base, const LayerWork& work, const Global& g,
                   int rules) const;
-  void add_sweeps(std::vector<Layer>& out, Layer base, std::size_t layer, int sharers,
+  void add_sweeps(std::vector<Layer>& out, Layer base, const LayerWork& work, int sharers,
                   int rules) const;
-  std::vector<int> tile_heights(const KernelWork& kernel, int rules) const;
+  static std::vector<int> tile_heights(const KernelWork& kernel, std::int64_t rows, int rules);
   /// Highest first: of hoisted products.
-  std::vector<int> hoist_heights(std::size_t layer, int block, int rules) const;
-  std::vector<int> hoist_blocks(std::size_t layer, int rules) const;
+  static std::vector<int> hoist_heights(const ModelWork& work, std::size_t layer, int block,
+                                        int rules);
+  static std::vector<int> hoist_blocks(const ModelWork& work, std::size_t layer, int rules);
   /// Whether the layer can; where all layers decide alike, whether any of them can.
   bool fits_ahead(std::size_t layer, const Layer& choice, int rules) const;
   /// Adds the choices that compute the hoisted sums of the next block ahead to those that do not.

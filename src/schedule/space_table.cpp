@@ -72,6 +72,12 @@ bool widens(const LayerWork& layer) {
 std::vector<SpaceRow> ScheduleSpace::model_rows() const {
   std::uint64_t cuts = 0;
   for (int n = 1; n <= cap_; ++n) cuts += factorings(n);
+  std::uint64_t splits = 0;
+  for (int n = 1; n <= cap_; ++n) {
+    for (int rows = 1; rows <= std::min<std::int64_t>(n, work_->spec.batch); ++rows) {
+      splits += n % rows == 0 ? 1U : 0U;
+    }
+  }
   const auto cap = static_cast<std::uint64_t>(cap_);
   const std::uint64_t many = cap_ > 1 ? 2 : 1;
   const std::uint64_t ways = cap_ > 1 ? 5 : 1;
@@ -87,7 +93,7 @@ std::vector<SpaceRow> ScheduleSpace::model_rows() const {
        "beside the time loop",
        "gates"},
       {"split_rows x units x split_k", false, fmt::format("{} partitions Xi*Xj*Xk", cuts), cuts,
-       cap, "which part of a product a participant computes", "split_rows > 1, split_k > 1"},
+       splits, "which part of a product a participant computes", "split_k > 1"},
       {"exchange", false, "flag data", many, many, "how h travels between cores", ""},
       {"start", false, "zero own", many, 1, "what to compute while h travels (order=free)", "own"},
   };
@@ -100,11 +106,12 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
   const Count any_phases = phases && !phases->is_zero() ? *phases : Count(1);
   std::size_t tiles = 1;
   for (const auto& forms : first.step) {
-    for (const KernelWork& form : forms) tiles = std::max(tiles, tile_heights(form, 0).size());
+    for (const KernelWork& form : forms)
+      tiles = std::max(tiles, tile_heights(form, work_->spec.batch, 0).size());
   }
   const bool registers = fits_registers(first);
-  const std::size_t hoist_tiles = hoists ? hoist_heights(0, kLongBlock, 0).size() : 1;
-  const std::size_t blocks = hoist_blocks(0, 0).size();
+  const std::size_t hoist_tiles = hoists ? hoist_heights(*work_, 0, kLongBlock, 0).size() : 1;
+  const std::size_t blocks = hoist_blocks(*work_, 0, 0).size();
   const bool wide = widens(first);
   bool ahead = false;
   for (const auto* fits : {&first.narrow, &first.wide}) {

@@ -420,7 +420,8 @@ class GroupCost {
 /// reads a bidirectional one starts when that is done.
 double lag_of(const Program& program, const Schedule& schedule, double steps) {
   if (schedule.parallel != Parallel::wavefront || steps <= 0) return 0.0;
-  const int others = program.participants / program.group - 1;  // wavefront: no hoisters
+  // A wavefront has no hoisters.
+  const int others = program.participants / program.participants_of_step() - 1;
   const bool whole = program.whole_sequence || program.block == 0;
   return others * (whole ? 1.0 : std::min(1.0, static_cast<double>(program.block) / steps));
 }
@@ -430,8 +431,9 @@ double lag_of(const Program& program, const Schedule& schedule, double steps) {
 CostModel::CostModel(const MachineModel& machine, Isa isa, const OwnCosts& own)
     : machine_(&machine), isa_(isa), own_(own) {}
 
-std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule& schedule,
+std::vector<Prediction> CostModel::groups(const ModelWork& whole, const Schedule& schedule,
                                           const Program& program, double steps) const {
+  const ModelWork& work = whole.part(schedule.split_rows);
   const int active = std::min(program.participants, machine_->cores);
   const StreamCost streams(*machine_, isa_, active);
   const double block =
@@ -446,7 +448,7 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
   }
   std::vector<Prediction> out;
   const int sharing = program.participants - program.hoisters;
-  for (int first = 0; first < sharing; first += program.group) {
+  for (int first = 0; first < sharing; first += program.participants_of_step()) {
     std::vector<PartPlan> parts;
     for (const ProgramStep& s : program.steps) {
       if (s.first != first) continue;
@@ -455,7 +457,13 @@ std::vector<Prediction> CostModel::groups(const ModelWork& work, const Schedule&
                        static_cast<double>(program.piece(static_cast<std::int64_t>(block))),
                        program.hoisters});
     }
-    out.push_back(GroupCost(streams, own_, work, program.group, steps).of(parts, handover));
+    const Prediction one = GroupCost(streams, own_, work, program.group, steps).of(parts, handover);
+    // Every part of the batch rows is taken to last as long as the largest.
+    for (int p = 0; p < program.row_parts; ++p) {
+      out.push_back(one);
+      out.back().flops *= static_cast<double>(program.rows_of_part(p, whole.spec.batch)) /
+                          static_cast<double>(work.spec.batch);
+    }
   }
   return out;
 }

@@ -55,7 +55,7 @@ std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& 
 
 Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,
                                    const MachineModel& machine) {
-  auto work = ModelWork::of(spec, isa);
+  auto work = ModelWork::of(spec, isa, threads);
   if (!work) return work.error();
   const CostModel model(machine, isa);
   const ScheduleSpace space(*work, machine, threads);

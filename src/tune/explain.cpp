@@ -92,7 +92,8 @@ class Picker {
 };
 
 /// What the pruning rules leave out next to a schedule: sweeps forward, gates apart.
-std::vector<Schedule> beyond_pruning(const Schedule& chosen, const ModelWork& work) {
+std::vector<Schedule> beyond_pruning(const Schedule& chosen, const ModelWork& whole) {
+  const ModelWork& work = whole.part(chosen.split_rows);
   Schedule forward = chosen;
   Schedule apart = chosen;
   const int sharers = Program::build(work.spec, chosen).group;
@@ -130,7 +131,7 @@ class Explainer {
 
   Result<Explanation> run() {
     if (auto st = choose(); !st) return st.error();
-    auto work = ModelWork::of(out_.spec, out_.isa);
+    auto work = ModelWork::of(out_.spec, out_.isa, out_.threads);
     if (!work) return work.error();
     if (auto st = check_given(*work); !st) return st.error();
     const CostModel model(out_.machine, out_.isa);
@@ -195,7 +196,7 @@ class Explainer {
       return Error(fmt::format("schedule.threads={}: must be between 1 and {}", s.threads,
                                options_.threads));
     }
-    if (auto st = check_hoisting(out_.spec, s); !st)
+    if (auto st = check_division(out_.spec, s); !st)
       return Error("schedule." + st.error().message());
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
       const LayerWork::Fits& fits = work.layers[l].fits(s.layers[l].panel);

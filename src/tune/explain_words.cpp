@@ -137,7 +137,14 @@ std::string sharing_words(const Schedule& s, const ModelSpec& spec) {
         "{} threads divide the units (Xi*Xj*Xk = {}*{}*{}): all gates of a unit and "
         "its slice of the weights stay on one core",
         s.threads, s.split_rows, s.threads / (s.split_rows * s.split_k), s.split_k);
+    if (s.threads == s.split_rows) {
+      out = fmt::format(
+          "{} threads divide the batch rows (Xi*Xj*Xk = {}*1*1): each runs its own and reads all "
+          "weights",
+          s.threads, s.split_rows);
+    }
   }
+  sharers /= s.split_rows;
   return sharers > 1 ? fmt::format("{}; {}", out, how) : out;
 }
 

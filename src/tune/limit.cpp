@@ -2,6 +2,7 @@
 #include "src/tune/limit.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "jit/element_ops.hpp"
@@ -57,7 +58,7 @@ StepNeeds needs_of(const LayerWork& layer, double rows, std::uint32_t lanes) {
   return needs;
 }
 
-/// The limit when `sharers` cores of `active` share each product of `layers`.
+/// The limit when `sharers` cores of `active` share the units of each product of `layers`.
 Limit shared(const std::vector<StepNeeds>& layers, const MachineModel& machine, Isa isa,
              double steps, int sharers, int active) {
   const StreamCost streams(machine, isa, active);
@@ -87,30 +88,6 @@ Limit shared(const std::vector<StepNeeds>& layers, const MachineModel& machine, 
   return out;
 }
 
-/// The least `figure` of the busiest of `groups` ranges of layers, each on `sharers` cores.
-template <double Limit::*figure>
-Limit wavefront(const std::vector<StepNeeds>& layers, const MachineModel& machine, Isa isa,
-                double steps, int groups, int sharers) {
-  // best[g][l]: layers 0..l-1 on g groups.
-  const std::size_t n = layers.size();
-  const auto range = [&](std::size_t from, std::size_t to) {
-    const auto at = [&](std::size_t i) { return layers.begin() + static_cast<std::ptrdiff_t>(i); };
-    return shared({at(from), at(to)}, machine, isa, steps, sharers, groups * sharers);
-  };
-  std::vector<Limit> best(n + 1);
-  for (std::size_t l = 1; l <= n; ++l) best[l] = range(0, l);
-  for (int g = 1; g < groups; ++g) {
-    for (std::size_t l = n; l > 0; --l) {
-      for (std::size_t cut = 1; cut < l; ++cut) {
-        const Limit tail = range(cut, l);
-        const Limit& worse = tail.*figure > best[cut].*figure ? tail : best[cut];
-        if (worse.*figure < best[l].*figure) best[l] = worse;
-      }
-    }
-  }
-  return best[n];
-}
-
 /// What one core gets of a level that others share changes while it is measured, and an alternating
 /// walk can come out with less than one that does not turn round. It finds at least as much: a
 /// limit goes by the greater figure.
@@ -126,38 +103,91 @@ MachineModel at_its_best(MachineModel machine) {
 
 }  // namespace
 
+namespace {
+
+/// What a limit is asked for: a part of the batch rows of a model on `active` cores in all.
+struct Asked {
+  const ModelWork& work;
+  const MachineModel& machine;
+  double steps;
+  int active;
+  std::vector<StepNeeds> once;  ///< of the layers in one direction
+  std::vector<StepNeeds> all;   ///< in all directions
+
+  Asked(const ModelWork& model, const MachineModel& on, double run, double rows, int cores)
+      : work(model), machine(on), steps(run), active(cores) {
+    for (const LayerWork& layer : work.layers) once.push_back(needs_of(layer, rows, work.lanes));
+    for (int d = 0; d < work.spec.directions(); ++d)
+      all.insert(all.end(), once.begin(), once.end());
+  }
+
+  Limit of(const std::vector<StepNeeds>& layers, int sharers) const {
+    return shared(layers, machine, work.isa, steps, sharers, active);
+  }
+};
+
+/// The least `figure` of the busiest of `groups` ranges of layers, each on `sharers` cores.
+template <double Limit::*figure>
+Limit wavefront(const Asked& asked, int groups, int sharers) {
+  // best[g][l]: layers 0..l-1 on g groups.
+  const std::size_t n = asked.once.size();
+  const auto range = [&](std::size_t from, std::size_t to) {
+    const auto at = [&](std::size_t i) {
+      return asked.once.begin() + static_cast<std::ptrdiff_t>(i);
+    };
+    return asked.of({at(from), at(to)}, sharers);
+  };
+  std::vector<Limit> best(n + 1);
+  for (std::size_t l = 1; l <= n; ++l) best[l] = range(0, l);
+  for (int g = 1; g < groups; ++g) {
+    for (std::size_t l = n; l > 0; --l) {
+      for (std::size_t cut = 1; cut < l; ++cut) {
+        const Limit tail = range(cut, l);
+        const Limit& worse = tail.*figure > best[cut].*figure ? tail : best[cut];
+        if (worse.*figure < best[l].*figure) best[l] = worse;
+      }
+    }
+  }
+  return best[n];
+}
+
+/// The forms in which `cores` can work on one part: by units, by directions, by layers.
+template <class Offer>
+void offer_forms(const Asked& asked, int cores, Offer offer) {
+  offer(asked.of(asked.all, cores));
+  const int directions = asked.work.spec.directions();
+  if (directions == 2 && cores % 2 == 0) offer(asked.of(asked.once, cores / 2));
+  for (int groups = 2; directions == 1 && groups <= static_cast<int>(asked.once.size()); ++groups) {
+    if (cores % groups != 0) continue;
+    Limit busiest = wavefront<&Limit::us>(asked, groups, cores / groups);
+    busiest.floor_us = wavefront<&Limit::floor_us>(asked, groups, cores / groups).floor_us;
+    offer(busiest);
+  }
+}
+
+}  // namespace
+
 Limit limit_of(const ModelWork& work, const MachineModel& measured, double steps, int threads) {
   const MachineModel machine = at_its_best(measured);
-  std::vector<StepNeeds> once;
-  for (const LayerWork& layer : work.layers) {
-    once.push_back(needs_of(layer, static_cast<double>(work.spec.batch), work.lanes));
-  }
-  const int directions = work.spec.directions();
-  std::vector<StepNeeds> all;
-  for (int d = 0; d < directions; ++d) all.insert(all.end(), once.begin(), once.end());
-  Limit best = shared(all, machine, work.isa, steps, 1, 1);
+  const std::int64_t batch = work.spec.batch;
+  const auto rows = static_cast<double>(batch);
+  const Asked alone(work, machine, steps, rows, 1);
+  Limit best = alone.of(alone.all, 1);
   const auto offer = [&](const Limit& other) {
     const double floor_us = std::min(best.floor_us, other.floor_us);
     if (other.us < best.us) best = other;
     best.floor_us = floor_us;
   };
   for (int n = 2; n <= std::min(threads, machine.cores); ++n) {
-    offer(shared(all, machine, work.isa, steps, n, n));
-    if (all.size() == 1) {
-      // One core runs the time loop, all compute the hoisted products of later blocks.
-      const Limit one = shared(all, machine, work.isa, steps, 1, n);
-      best.floor_us = std::min(best.floor_us, std::max(one.us - one.hoist_us, one.us / n));
+    for (int parts = 1; parts <= std::min<std::int64_t>(n, batch); ++parts) {
+      if (n % parts != 0) continue;
+      offer_forms(Asked(work, machine, steps, std::ceil(rows / parts), n), n / parts, offer);
     }
-    if (directions == 2 && n % 2 == 0) {
-      offer(shared(once, machine, work.isa, steps, n / 2, n));
-    }
-    for (int groups = 2; directions == 1 && groups <= static_cast<int>(once.size()); ++groups) {
-      if (n % groups != 0) continue;
-      Limit busiest = wavefront<&Limit::us>(once, machine, work.isa, steps, groups, n / groups);
-      busiest.floor_us =
-          wavefront<&Limit::floor_us>(once, machine, work.isa, steps, groups, n / groups).floor_us;
-      offer(busiest);
-    }
+    const Asked whole(work, machine, steps, rows, n);
+    if (whole.all.size() > 1) continue;
+    // One core runs the time loop, all compute the hoisted products of later blocks.
+    const Limit one = whole.of(whole.all, 1);
+    best.floor_us = std::min(best.floor_us, std::max(one.us - one.hoist_us, one.us / n));
   }
   return best;
 }

@@ -90,6 +90,8 @@ Result<Compilation> alone(const TrialData& data, const Compilation& shared, int 
     if (own) seat = participant - step.first;
     step.first = own ? 0 : 1;
   }
+  out->program.only_part = seat / shared.program.group;
+  seat %= shared.program.group;
   for (std::size_t l = 0; l < out->layers.size(); ++l) {
     LayerPanels& panels = out->layers[l].shared_panels;
     const LayerPanels& from = shared.layers[l].shared_panels;

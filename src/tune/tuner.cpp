@@ -78,7 +78,7 @@ class Search {
         end_(begin_ + options.seconds) {}
 
   Result<TuneResult> run() {
-    auto work = ModelWork::of(spec_, isa_);
+    auto work = ModelWork::of(spec_, isa_, threads_);
     if (!work) return work.error();
     rank(*work);
     out_.steps = spec_.steps;

@@ -36,7 +36,7 @@ Error with_prefix(std::string_view prefix, const Error& error) {
 }
 
 Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
-  if (auto st = check_hoisting(spec, schedule); !st) return st;
+  if (auto st = check_division(spec, schedule); !st) return st;
   const lower::StepGraph graph = lower::StepGraph::build(spec.cell);
   const Program program = Program::build(spec, schedule);
   const lower::Sharing sharing = program.sharing(schedule.exchange);
@@ -49,9 +49,9 @@ Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
     last = widths;
     const auto layout = lower::PackLayout::build(spec.cell, graph, widths,
                                                  static_cast<std::uint32_t>(lanes(schedule.isa)));
-    const auto plans =
-        lower::lower_layer(spec.cell, graph, widths, layout, schedule.layers[at], schedule.isa,
-                           static_cast<std::uint32_t>(spec.batch), sharing, "check");
+    const auto plans = lower::lower_layer(
+        spec.cell, graph, widths, layout, schedule.layers[at], schedule.isa,
+        static_cast<std::uint32_t>(program.part_rows(spec.batch)), sharing, "check");
     if (!plans) return with_prefix(fmt::format("layers[{}].", layer), plans.error());
   }
   return {};

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "src/lower/lower.hpp"
+#include "src/runtime/program.hpp"
+#include "src/schedule/check.hpp"
 #include "tests/catch.hpp"
 #include "tests/property/harness.hpp"
 #include "tests/support/random_cells.hpp"
@@ -26,6 +28,7 @@ Model compile_threaded(const Problem& p, Random& random, Isa isa, int threads = 
   Schedule schedule = random_schedule(random, p.spec, isa);
   random_threads(random, p.spec, schedule);
   if (threads > 0) schedule.threads = threads;
+  if (!check_schedule(schedule) || !check_division(p.spec, schedule)) schedule.split_rows = 1;
   CompileOptions options;
   options.isa = isa;
   options.threads = schedule.threads;

@@ -11,6 +11,7 @@
 
 #include "src/compile.hpp"
 #include "src/runtime/row_order.hpp"
+#include "src/runtime/runner.hpp"
 #include "tests/catch.hpp"
 #include "tests/support/compare.hpp"
 #include "tests/support/forked.hpp"
@@ -145,6 +146,96 @@ TEST_CASE("one participant runs the time loop, the others hoisted products only"
   CHECK(!p.runs_on(p.steps[0], 1));
   CHECK(p.sharing(Exchange::flag).hoisters);
   CHECK(!build("lstm:i4h8", 3, Parallel::none).sharing(Exchange::flag).hoisters);
+}
+
+Schedule split(const ModelSpec& spec, int threads, int parts, Parallel parallel = Parallel::none) {
+  Schedule s = schedule_for(spec, Isa::interpreter, threads, parallel);
+  s.split_rows = parts;
+  return s;
+}
+
+TEST_CASE("parts of the batch rows run on groups of participants of their own") {
+  const ModelSpec spec = ModelSpec::parse("lstm:i4h8l2b7").value();
+  const Program p = Program::build(spec, split(spec, 6, 3));
+  CHECK(p.participants == 6);
+  CHECK(p.group == 2);
+  CHECK(p.row_parts == 3);
+  CHECK(p.part_rows(7) == 3);
+  CHECK(p.rows_of_part(1, 7) == 2);
+  CHECK(p.rows_of_part(2, 7) == 2);
+  CHECK(p.rows_of_part(2, 2) == 0);
+  CHECK(p.rows_of_part(1, 0) == 0);
+  REQUIRE(p.steps.size() == 2);
+  CHECK(p.steps[1].first == 0);
+  CHECK(p.runs_on(p.steps[0], 5));
+  CHECK(!p.runs_on(p.steps[0], 6));
+  CHECK(p.sharing(Exchange::flag).participants == 2);
+  const ModelSpec both = ModelSpec::parse("lstm:i4h8bib4").value();
+  const Program ways = Program::build(both, split(both, 4, 2, Parallel::directions));
+  CHECK(ways.group == 1);
+  CHECK(ways.steps[1].first == 2);
+  // One thread runs all parts.
+  Schedule serial = split(spec, 1, 3);
+  CHECK(Program::build(spec, serial).participants == 1);
+  CHECK(Program::build(spec, serial).row_parts == 3);
+}
+
+TEST_CASE("parts of the batch rows are refused by name where they cannot be") {
+  const auto refusal = [](const std::string& problem, const Schedule& schedule) {
+    const ModelSpec spec = ModelSpec::parse(problem).value();
+    CompileOptions options;
+    options.threads = schedule.threads;
+    options.schedule = schedule;
+    const auto compiled = compile_program(spec, options);
+    return compiled ? std::string() : compiled.error().message();
+  };
+  const ModelSpec one = ModelSpec::parse("lstm:i4h8b4").value();
+  const ModelSpec both = ModelSpec::parse("lstm:i4h8bib4").value();
+  CHECK(refusal("lstm:i4h8b4", split(one, 2, 2)).empty());
+  CHECK(refusal("lstm:i4h8b1", split(one, 2, 2)).empty());
+  CHECK(refusal("lstm:i4h8b4", split(one, 2, 2, Parallel::hoist)) ==
+        "schedule.split_rows=2: needs another value of parallel than hoist");
+  CHECK(refusal("lstm:i4h8bib4", split(both, 3, 2, Parallel::directions)) ==
+        "schedule.split_rows=2: needs a thread for each part of each direction or range of layers");
+  Schedule ahead = split(one, 2, 2);
+  ahead.layers[0].hoist_block = 8;
+  ahead.layers[0].hoist_ahead = true;
+  CHECK(refusal("lstm:i4h8b1", ahead) == "schedule.split_rows=2: needs hoist_ahead=false");
+}
+
+TEST_CASE("parts of the batch rows: on one thread, too, a model gives the same bits") {
+  for (const std::string problem : {"lstm:i9h20l2b5t7", "gru:i9h20bib4t7", "rnn:i9h20l2bib3t7"}) {
+    const ModelSpec spec = ModelSpec::parse(problem).value();
+    const Weights weights = Weights::random(spec, 3).value();
+    const auto run = [&](const Schedule& schedule, bool serial) {
+      CompileOptions options;
+      options.threads = schedule.threads;
+      options.schedule = schedule;
+      auto model = std::make_shared<CompiledModel>();
+      model->compiled = compile_program(spec, options).value();
+      if (serial) model->compiled.program = model->compiled.serial_program;
+      if (serial) {
+        for (LayerCode& l : model->compiled.layers) l.shared_panels = std::move(l.serial_panels);
+      }
+      model->packed = pack_weights(model->compiled, weights).value();
+      Runner runner(model, Layout::time_major, 7);
+      std::vector<float> x(static_cast<std::size_t>(7 * spec.batch * spec.input), 0.25F);
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) * 0.1F;
+      std::vector<float> y(static_cast<std::size_t>(7 * spec.batch * spec.output_width()));
+      RunInput in;
+      in.x = x.data();
+      in.y = y.data();
+      in.steps = 7;
+      runner.run(in);
+      return y;
+    };
+    const Schedule plain = schedule_for(spec, Isa::interpreter, 1, Parallel::none);
+    const std::vector<float> expected = run(plain, false);
+    INFO(problem);
+    CHECK(run(split(spec, 2, 2), false) == expected);
+    CHECK(run(split(spec, 3, 3), false) == expected);
+    CHECK(run(split(spec, 2, 2), true) == expected);
+  }
 }
 
 TEST_CASE("parallel=hoist is refused by name where it cannot be") {

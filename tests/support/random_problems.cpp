@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "src/runtime/program.hpp"
 #include "src/tune/wisdom_check.hpp"
 #include "tests/support/random_cells.hpp"
 
@@ -178,9 +179,13 @@ void random_threads(Random& random, const ModelSpec& spec, Schedule& schedule) {
   schedule.parallel =
       random.pick(std::vector<Parallel>{Parallel::none, Parallel::directions, Parallel::wavefront});
   schedule.exchange = random.chance(0.4) ? Exchange::flag : Exchange::data;
+  // Rows in parts, at times more of them than rows.
+  schedule.split_rows = random.chance(0.4) ? random.integer(1, std::min(schedule.threads, 6)) : 1;
+  if (!check_division(spec, schedule)) schedule.split_rows = 1;
   if (spec.layers() > 1 || spec.directions() > 1 || !random.chance(0.3)) return;
   schedule.parallel = Parallel::hoist;
   schedule.threads = std::max(schedule.threads, 2);
+  schedule.split_rows = 1;
   LayerSchedule& layer = schedule.layers.front();
   layer.hoist_block = std::max(layer.hoist_block, random.integer(1, 6));
   layer.hoist_ahead = false;

@@ -112,7 +112,7 @@ struct Drawn {
       : random(seed),
         problem(test::random_problem(seed)),
         isa(seed % 2 == 0 ? Isa::avx512 : Isa::avx2),
-        work(ModelWork::of(test::parse_problem(problem).value(), isa).value()),
+        work(ModelWork::of(test::parse_problem(problem).value(), isa, threads).value()),
         space(work, machine, threads) {}
   Drawn(const Drawn&) = delete;
   Drawn& operator=(const Drawn&) = delete;

@@ -126,6 +126,11 @@ TEST_CASE("explain: schedules in words", "[explain]") {
   CHECK(in_words(s, spec).find("6 threads in 3 groups") == 0);
   s.parallel = Parallel::none;
   CHECK(in_words(s, spec).find("Xi*Xj*Xk = 1*6*1") != std::string::npos);
+  s.split_rows = 2;
+  CHECK(in_words(s, spec).find("Xi*Xj*Xk = 2*3*1") != std::string::npos);
+  s.split_rows = 6;
+  CHECK(in_words(s, spec).find("6 threads divide the batch rows (Xi*Xj*Xk = 6*1*1)") == 0);
+  s.split_rows = 1;
 }
 
 TEST_CASE("explain: for a described machine nothing is run", "[explain]") {

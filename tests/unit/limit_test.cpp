@@ -45,6 +45,19 @@ TEST_CASE("limit: an LSTM by hand") {
   CHECK(limit_of(work, m, 100, 64).us == limit_of(work, m, 100, 4).us);
 }
 
+TEST_CASE("limit: parts of the batch rows exchange nothing, but read all weights") {
+  const MachineModel m = test::round_machine();
+  const auto limit = [&](int rows, int threads) {
+    return limit_of(work_of("lstm:i64h64b" + std::to_string(rows), Isa::avx512), m, 100, threads);
+  };
+  const Limit two = limit(16, 2);
+  CHECK(two.exchange_us == 0.0);
+  CHECK(two.us == Approx(limit(8, 1).us));
+  // Of two rows each part would read 65536 bytes for one: more than half of them and an exchange.
+  CHECK(limit(2, 2).exchange_us == Approx(5.0));
+  CHECK(limit(3, 2).us <= limit(3, 1).us);
+}
+
 TEST_CASE("limit: directions and layers on cores of their own exchange nothing") {
   const MachineModel m = test::round_machine();
   const double alone = limit_of(work_of("lstm:i64h64", Isa::avx512), m, 100, 1).us;

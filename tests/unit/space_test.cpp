@@ -23,7 +23,7 @@ namespace {
 struct Space {
   explicit Space(const std::string& problem, int threads = 1, Isa isa = Isa::avx512)
       : machine(test::round_machine()),
-        work(ModelWork::of(test::parse_problem(problem).value(), isa).value()),
+        work(ModelWork::of(test::parse_problem(problem).value(), isa, threads).value()),
         space(work, machine, threads) {}
   Space(const Space&) = delete;
   Space& operator=(const Space&) = delete;
@@ -123,6 +123,22 @@ TEST_CASE("space: sizes of a batch by hand") {
   // No sums ahead and no wide panels with more than one row.
   CHECK(sizes_of("rnn:i16h64b4") ==
         Sizes{"520", "520", "520", "256", "128", "76", "76", "38", "38"});
+  // Two threads: 520 for one. Units divided, by flag or by data: a panel each, so no sweep: 2 x 4 x
+  // 65. parallel=hoist: 8 x the 64 that hoist. Rows divided, two each: tiles of 1 or 2, hoisted 1 +
+  // 2 + 4 + 9 x 6: 2 x 2 x 61.
+  CHECK(sizes_of("rnn:i16h64b4", 2)[0] == "1796");
+  // Six threads and three rows: rows in 1 or 3 parts, of 2 threads that divide units or of 1 and 2;
+  // with four threads never in parts.
+  const Space three("rnn:i16h64b3", 6);
+  std::set<std::pair<int, int>> divided;
+  three.space.for_each_valid([&](const Schedule& s) {
+    if (s.parallel == Parallel::none) divided.insert({s.threads, s.split_rows});
+    return true;
+  });
+  CHECK(
+      divided ==
+      std::set<std::pair<int, int>>{
+          {1, 1}, {2, 1}, {2, 2}, {3, 1}, {3, 3}, {4, 1}, {4, 2}, {5, 1}, {6, 1}, {6, 2}, {6, 3}});
 }
 
 TEST_CASE("space: sizes of a cell that fits registers by hand") {

@@ -141,7 +141,7 @@ TEST_CASE("tune: the time limit and stop hold while schedules are ranked") {
 TEST_CASE("ranking: the best ones of any number, in order, and an end when it is told to") {
   const MachineModel machine = test::round_machine();
   const ModelSpec spec = spec_of("gru:i64h96b3t20");
-  const auto work = ModelWork::of(spec, Isa::avx512).value();
+  const auto work = ModelWork::of(spec, Isa::avx512, 4).value();
   const CostModel model(machine, Isa::avx512);
   const ScheduleSpace space(work, machine, 4);
   std::vector<std::pair<double, std::string>> expected;

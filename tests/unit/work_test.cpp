@@ -176,6 +176,29 @@ void check_plans(const ModelWork& work, const LayerSchedule& schedule, int share
   }
 }
 
+TEST_CASE("work: parts of the batch rows are models of as many rows") {
+  const auto work_of_rows = [](int rows, int threads) {
+    const std::string problem = "lstm:i16h40b" + std::to_string(rows);
+    return ModelWork::of(ModelSpec::parse(problem).value(), Isa::avx512, threads).value();
+  };
+  const ModelWork seven = work_of_rows(7, 5);
+  CHECK(&seven.part(1) == &seven);
+  CHECK(seven.part(2).spec.batch == 4);
+  CHECK(seven.part(3).spec.batch == 3);
+  CHECK(seven.part(4).spec.batch == 2);
+  CHECK(seven.part(5).spec.batch == 2);
+  CHECK(seven.parts.size() == 3);
+  // More parts than it was made for, and than there are rows.
+  CHECK(seven.part(7).spec.batch == 2);
+  CHECK(work_of_rows(2, 4).part(4).spec.batch == 1);
+  CHECK(work_of_rows(7, 1).part(2).spec.batch == 7);
+  // Tiles, panels and whatever else follows from the rows are those of a batch of so many.
+  const KernelWork& of_part = seven.part(3).layers[0].step[0][1];
+  const KernelWork of_three = work_of_rows(3, 1).layers[0].step[0][1];
+  CHECK(of_part.stages[0].most_tile_rows == of_three.stages[0].most_tile_rows);
+  CHECK(of_part.weight_bytes == of_three.weight_bytes);
+}
+
 TEST_CASE("work: narrow and wide panels are those of the plans, for every number of sharers") {
   std::vector<std::string> problems = {"lstm:i48h48",          "lstm:i9h100p40,peephole=1",
                                        "gru:i7h130",           "gru:i30h90,reset=before",

@@ -106,6 +106,7 @@ class Ours final : public bench::Contestant {
     const auto weights = value_of(deepcpu::Weights::from_safetensors(request.weights));
     deepcpu::CompileOptions options;
     options.threads = request.threads;
+    options.schedule = schedule_;
     threads_ = request.threads;
     model_ = value_of(deepcpu::Model::compile(spec, weights, options));
     session_ = value_of(model_->session(deepcpu::Layout::time_major, spec.steps));
@@ -129,6 +130,7 @@ class Ours final : public bench::Contestant {
 
   std::string other(const std::string& command, std::istream& words) override {
     if (command == "make") return make(words);
+    if (command == "use") return use(words);
     if (command == "calibrate") return calibrate(words);
     if (command == "info") return info();
     if (command == "spin") return spin_threads(words);
@@ -148,6 +150,16 @@ class Ours final : public bench::Contestant {
       arrays_.push_back(found->second);
     }
     for (const bench::Array& array : arrays_) extra_.emplace_back(array.data);
+  }
+
+  /// use FILE: models that are loaded from now on have this schedule.
+  std::string use(std::istream& words) {
+    std::string path;
+    if (!(words >> path)) throw Refusal{"error", "use: wants a file"};
+    std::ifstream file(path, std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    schedule_ = value_of(deepcpu::Schedule::from_json(text));
+    return "using";
   }
 
   /// make PROBLEM SEED FILE: random weights as a safetensors file; answers with the sizes.
@@ -236,6 +248,7 @@ class Ours final : public bench::Contestant {
 
   std::optional<deepcpu::Model> model_;
   std::optional<deepcpu::Session> session_;
+  std::optional<deepcpu::Schedule> schedule_;  ///< none: the model chooses
   int threads_ = 1;
   bench::Array x_;
   bench::Array y_;

@@ -51,10 +51,13 @@ def install(name, requirements):
     return False
 
 
-def prepare():
-    """Makes the environment complete as far as it can be; an error only if its base fails."""
+def prepare(only=None):
+    """Makes the environment complete as far as it can be, or only the sections named; an error only
+    if its base fails."""
     with open(REQUIREMENTS) as file:
         wanted = sections(file.read())
+    if only is not None:
+        wanted = {name: wanted[name] for name in only}
     if not os.path.exists(os.path.join(VENV, "bin", "python")):
         shutil.rmtree(VENV, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
@@ -64,10 +67,10 @@ def prepare():
         sys.exit("bench/compare: cannot go on without numpy")
 
 
-def enter():
-    """Goes on in the environment's own interpreter."""
+def enter(only=None):
+    """Goes on in the environment's own interpreter, with all peers or only the sections named."""
     if os.path.realpath(sys.prefix) == os.path.realpath(VENV):
         return
-    prepare()
+    prepare(only)
     python = os.path.join(VENV, "bin", "python")
     os.execv(python, [python, *sys.argv])

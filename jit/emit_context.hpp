@@ -110,6 +110,8 @@ struct EmitContext {
   Recorder record;
   /// Whether an epilogue is woven into the products of the next panel.
   bool weave = false;
+  /// Whether there are tiles of one row less than the full height.
+  bool even_tiles = false;
   /// Start of the routine that ends a tile of plan.ahead and begins the next one.
   Xbyak::Label next_ahead;
   /// With plan.weights_in_registers: the first register of each product's weights, in the order of

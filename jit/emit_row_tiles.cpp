@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "jit/emit_row_tiles.hpp"
 
+#include <set>
+#include <string>
 #include <vector>
 
 #include "jit/emit_epilogue.hpp"
@@ -11,13 +13,12 @@ namespace deepcpu::jit {
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
 
-/// Heights of register tiles: the full one, one less where that may come up, then halves down to
-/// one row for what is left over.
-std::vector<int> tile_heights(const KernelPlan& plan, const Stage& stage) {
+/// Heights of register tiles: the full one, one less, then halves down to one row for what is left
+/// over.
+std::vector<int> tile_heights(const Stage& stage, bool even) {
   const auto full = static_cast<int>(stage.tile_rows);
   std::vector<int> heights{full};
-  const bool shorter = plan.rows == 0 || shorter_tiles(plan.rows, stage.tile_rows) > 0;
-  if (full > 2 && shorter) heights.push_back(full - 1);
+  if (even && full > 2) heights.push_back(full - 1);
   for (int rows = full / 2; rows > 0; rows /= 2) {
     if (rows != heights.back()) heights.push_back(rows);
   }
@@ -25,42 +26,38 @@ std::vector<int> tile_heights(const KernelPlan& plan, const Stage& stage) {
 }
 }  // namespace
 
-/// Finds least_for_full(rows of this call, tile_rows).
 template <class Vmm>
-void RowTilesEmitter<Vmm>::divide_rows(EmitContext<Vmm>& ctx, const Stage& stage) {
-  auto& code = ctx.code;
-  const std::uint32_t height = stage.tile_rows;
-  const Xbyak::Reg64& lack = reg::k;
-  const Xbyak::Reg64& least = reg::pointer[0];
-  code.mov(reg::scratch, ctx.frame.slot("rows"));
-  code.add(reg::scratch, height - 1);
-  code.xor_(Xbyak::util::edx, Xbyak::util::edx);
-  code.mov(lack.cvt32(), height);
-  code.div(lack);  // rax: tiles
-  code.imul(lack, reg::scratch, static_cast<int>(height));
-  code.sub(lack, ctx.frame.slot("rows"));
-  code.cmp(lack, reg::scratch);
-  code.mov(least.cvt32(), 0);
-  code.cmova(lack, least);
-  code.imul(lack, lack, static_cast<int>(height) - 1);
-  code.inc(lack);
-  code.mov(least.cvt32(), height);
-  code.cmp(lack, least);
-  code.cmovb(lack, least);
-  code.mov(ctx.frame.slot("least for full"), lack);
+Xbyak::Address RowTilesEmitter<Vmm>::least_for_full(EmitContext<Vmm>& ctx, std::uint32_t height) {
+  return ctx.frame.slot("least for " + std::to_string(height));
 }
 
-/// Compares reg::scratch, the rows that are left, with those that a tile of `rows` rows needs.
+/// least_for_full(live rows, height) of every height.
 template <class Vmm>
-void RowTilesEmitter<Vmm>::compare_rows_left(int rows) {
-  auto& code = ctx_.code;
-  if (rows < static_cast<int>(stage_.tile_rows)) {
-    code.cmp(reg::scratch, imm(rows));
-  } else if (ctx_.plan.rows > 0) {
-    const std::uint64_t least = least_for_full(ctx_.plan.rows, stage_.tile_rows);
-    code.cmp(reg::scratch, static_cast<std::uint32_t>(least));
-  } else {
-    code.cmp(reg::scratch, ctx_.frame.slot("least for full"));
+void RowTilesEmitter<Vmm>::divide_rows(EmitContext<Vmm>& ctx) {
+  if (ctx.one_row() || !ctx.even_tiles) return;
+  auto& code = ctx.code;
+  const auto tiles = reg::scratch.cvt32();
+  const auto lack = reg::k.cvt32();
+  const auto zero = Xbyak::util::edx;
+  std::set<std::uint32_t> heights;
+  for (const Stage& stage : ctx.plan.stages) heights.insert(stage.tile_rows);
+  for (const std::uint32_t height : heights) {
+    code.mov(reg::scratch, ctx.frame.slot("rows"));
+    code.add(reg::scratch, height - 1);
+    code.xor_(zero, zero);
+    code.mov(lack, height);
+    code.div(lack);
+    code.imul(lack, tiles, static_cast<int>(height));
+    code.mov(zero, 0);
+    code.sub(reg::k, ctx.frame.slot("rows"));
+    code.cmp(lack, tiles);
+    code.cmova(lack, zero);
+    code.imul(lack, lack, static_cast<int>(height) - 1);
+    code.inc(lack);
+    code.mov(tiles, height);
+    code.cmp(lack, tiles);
+    code.cmovb(lack, tiles);
+    code.mov(least_for_full(ctx, height), reg::k);
   }
 }
 
@@ -75,12 +72,16 @@ void RowTilesEmitter<Vmm>::emit() {
   MatmulEmitter<Vmm>::start_fetch(ctx_, stage_);
   code.xor_(reg::row.cvt32(), reg::row.cvt32());
   code.L(loop);
-  for (const int rows : tile_heights(ctx_.plan, stage_)) {
+  for (const int rows : tile_heights(stage_, ctx_.even_tiles)) {
     Xbyak::Label lower;
     code.mov(reg::scratch, ctx_.frame.slot("rows"));
     code.sub(reg::scratch, reg::row);
     if (rows == 1) code.jz(done, kNear);
-    compare_rows_left(rows);
+    if (ctx_.even_tiles && rows == static_cast<int>(stage_.tile_rows)) {
+      code.cmp(reg::scratch, least_for_full(ctx_, stage_.tile_rows));
+    } else {
+      code.cmp(reg::scratch, imm(rows));
+    }
     code.jb(lower, kNear);
     MatmulEmitter<Vmm> products(ctx_, stage_, tile(rows));
     products.emit();

@@ -13,14 +13,16 @@ class RowTilesEmitter {
   RowTilesEmitter(EmitContext<Vmm>& ctx, const Stage& stage, const Tile& panel)
       : ctx_(ctx), stage_(stage), panel_(panel) {}
 
-  /// At the start of a stage of a kernel for any number of rows: how they are divided.
-  static void divide_rows(EmitContext<Vmm>& ctx, const Stage& stage);
+  /// Once the number of live rows is known, and whenever it has changed: how they are divided, for
+  /// all stages of a kernel for several rows. Overwrites reg::scratch, reg::k and rdx.
+  static void divide_rows(EmitContext<Vmm>& ctx);
 
   /// All live rows of the panel. Overwrites every register but args, panel and unit.
   void emit();
 
  private:
-  void compare_rows_left(int rows);
+  /// What a tile of the stage's full height needs to be left.
+  static Xbyak::Address least_for_full(EmitContext<Vmm>& ctx, std::uint32_t height);
   Tile tile(int rows) const { return {rows, panel_.units, panel_.tail}; }
 
   EmitContext<Vmm>& ctx_;

@@ -86,6 +86,7 @@ void TimestepEmitter<Vmm>::start_call() {
   copy("steps left", offsetof(KernelArgs, steps));
   copy("active", offsetof(KernelArgs, active));
   copy("rows", offsetof(KernelArgs, rows));
+  RowTilesEmitter<Vmm>::divide_rows(ctx_);
   copy("flip", offsetof(KernelArgs, parity));
   copy("epoch", offsetof(KernelArgs, epoch));
   for (std::size_t i = 0; i < ctx_.plan.buffers.size(); ++i) {
@@ -143,10 +144,13 @@ void TimestepEmitter<Vmm>::start_step(const Xbyak::Label& done) {
   code_.je(done, kNear);
   code_.mov(tmp, ctx_.frame.slot("active"));
   code_.test(tmp, tmp);
-  code_.jz(all_rows);
+  code_.jz(all_rows, kNear);
   code_.add(ctx_.frame.slot("active"), 4);
   code_.mov(tmp.cvt32(), Xbyak::util::dword[tmp]);
+  code_.cmp(ctx_.frame.slot("rows"), tmp);
+  code_.je(all_rows, kNear);
   code_.mov(ctx_.frame.slot("rows"), tmp);
+  RowTilesEmitter<Vmm>::divide_rows(ctx_);
   code_.L(all_rows);
   code_.cmp(ctx_.frame.slot("rows"), 0);
   code_.je(done, kNear);
@@ -208,7 +212,6 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   code_.mov(reg::k, ptr[reg::scratch + reg::k * 8 + range]);
   code_.mov(ctx_.frame.slot("order"), reg::k);
   if (tail != 0) ctx_.vec.set_tail_mask(kTailMask, tail, reg::scratch.cvt32());
-  if (ctx_.plan.rows == 0) RowTilesEmitter<Vmm>::divide_rows(ctx_, stage);
   if (ctx_.weave && panels_of_stage > 1 && !stage.products.empty()) {
     woven_panels(stage, full, last);
   } else {

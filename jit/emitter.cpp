@@ -20,14 +20,15 @@ namespace {
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
 template <class Vmm>
-Result<CodeBlob> emit_for(const KernelPlan& plan, bool weave) {
+Result<CodeBlob> emit_for(const KernelPlan& plan, bool roomy) {
   // As aligned as the pages that the code is copied to: align() looks at addresses.
   const auto free = [](void* p) { std::free(p); };
   const std::unique_ptr<void, decltype(free)> buffer(std::aligned_alloc(4096, kBufferBytes), free);
   if (!buffer) return Error::memory("emit code");
   Xbyak::CodeGenerator code(kBufferBytes, buffer.get());
   EmitContext<Vmm> ctx(code, plan);
-  ctx.weave = weave && plan.rows == 1 && !plan.weights_in_registers;
+  ctx.weave = roomy && plan.rows == 1 && !plan.weights_in_registers;
+  ctx.even_tiles = roomy;
   TimestepEmitter<Vmm>(ctx).emit();
   const std::size_t data_begin = code.getSize();
   ctx.pool.place(code);
@@ -49,10 +50,10 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, bool weave) {
   return blob;
 }
 
-Result<CodeBlob> emit_for_isa(const KernelPlan& plan, bool weave) {
+Result<CodeBlob> emit_for_isa(const KernelPlan& plan, bool roomy) {
   try {
-    return plan.isa == Isa::avx2 ? emit_for<Xbyak::Ymm>(plan, weave)
-                                 : emit_for<Xbyak::Zmm>(plan, weave);
+    return plan.isa == Isa::avx2 ? emit_for<Xbyak::Ymm>(plan, roomy)
+                                 : emit_for<Xbyak::Zmm>(plan, roomy);
   } catch (const Xbyak::Error& e) {
     const bool too_large = static_cast<int>(e) == Xbyak::ERR_CODE_IS_TOO_BIG;
     return Error(fmt::format("kernel {}: emission failed: {}", plan.name, e.what()),
@@ -69,7 +70,8 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
     return Error(fmt::format("kernel {}: isa=interpreter: has no code", plan.name));
   }
   Result<CodeBlob> blob = emit_for_isa(plan, true);
-  // Weaving takes a second copy of products and epilogue, and registers for both at a time.
+  // Weaving takes a second copy of products and epilogue, and registers for both at a time; tiles
+  // of one row less take a further copy of the products.
   if (!blob && blob.error().kind() != ErrorKind::memory) blob = emit_for_isa(plan, false);
   if (!blob) return blob.error();
   return publish(std::move(*blob));

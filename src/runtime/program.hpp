@@ -33,8 +33,8 @@ struct Program {
   int participants = 1;
   int group = 1;  ///< participants that share the panels of a step
   /// Parts of the batch rows of a step, each on a group of participants of its own; of the longest
-  /// first order of rows, part p has those at p, p + row_parts, ... With one participant it runs
-  /// all of them, or `only_part` if that is not negative.
+  /// first order of rows, part p has those at p, p + row_parts, ... One participant runs all of them,
+  /// or, to measure one by itself, `only_part` if that is not negative.
   int row_parts = 1;
   int only_part = -1;
   /// Further participants, which only compute hoisted products (Parallel::hoist); they come last.

@@ -82,7 +82,8 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
   const int shares = most_shares();
   for (int threads = 1; threads <= cap_; ++threads) {
     const bool power = (threads & (threads - 1)) == 0;
-    if (rules > kThreads && !power && threads != cap_ && threads != shares) continue;
+    const bool one_each = threads == shares || threads == work_->spec.batch;
+    if (rules > kThreads && !power && threads != cap_ && !one_each) continue;
     const auto divide = [&](Parallel parallel, int each, int parts) {
       const int sharers = each / parts;
       if (rules > kThreads && sharers > shares) return;

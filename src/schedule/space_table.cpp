@@ -37,7 +37,8 @@ constexpr RuleText kRuleTexts[] = {
      "a W that the last level does not hold beside U, but does serve often enough"},
     {"sweeps alternate, by single panels or by groups of a quarter of L1 or L2",
      "a group size between"},
-    {"thread counts are powers of two, all, or one per share of units, and none is without one",
+    {"thread counts are powers of two, all, or one per share of units or row, and none is without "
+     "units",
      "a count between, where the shares divide evenly by it"},
 };
 
@@ -86,7 +87,7 @@ std::vector<SpaceRow> ScheduleSpace::model_rows() const {
   const bool hoists = cap_ > 1 && may_share_hoist();
   return {
       {"threads", false, fmt::format("1..{}", cap_), cap, cap,
-       "more caches, but an exchange per step", ""},
+       "more caches, but mostly an exchange per step", ""},
       {"parallel", false, "none directions wavefront gates hoist", ways,
        1U + (side_by_side ? 1U : 0U) + (hoists ? 1U : 0U),
        "which parts run side by side: directions, layers of one direction, or x·W of later blocks "

@@ -45,6 +45,7 @@ bool hoists_otherwise(const Schedule& a, const Schedule& b) {
 constexpr Decides kDecisions[] = {
     decides<&Schedule::parallel>,
     decides<&Schedule::exchange>,
+    decides<&Schedule::split_rows>,
     layers_decide<&LayerSchedule::panel>,
     layers_decide<&LayerSchedule::sweep>,
     layers_decide<&LayerSchedule::weights>,

@@ -111,41 +111,54 @@ std::string plural(std::int64_t n, std::string_view noun) {
   return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
 }
 
+/// The parts that run side by side, without what happens inside of them.
+std::string parallel_words(const Schedule& s, const ModelSpec& spec) {
+  switch (s.parallel) {
+    case Parallel::directions:
+      return fmt::format("{} threads: each direction has {} of its own", s.threads, s.threads / 2);
+    case Parallel::wavefront:
+      return fmt::format(
+          "{} threads in {} groups: each has a range of layers and runs a block behind the one "
+          "before",
+          s.threads, std::min(spec.layers(), s.threads));
+    case Parallel::hoist:
+      return fmt::format("{} threads: one runs the time loop, {} x*W of later blocks", s.threads,
+                         s.threads == 2 ? "both compute" : "all compute");
+    case Parallel::none:
+    case Parallel::gates:
+      break;
+  }
+  const int units = s.threads / (s.split_rows * s.split_k);
+  return fmt::format("{} threads divide the {} (Xi*Xj*Xk = {}*{}*{}){}", s.threads,
+                     s.split_rows == 1 ? "units"
+                     : units == 1      ? "batch rows"
+                                       : "batch rows, and the units of each part",
+                     s.split_rows, units, s.split_k,
+                     units == 1 ? ""
+                                : ": all gates of a unit and its slice of the weights stay on one "
+                                  "core");
+}
+
+/// Threads that divide the units of a product.
+int sharers_of(const Schedule& s, const ModelSpec& spec) {
+  int groups = s.split_rows;
+  if (s.parallel == Parallel::hoist) groups = s.threads;
+  if (s.parallel == Parallel::directions) groups *= 2;
+  if (s.parallel == Parallel::wavefront) groups *= std::min(spec.layers(), s.threads);
+  return s.threads / groups;
+}
+
 std::string sharing_words(const Schedule& s, const ModelSpec& spec) {
   if (s.threads == 1) return "one thread does everything";
-  const std::string_view how = s.exchange == Exchange::data
-                                   ? "h itself tells readers when it has been written"
-                                   : "a flag per thread tells the others that its part is written";
-  std::string out;
-  int sharers = s.threads;
-  if (s.parallel == Parallel::directions) {
-    out = fmt::format("{} threads: each direction has {} of its own", s.threads, s.threads / 2);
-    sharers = s.threads / 2;
-  } else if (s.parallel == Parallel::wavefront) {
-    const int groups = std::min(spec.layers(), s.threads);
-    out = fmt::format(
-        "{} threads in {} groups: each has a range of layers and runs a block behind "
-        "the one before",
-        s.threads, groups);
-    sharers = s.threads / groups;
-  } else if (s.parallel == Parallel::hoist) {
-    out = fmt::format("{} threads: one runs the time loop, {} x*W of later blocks", s.threads,
-                      s.threads == 2 ? "both compute" : "all compute");
-    sharers = 1;
-  } else {
-    out = fmt::format(
-        "{} threads divide the units (Xi*Xj*Xk = {}*{}*{}): all gates of a unit and "
-        "its slice of the weights stay on one core",
-        s.threads, s.split_rows, s.threads / (s.split_rows * s.split_k), s.split_k);
-    if (s.threads == s.split_rows) {
-      out = fmt::format(
-          "{} threads divide the batch rows (Xi*Xj*Xk = {}*1*1): each runs its own and reads all "
-          "weights",
-          s.threads, s.split_rows);
-    }
+  std::string out = parallel_words(s, spec);
+  if (s.split_rows > 1) {
+    out += fmt::format("; each of {} parts of the batch rows runs by itself and reads all weights",
+                       s.split_rows);
   }
-  sharers /= s.split_rows;
-  return sharers > 1 ? fmt::format("{}; {}", out, how) : out;
+  if (sharers_of(s, spec) < 2) return out;
+  return out + (s.exchange == Exchange::data
+                    ? "; h itself tells readers when it has been written"
+                    : "; a flag per thread tells the others that its part is written");
 }
 
 std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
@@ -231,6 +244,7 @@ std::string differences(const Schedule& schedule, const Schedule& other) {
   note(out, "threads", schedule.threads, other.threads, std::to_string(other.threads));
   note(out, "parallel", schedule.parallel, other.parallel, std::string(word(other.parallel)));
   note(out, "exchange", schedule.exchange, other.exchange, std::string(word(other.exchange)));
+  note(out, "split_rows", schedule.split_rows, other.split_rows, std::to_string(other.split_rows));
   const std::size_t layers = std::min(schedule.layers.size(), other.layers.size());
   for (std::size_t l = 0; l < layers; ++l) {
     // Layers that decide like the one before are not said again.

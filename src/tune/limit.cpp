@@ -101,10 +101,6 @@ MachineModel at_its_best(MachineModel machine) {
   return machine;
 }
 
-}  // namespace
-
-namespace {
-
 /// What a limit is asked for: a part of the batch rows of a model on `active` cores in all.
 struct Asked {
   const ModelWork& work;

@@ -8,8 +8,9 @@
 /// F, R_l and X are measured rates with n active cores. bytes_l: a thread's slice of the recurrent
 /// weights fills L1 and then L2 up to the capacity of the alternating sweep, the rest comes from
 /// further out. FLOPs count sigmoid as 12 and tanh as 13 vector operations. chain: a broadcast
-/// load, the FMA latencies of one sum and the latency of the element-wise work. Directions and
-/// layers on cores of their own need no X. The limit of a problem is the least over 1..n threads.
+/// load, the FMA latencies of one sum and the latency of the element-wise work. Directions, layers
+/// and parts of the batch rows on cores of their own need no X; a part of the rows reads all
+/// weights. The limit of a problem is the least over 1..n threads and these forms.
 ///
 /// The sum takes it that hoisted products run by themselves. A schedule with hoist_ahead or
 /// parallel=hoist computes them while the time loop waits for weights, and may be faster. What

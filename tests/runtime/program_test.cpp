@@ -219,7 +219,7 @@ TEST_CASE("parts of the batch rows: on one thread, too, a model gives the same b
       }
       model->packed = pack_weights(model->compiled, weights).value();
       Runner runner(model, Layout::time_major, 7);
-      std::vector<float> x(static_cast<std::size_t>(7 * spec.batch * spec.input), 0.25F);
+      std::vector<float> x(static_cast<std::size_t>(7 * spec.batch * spec.input));
       for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) * 0.1F;
       std::vector<float> y(static_cast<std::size_t>(7 * spec.batch * spec.output_width()));
       RunInput in;

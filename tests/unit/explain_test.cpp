@@ -129,8 +129,16 @@ TEST_CASE("explain: schedules in words", "[explain]") {
   s.split_rows = 2;
   CHECK(in_words(s, spec).find("Xi*Xj*Xk = 2*3*1") != std::string::npos);
   s.split_rows = 6;
-  CHECK(in_words(s, spec).find("6 threads divide the batch rows (Xi*Xj*Xk = 6*1*1)") == 0);
-  s.split_rows = 1;
+  CHECK(in_words(s, spec).find("6 threads divide the batch rows (Xi*Xj*Xk = 6*1*1); each of 6") ==
+        0);
+  s.parallel = Parallel::wavefront;
+  s.split_rows = 2;
+  CHECK(in_words(s, spec).find("6 threads in 3 groups") == 0);
+  CHECK(in_words(s, spec).find("each of 2 parts of the batch rows") != std::string::npos);
+  CHECK(in_words(s, spec).find("flag") == std::string::npos);  // nobody shares units
+  Schedule whole = s;
+  whole.split_rows = 1;
+  CHECK(differences(s, whole) == "split_rows 1");
 }
 
 TEST_CASE("explain: for a described machine nothing is run", "[explain]") {

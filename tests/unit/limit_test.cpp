@@ -55,7 +55,8 @@ TEST_CASE("limit: parts of the batch rows exchange nothing, but read all weights
   CHECK(two.us == Approx(limit(8, 1).us));
   // Of two rows each part would read 65536 bytes for one: more than half of them and an exchange.
   CHECK(limit(2, 2).exchange_us == Approx(5.0));
-  CHECK(limit(3, 2).us <= limit(3, 1).us);
+  // Of three rows one part has two.
+  CHECK(limit(3, 2).us >= Approx(limit(2, 1).us / 2));
 }
 
 TEST_CASE("limit: directions and layers on cores of their own exchange nothing") {
@@ -136,7 +137,7 @@ TEST_CASE("limit: a shared level serves an alternating walk at least what it ser
 
 /// No schedule may be predicted to be faster than the limit of its number of threads.
 void check_above(const std::string& problem, Isa isa, const MachineModel& m, std::uint64_t seed) {
-  const ModelWork work = work_of(problem, isa);
+  const ModelWork work = ModelWork::of(test::parse_problem(problem).value(), isa, 4).value();
   const CostModel model(m, isa);
   const ScheduleSpace space(work, m, 4);
   test::Random random(seed);

@@ -127,8 +127,7 @@ TEST_CASE("space: sizes of a batch by hand") {
   // 65. parallel=hoist: 8 x the 64 that hoist. Rows divided, two each: tiles of 1 or 2, hoisted 1 +
   // 2 + 4 + 9 x 6: 2 x 2 x 61.
   CHECK(sizes_of("rnn:i16h64b4", 2)[0] == "1796");
-  // Six threads and three rows: rows in 1 or 3 parts, of 2 threads that divide units or of 1 and 2;
-  // with four threads never in parts.
+  // Three rows go into as many parts as divide the threads.
   const Space three("rnn:i16h64b3", 6);
   std::set<std::pair<int, int>> divided;
   three.space.for_each_valid([&](const Schedule& s) {

@@ -34,7 +34,7 @@ def is_installed(name, requirements):
 
 def install(name, requirements):
     """Installs one section and says so; returns whether that worked."""
-    print(f"{os.path.basename(sys.argv[0])}: installing {name} into build/venv-bench", file=sys.stderr)
+    print(f"installing {name} into build/venv-bench", file=sys.stderr)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()
@@ -47,7 +47,7 @@ def install(name, requirements):
         with open(stamp_path(name), "w") as file:
             file.write(hashlib.sha256(requirements.encode()).hexdigest())
         return True
-    print(f"{os.path.basename(sys.argv[0])}: pip could not install {name}:\n{done.stderr}", file=sys.stderr)
+    print(f"pip could not install {name}:\n{done.stderr}", file=sys.stderr)
     return False
 
 

@@ -32,9 +32,9 @@ struct Program {
   bool whole_sequence = false;  ///< layers hand over whole sequences: bidirectional stacks
   int participants = 1;
   int group = 1;  ///< participants that share the panels of a step
-  /// Parts of the batch rows of a step, each on a group of participants of its own; of the longest
-  /// first order of rows, part p has those at p, p + row_parts, ... One participant runs all of them,
-  /// or, to measure one by itself, `only_part` if that is not negative.
+  /// Parts of the batch rows of a step, each on a group of participants of its own; of the rows in
+  /// the order of their lengths, part p has those at p, p + row_parts, ... One participant runs all
+  /// of them, or, to measure one by itself, `only_part` if that is not negative.
   int row_parts = 1;
   int only_part = -1;
   /// Further participants, which only compute hoisted products (Parallel::hoist); they come last.

@@ -7,6 +7,7 @@
 namespace deepcpu {
 
 void RowOrder::set(std::span<const std::int64_t> lengths, std::int64_t steps) {
+  if (lengths.empty() && !ragged_ && longest() == steps) return;
   ragged_ = !lengths.empty();
   std::iota(order_.begin(), order_.end(), 0);
   std::fill(length_.begin(), length_.end(), steps);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -12,9 +13,12 @@ namespace deepcpu {
 class RowOrder {
  public:
   explicit RowOrder(std::int64_t batch)
-      : order_(static_cast<std::size_t>(batch)), length_(static_cast<std::size_t>(batch)) {}
+      : order_(static_cast<std::size_t>(batch)), length_(static_cast<std::size_t>(batch)) {
+    std::iota(order_.begin(), order_.end(), 0);
+  }
 
-  /// All rows of `steps` steps if `lengths` is empty. Does not allocate.
+  /// All rows of `steps` steps if `lengths` is empty. Does not allocate, and writes nothing if that
+  /// was so before: other threads still have these numbers in their caches.
   void set(std::span<const std::int64_t> lengths, std::int64_t steps);
 
   bool ragged() const noexcept { return ragged_; }

@@ -24,15 +24,15 @@ std::size_t input_buffer(const std::vector<lower::BufferRole>& roles) {
 }  // namespace
 
 void Runner::run(const RunInput& in) noexcept {
-  in_ = &in;
+  call_.in = in;
   order_.set(in.lengths, in.steps);
   if (order_.ragged()) permute_states(false);
   if (!rings_ready_) prepare_rings();
-  shares_hoist_ = queue_ && !order_.ragged();
-  if (shares_hoist_) {
+  call_.shares_hoist = queue_ && !order_.ragged();
+  if (call_.shares_hoist) {
     queue_->begin(order_.longest(), program_->block, program_->piece(order_.longest()));
   }
-  if (team_ && (!queue_ || shares_hoist_)) {
+  if (team_ && (!queue_ || call_.shares_hoist)) {
     team_->run(&Runner::work, this);
   } else {
     run_participant(0);
@@ -41,13 +41,13 @@ void Runner::run(const RunInput& in) noexcept {
     settle_slots();
     zero_past_end(in);
   }
-  blocks_done_ += static_cast<std::uint64_t>(blocks_per_run());
-  steps_done_ = (steps_done_ + static_cast<std::uint64_t>(order_.longest())) % kSlotPeriod;
+  call_.blocks_done += static_cast<std::uint64_t>(blocks_per_run());
+  call_.steps_done =
+      (call_.steps_done + static_cast<std::uint64_t>(order_.longest())) % kSlotPeriod;
   if (order_.ragged()) {
     permute_states(true);
     rings_ready_ = false;  // rows that ended early have not marked their slots
   }
-  in_ = nullptr;
 }
 
 void Runner::work(void* self, int participant) noexcept {
@@ -73,7 +73,7 @@ void Runner::run_participant(int participant) noexcept {
   const std::int64_t longest = order_.longest();
   const std::int64_t size = block_steps();
   for (std::int64_t b = 0; b < blocks; ++b) {
-    const std::uint64_t number = blocks_done_ + static_cast<std::uint64_t>(b);
+    const std::uint64_t number = call_.blocks_done + static_cast<std::uint64_t>(b);
     for (Part& part : parts_) {
       if (!program_->runs_on(*part.step, participant)) continue;
       const auto [first, end] = seats_of(*part.step, participant);
@@ -134,10 +134,10 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   const auto& roles = part.code->step.bound.roles;
   for (std::size_t b = 0; b < roles.size(); ++b) {
     if (roles[b].role != Role::input && roles[b].role != Role::output) continue;
-    const View view = view_of(part, roles[b], *in_, block);
+    const View view = view_of(part, roles[b], call_.in, block);
     bind(part, seat, b, view, block);
     if (!part.code->hoist || roles[b].role != Role::input || roles[b].index != 0) continue;
-    if (shares_hoist_) {
+    if (call_.shares_hoist) {
       finish_hoist(part, seat, block);
       bind(part, seat, b, view, block);
     } else if (!seat.hoisted) {
@@ -148,7 +148,7 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   const bool ahead = prepare_ahead(part, seat, block);
   jit::KernelArgs& args = seat.args;
   args.steps = static_cast<std::uint64_t>(block.steps);
-  const std::uint64_t steps = steps_done_ + static_cast<std::uint64_t>(block.first);
+  const std::uint64_t steps = call_.steps_done + static_cast<std::uint64_t>(block.first);
   args.parity = steps % 2;
   args.phase = steps % 3;
   args.active = nullptr;
@@ -162,7 +162,7 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   }
   args.epoch = *args.published[args.participant];
   ahead ? (*part.code->ahead)(args) : part.code->step(args);
-  if (shares_hoist_) queue_->release(block_in_run(block));
+  if (call_.shares_hoist) queue_->release(block_in_run(block));
   seat.hoisted = ahead;
   if (ahead) seat.slot ^= 1;
 }
@@ -178,8 +178,8 @@ void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& 
   const auto& roles = part.code->step.bound.roles;
   const std::size_t x = input_buffer(roles);
   const Block steps{piece.first, piece.steps,
-                    blocks_done_ + static_cast<std::uint64_t>(piece.block)};
-  const View view = view_of(part, roles[x], *in_, steps);
+                    call_.blocks_done + static_cast<std::uint64_t>(piece.block)};
+  const View view = view_of(part, roles[x], call_.in, steps);
   seat.slot = HoistQueue::slot(piece.block);
   bind(part, seat, x, view, steps);
   run_hoist(part, seat, x, view, steps, piece.first - piece.block * program_->block);

@@ -103,6 +103,19 @@ class Runner {
   /// After so many steps all slots of all buffers stand as before.
   static constexpr std::uint64_t kSlotPeriod = 6;
 
+  /// What changes from run to run. A helper that begins a run fetches each cache line that the
+  /// caller has written, one after the other; so all that it needs is in one, and nothing else that
+  /// it reads is written without need.
+  struct alignas(128) Call {
+    /// Time steps done so far, mod 6: enough for buffers of two slots and of three.
+    std::uint64_t steps_done = 0;
+    std::uint64_t blocks_done = 0;  ///< blocks of all runs so far
+    /// This run takes its hoisted products from the queue. One with lengths does not: it is left to
+    /// the time loop's own participant.
+    bool shares_hoist = false;
+    RunInput in;  ///< lengths, which no helper reads, come last
+  };
+
   struct Block {
     std::int64_t first = 0;
     std::int64_t steps = 0;
@@ -133,7 +146,7 @@ class Runner {
   void finish_hoist(const Part& part, Seat& seat, Block block);
   void read_hoisted(const Part& part, Seat& seat) const;
   std::int64_t block_in_run(Block block) const {
-    return static_cast<std::int64_t>(block.number - blocks_done_);
+    return static_cast<std::int64_t>(block.number - call_.blocks_done);
   }
   void bind(const Part& part, Seat& seat, std::size_t buffer, const View& view, Block block) const;
   void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block,
@@ -174,15 +187,9 @@ class Runner {
   std::vector<std::int64_t> handover_row_;  ///< bytes
   RowOrder order_;
   std::unique_ptr<HoistQueue> queue_;  ///< with hoisters
-  /// This run takes its hoisted products from the queue. One with lengths does not: it is left to
-  /// the time loop's own participant.
-  bool shares_hoist_ = false;
-  Bytes spare_;  ///< rows of one state while they are permuted
-  const RunInput* in_ = nullptr;
-  /// Time steps done so far, mod 6: enough for buffers of two slots and of three.
-  std::uint64_t steps_done_ = 0;
-  bool rings_ready_ = false;       ///< the slots that the next step writes hold kUnwritten
-  std::uint64_t blocks_done_ = 0;  ///< blocks of all runs so far
+  Bytes spare_;                        ///< rows of one state while they are permuted
+  bool rings_ready_ = false;           ///< the slots that the next step writes hold kUnwritten
+  Call call_;
 };
 
 }  // namespace deepcpu

@@ -339,8 +339,8 @@ void Runner::prepare_rings() noexcept {
     for (std::size_t b = 0; b < buffers.size(); ++b) {
       if (buffers[b].slots != 3) continue;
       for (int rows = 0; rows < program_->row_parts; ++rows) {
-        std::byte* slot =
-            part_of(part.owned[b], rows).data() + (steps_done_ + 1) % 3 * buffers[b].slot_stride;
+        std::byte* slot = part_of(part.owned[b], rows).data() +
+                          (call_.steps_done + 1) % 3 * buffers[b].slot_stride;
         std::fill_n(reinterpret_cast<float*>(slot), buffers[b].slot_stride / sizeof(float),
                     std::bit_cast<float>(jit::kUnwritten));
       }
@@ -363,7 +363,7 @@ void Runner::store_state(std::size_t step, int state, const float* from) noexcep
   const jit::Buffer& buffer = part.code->step.bound.plan.buffers[b];
   const std::size_t width = buffer.width;
   for (std::int64_t r = 0; r < batch_; ++r) {
-    std::byte* row = state_row(part, b, r, steps_done_);
+    std::byte* row = state_row(part, b, r, call_.steps_done);
     std::memcpy(row, from + at(r) * width, width * sizeof(float));
     if (buffer.slots == 3) make_written(reinterpret_cast<float*>(row), width);
   }
@@ -374,7 +374,7 @@ void Runner::load_state(std::size_t step, int state, float* to) const noexcept {
   const std::size_t b = state_buffer(*part.code, state);
   const std::size_t width = part.code->step.bound.plan.buffers[b].width;
   for (std::int64_t r = 0; r < batch_; ++r) {
-    std::memcpy(to + at(r) * width, state_row(part, b, r, steps_done_), width * sizeof(float));
+    std::memcpy(to + at(r) * width, state_row(part, b, r, call_.steps_done), width * sizeof(float));
   }
 }
 
@@ -392,7 +392,7 @@ void Runner::zero_past_end(const RunInput& in) const {
 void Runner::permute_states(bool back) noexcept {
   each_state([&](Part& part, std::size_t b) {
     const std::uint64_t stride = part.code->step.bound.plan.buffers[b].row_stride;
-    const auto row = [&](std::int64_t r) { return state_row(part, b, r, steps_done_); };
+    const auto row = [&](std::int64_t r) { return state_row(part, b, r, call_.steps_done); };
     for (std::int64_t r = 0; r < batch_; ++r) {
       std::memcpy(spare_.data() + at(r) * stride, row(r), stride);
     }
@@ -408,9 +408,9 @@ void Runner::permute_states(bool back) noexcept {
 void Runner::settle_slots() noexcept {
   each_state([&](Part& part, std::size_t b) {
     const jit::Buffer& buffer = part.code->step.bound.plan.buffers[b];
-    const std::uint64_t end = steps_done_ + static_cast<std::uint64_t>(order_.longest());
+    const std::uint64_t end = call_.steps_done + static_cast<std::uint64_t>(order_.longest());
     for (std::int64_t r = 0; r < batch_; ++r) {
-      const std::uint64_t own = steps_done_ + static_cast<std::uint64_t>(order_.length(r));
+      const std::uint64_t own = call_.steps_done + static_cast<std::uint64_t>(order_.length(r));
       if (own % buffer.slots == end % buffer.slots) continue;
       std::memcpy(state_row(part, b, r, end), state_row(part, b, r, own), buffer.row_stride);
     }

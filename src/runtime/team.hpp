@@ -49,14 +49,14 @@ class ThreadTeam {
 
   TeamOptions options_;
   bool complete_ = true;
-  Work work_ = nullptr;
-  void* context_ = nullptr;
-  /// Where the caller was when it began the call.
-  int caller_cpu_ = -1;
   /// No helper is bound to it; -1 = there are as many helpers as processors, or one is moving.
   std::atomic<int> spare_cpu_{-1};
-  /// Number of calls so far; bit 31 tells helpers to end. 32 bits: a futex is.
+  /// Number of calls so far; bit 31 tells helpers to end. 32 bits: a futex is. What belongs to a
+  /// call stands beside it, so that a helper that sees the number has it all.
   alignas(128) std::atomic<std::uint32_t> jobs_{0};
+  int caller_cpu_ = -1;  ///< where the caller was when it began the call
+  Work work_ = nullptr;
+  void* context_ = nullptr;
   alignas(128) std::atomic<int> parked_{0};
   std::vector<std::unique_ptr<Helper>> helpers_;
 };

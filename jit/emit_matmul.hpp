@@ -41,6 +41,12 @@ class MatmulEmitter {
   /// each time it is called, `pieces` times in all.
   void emit_woven(int pieces, std::function<void()> next);
 
+  /// Starts the accumulators only.
+  void start_sums();
+  /// The steps over k from the number at `start` on, `k_block` of them or what is left of the
+  /// product, added to the accumulators as they stand. `start` is a multiple of `k_block`.
+  void piece(const Product& p, std::uint32_t k_block, const Xbyak::Address& start);
+
   /// Loads the weights of every product into registers, where they stay for the whole call. The
   /// registers are taken from the top, below the two that broadcasts use.
   static void load_resident(EmitContext<Vmm>& ctx);
@@ -51,7 +57,6 @@ class MatmulEmitter {
  private:
   static constexpr int kLine = 64;  // bytes of a cache line
 
-  void start_sums();
   void start_sum(int gate);
   void product(const Product& p);
   void note(const Product& p);

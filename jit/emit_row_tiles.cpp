@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "jit/emit_row_tiles.hpp"
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <vector>
@@ -10,8 +11,15 @@
 
 namespace deepcpu::jit {
 
+using Xbyak::util::ptr;
+using Xbyak::util::rsp;
+
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
+
+/// Bytes on the stack for the sums of a group of rows. With 4 gates of 16 lanes they are those of
+/// 80 rows, which read their panel from beyond L1 once.
+constexpr std::uint32_t kGroupBytes = 20 * 1024;
 
 /// Heights of register tiles: the full one, one less, then halves down to one row for what is left
 /// over.
@@ -61,48 +69,174 @@ void RowTilesEmitter<Vmm>::divide_rows(EmitContext<Vmm>& ctx) {
   }
 }
 
-/// While rows are left: the highest tile that they are meant for.
 template <class Vmm>
 void RowTilesEmitter<Vmm>::emit() {
+  MatmulEmitter<Vmm>::start_fetch(ctx_, stage_);
+  ctx_.code.xor_(reg::row.cvt32(), reg::row.cvt32());
+  if (stage_.k_block > 0) return groups();
+  Xbyak::Label done;
+  tiles(Pass::all, nullptr, done);
+  ctx_.code.L(done);
+}
+
+/// Rows whose sums fit the stack. For each product, and each piece of it, all tiles of the group.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::groups() {
+  Xbyak::Label group;
+  Xbyak::Label done;
+  ctx_.code.L(group);
+  start_group(done);
+  for (const Product& p : stage_.products) pieces(p);
+  ctx_.code.jmp(group, kNear);
+  ctx_.code.L(done);
+}
+
+template <class Vmm>
+std::uint32_t RowTilesEmitter<Vmm>::most_group_rows() const {
+  const auto row_bytes = static_cast<std::uint32_t>(row_vectors() * ctx_.kBytes);
+  return std::max(kGroupBytes / row_bytes, 4 * stage_.tile_rows);
+}
+
+/// All rows that are left, or about half as many as fit: whole tiles, so that those of one row less
+/// are in the last group.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::start_group(const Xbyak::Label& done) {
+  auto& code = ctx_.code;
+  const std::uint32_t most = most_group_rows();
+  Xbyak::Label last;
+  code.mov(reg::scratch, ctx_.frame.slot("rows"));
+  code.sub(reg::scratch, reg::row);
+  code.jz(done, kNear);
+  code.cmp(reg::scratch, most);
+  code.jbe(last);
+  code.mov(reg::scratch.cvt32(), most / 2 / stage_.tile_rows * stage_.tile_rows);
+  code.L(last);
+  code.add(reg::scratch, reg::row);
+  code.mov(ctx_.frame.slot("group end"), reg::scratch);
+  code.mov(ctx_.frame.slot("group start"), reg::row);
+}
+
+template <class Vmm>
+void RowTilesEmitter<Vmm>::pieces(const Product& p) {
+  auto& code = ctx_.code;
+  Xbyak::Label piece;
+  Xbyak::Label done;
+  code.mov(piece_start(), 0);
+  code.L(piece);
+  code.mov(reg::row, ctx_.frame.slot("group start"));
+  tiles(Pass::piece, &p, done);
+  code.L(done);
+  code.add(piece_start(), stage_.k_block);
+  code.cmp(piece_start(), p.k);
+  code.jb(piece, kNear);
+}
+
+/// Compares reg::scratch, the rows that are left, with those that a tile of `rows` rows needs.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::compare_rows_left(int rows) {
+  if (ctx_.even_tiles && rows == static_cast<int>(stage_.tile_rows)) {
+    ctx_.code.cmp(reg::scratch, least_for_full(ctx_, stage_.tile_rows));
+  } else {
+    ctx_.code.cmp(reg::scratch, imm(rows));
+  }
+}
+
+/// While rows are left, of the group or of all: the highest tile that they are meant for. Products
+/// as `pass` says; once all have run, the epilogue.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label& done) {
   auto& code = ctx_.code;
   Xbyak::Label loop;
-  Xbyak::Label done;
   Xbyak::Label finish;
+  const bool finishes = pass == Pass::all || p == &stage_.products.back();
   const bool direct = EpilogueEmitter<Vmm>::only_stores(stage_);
-  MatmulEmitter<Vmm>::start_fetch(ctx_, stage_);
-  code.xor_(reg::row.cvt32(), reg::row.cvt32());
   code.L(loop);
+  if (pass == Pass::piece) {
+    code.cmp(reg::row, ctx_.frame.slot("group end"));
+    code.je(done, kNear);
+  }
   for (const int rows : tile_heights(stage_, ctx_.even_tiles)) {
     Xbyak::Label lower;
+    Xbyak::Label last;
     code.mov(reg::scratch, ctx_.frame.slot("rows"));
     code.sub(reg::scratch, reg::row);
-    if (rows == 1) code.jz(done, kNear);
-    if (ctx_.even_tiles && rows == static_cast<int>(stage_.tile_rows)) {
-      code.cmp(reg::scratch, least_for_full(ctx_, stage_.tile_rows));
-    } else {
-      code.cmp(reg::scratch, imm(rows));
-    }
+    if (rows == 1 && pass == Pass::all) code.jz(done, kNear);
+    compare_rows_left(rows);
     code.jb(lower, kNear);
     MatmulEmitter<Vmm> products(ctx_, stage_, tile(rows));
-    products.emit();
-    EpilogueEmitter<Vmm> epilogue(ctx_, stage_, tile(rows), products.registers());
-    if (direct) {
-      epilogue.emit();
+    if (pass == Pass::all) {
+      products.emit();
+    } else {
+      run_piece(products, *p);
+      if (finishes) {
+        code.cmp(piece_start(), (p->k - 1) / stage_.k_block * stage_.k_block);
+        code.je(last, kNear);
+      }
+      keep_sums(products);
       code.add(reg::row, imm(rows));
       code.jmp(loop, kNear);
-    } else {
-      epilogue.store_tile();
-      if (rows > 1) code.jmp(finish, kNear);
+    }
+    code.L(last);
+    if (finishes) {
+      EpilogueEmitter<Vmm> epilogue(ctx_, stage_, tile(rows), products.registers());
+      if (direct) {
+        epilogue.emit();
+        code.add(reg::row, imm(rows));
+        code.jmp(loop, kNear);
+      } else {
+        epilogue.store_tile();
+        if (rows > 1) code.jmp(finish, kNear);
+      }
     }
     code.L(lower);
   }
-  if (!direct) {
-    code.L(finish);
-    const TileRegisters registers{static_cast<int>(stage_.sums.size()), panel_.units, 1};
-    EpilogueEmitter<Vmm>(ctx_, stage_, tile(1), registers).emit_row_loop();
-    code.jmp(loop, kNear);
+  if (!finishes || direct) return;
+  code.L(finish);
+  const TileRegisters registers{static_cast<int>(stage_.sums.size()), panel_.units, 1};
+  EpilogueEmitter<Vmm>(ctx_, stage_, tile(1), registers).emit_row_loop();
+  code.jmp(loop, kNear);
+}
+
+/// The sums begin as they are meant to, or go on from where the piece before left them.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::run_piece(MatmulEmitter<Vmm>& products, const Product& p) {
+  auto& code = ctx_.code;
+  Xbyak::Label kept;
+  Xbyak::Label ready;
+  if (&p == &stage_.products.front()) {
+    code.cmp(piece_start(), 0);
+    code.jne(kept, kNear);
+    products.start_sums();
+    code.jmp(ready, kNear);
   }
-  code.L(done);
+  code.L(kept);
+  point_kept(products.registers().accumulators());
+  for (int i = 0; i < products.registers().accumulators(); ++i) {
+    ctx_.vec.load(Vmm(i), ptr[reg::weights + disp(i * ctx_.kBytes)]);
+  }
+  code.L(ready);
+  products.piece(p, stage_.k_block, piece_start());
+}
+
+template <class Vmm>
+void RowTilesEmitter<Vmm>::keep_sums(MatmulEmitter<Vmm>& products) {
+  point_kept(products.registers().accumulators());
+  for (int i = 0; i < products.registers().accumulators(); ++i) {
+    ctx_.vec.store(ptr[reg::weights + disp(i * ctx_.kBytes)], Vmm(i));
+  }
+}
+
+/// reg::weights = where the sums of the tile's rows are kept between two pieces.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::point_kept(int vectors) {
+  auto& code = ctx_.code;
+  const int row_bytes = row_vectors() * ctx_.kBytes;
+  const int all = static_cast<int>(most_group_rows()) * row_bytes;
+  const int base = ctx_.frame.vectors("kept", std::max(all, vectors * ctx_.kBytes));
+  code.mov(reg::scratch, reg::row);
+  code.sub(reg::scratch, ctx_.frame.slot("group start"));
+  code.imul(reg::scratch, reg::scratch, row_bytes);
+  code.lea(reg::weights, ptr[rsp + reg::scratch + disp(base)]);
 }
 
 template class RowTilesEmitter<Xbyak::Ymm>;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/// One panel of a stage for any number of rows: the loop over register tiles.
+/// One panel of a stage for any number of rows: the loops over register tiles, and over pieces of k
+/// where the plan wants them.
 #pragma once
+
+#include <cstdint>
 
 #include "jit/emit_context.hpp"
 #include "jit/emit_matmul.hpp"
@@ -21,6 +24,20 @@ class RowTilesEmitter {
   void emit();
 
  private:
+  /// What a tile of the panel runs: all products, or a piece of one.
+  enum class Pass : std::uint8_t { all, piece };
+
+  void groups();
+  void start_group(const Xbyak::Label& done);
+  void pieces(const Product& p);
+  void tiles(Pass pass, const Product* p, const Xbyak::Label& done);
+  void compare_rows_left(int rows);
+  void run_piece(MatmulEmitter<Vmm>& products, const Product& p);
+  void keep_sums(MatmulEmitter<Vmm>& products);
+  void point_kept(int vectors);
+  std::uint32_t most_group_rows() const;
+  int row_vectors() const { return panel_.units * static_cast<int>(stage_.sums.size()); }
+  Xbyak::Address piece_start() { return ctx_.frame.slot("piece start"); }
   /// What a tile of the stage's full height needs to be left.
   static Xbyak::Address least_for_full(EmitContext<Vmm>& ctx, std::uint32_t height);
   Tile tile(int rows) const { return {rows, panel_.units, panel_.tail}; }

@@ -22,7 +22,8 @@
 ///
 /// Emitted code for one row may run a panel's epilogue among the products of the panel that
 /// follows. Nothing of a stage reads what its epilogues store, and each panel is still marked
-/// before it is stored, so nobody can tell.
+/// before it is stored, so nobody can tell. With Stage::k_block it runs the loops over tiles and
+/// over k in another order; each sum's own order stays.
 ///
 /// Participants hand numbers over in one of two ways. With a flag (Stage::exchange), each counts
 /// the stages that it has completed and waits until all others have counted as far. With the data
@@ -174,7 +175,11 @@ struct Stage {
   std::uint32_t width = 0;            ///< units (elements) that this stage computes
   std::uint32_t units_per_panel = 1;  ///< unit blocks (of `lanes` units) in a full panel
   std::uint32_t tile_rows = 1;        ///< most rows of the register tile
-  std::vector<Sum> sums;              ///< one per gate
+  /// Several rows only: emitted code runs so many steps over k, a multiple of 16, for one tile
+  /// after the other before it goes on, so that a part of the panel stays in the L1 cache; the sums
+  /// wait in memory. It changes no number. 0 = all. Only where every product has one chain.
+  std::uint32_t k_block = 0;
+  std::vector<Sum> sums;  ///< one per gate
   std::vector<Product> products;
   std::vector<Instr> epilogue;
   /// Rows of rings that must be complete before this stage begins: all units of all live rows.
@@ -186,8 +191,9 @@ struct Stage {
   bool exchange = false;
   bool operator==(const Stage& o) const {
     return width == o.width && units_per_panel == o.units_per_panel && tile_rows == o.tile_rows &&
-           sums == o.sums && products == o.products && epilogue == o.epilogue && polls == o.polls &&
-           gathers == o.gathers && exchange == o.exchange;
+           k_block == o.k_block && sums == o.sums && products == o.products &&
+           epilogue == o.epilogue && polls == o.polls && gathers == o.gathers &&
+           exchange == o.exchange;
   }
 };
 

@@ -33,7 +33,7 @@ TEST_CASE("fetch: two tiles of several rows and more ask for the panel that come
   // A panel of an LSTM has four vectors of a cache line per step over k.
   CHECK(fetched("lstm:i32h64b16", 4, 4) == 4);
   CHECK(fetched("lstm:i32h64b8", 4, 2) == 4);
-  CHECK(fetched("lstm:i32h64b12", 4, 3) == 6);    // rounded up: two lines each
+  CHECK(fetched("lstm:i32h64b12", 4, 3) == 3);    // rounded down: one line each
   CHECK(fetched("lstm:i32h64b64", 4, 16) == 16);  // one each is the least
   CHECK(fetched("lstm:i32h64b4", 4, 1) == 0);
   CHECK(fetched("lstm:i32h64b5", 4, 1) == 0);  // the second tile has one row

@@ -112,6 +112,8 @@ struct EmitContext {
   bool weave = false;
   /// Whether there are tiles of one row less than the full height.
   bool even_tiles = false;
+  /// Whether products are cut where the plan says so (Product::k_block).
+  bool pieces = false;
   /// Start of the routine that ends a tile of plan.ahead and begins the next one.
   Xbyak::Label next_ahead;
   /// With plan.weights_in_registers: the first register of each product's weights, in the order of

@@ -135,6 +135,9 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   note(p);
   point_rows(p);
   point_weights(p);
+  code.mov(reg::k, start);
+  code.imul(reg::scratch, reg::k, k_bytes(p));
+  code.add(reg::weights, reg::scratch);
   if (fetches(p)) point_fetch(p);
   // A power of two of at most 16, which divides the piece.
   const auto turn = static_cast<int>(std::bit_floor(static_cast<unsigned>(unroll(p))));
@@ -144,9 +147,6 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   Xbyak::Label whole;
   Xbyak::Label loop;
   Xbyak::Label done;
-  code.mov(reg::k, start);
-  code.imul(reg::scratch, reg::k, k_bytes(p));
-  code.add(reg::weights, reg::scratch);
   code.lea(reg::scratch, ptr[reg::k + k_block]);
   code.cmp(reg::scratch, imm(looped));
   code.jbe(whole);
@@ -176,6 +176,7 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   code.cmp(start, (p.k - 1) / k_block * k_block);
   code.jne(next, kNear);
   steps(p, 0, rest, true);
+  if (fetches(p)) code.add(fetched(p), imm(rest * fetch_bytes(p)));
   code.L(next);
 }
 

@@ -73,7 +73,9 @@ template <class Vmm>
 void RowTilesEmitter<Vmm>::emit() {
   MatmulEmitter<Vmm>::start_fetch(ctx_, stage_);
   ctx_.code.xor_(reg::row.cvt32(), reg::row.cvt32());
-  if (stage_.k_block > 0) return groups();
+  const bool cut = std::any_of(stage_.products.begin(), stage_.products.end(),
+                               [](const Product& p) { return p.k_block > 0; });
+  if (cut && ctx_.pieces) return groups();
   Xbyak::Label done;
   tiles(Pass::all, nullptr, done);
   ctx_.code.L(done);
@@ -91,25 +93,19 @@ void RowTilesEmitter<Vmm>::groups() {
   ctx_.code.L(done);
 }
 
-template <class Vmm>
-std::uint32_t RowTilesEmitter<Vmm>::most_group_rows() const {
-  const auto row_bytes = static_cast<std::uint32_t>(row_vectors() * ctx_.kBytes);
-  return std::max(kGroupBytes / row_bytes, 4 * stage_.tile_rows);
-}
-
-/// All rows that are left, or about half as many as fit: whole tiles, so that those of one row less
-/// are in the last group.
+/// As group_rows().
 template <class Vmm>
 void RowTilesEmitter<Vmm>::start_group(const Xbyak::Label& done) {
   auto& code = ctx_.code;
-  const std::uint32_t most = most_group_rows();
+  const auto most = static_cast<std::uint32_t>(kKeptBytes / row_bytes());
   Xbyak::Label last;
   code.mov(reg::scratch, ctx_.frame.slot("rows"));
   code.sub(reg::scratch, reg::row);
   code.jz(done, kNear);
   code.cmp(reg::scratch, most);
   code.jbe(last);
-  code.mov(reg::scratch.cvt32(), most / 2 / stage_.tile_rows * stage_.tile_rows);
+  code.mov(reg::scratch.cvt32(),
+           static_cast<std::uint32_t>(group_rows(most + 1, stage_.tile_rows, most)));
   code.L(last);
   code.add(reg::scratch, reg::row);
   code.mov(ctx_.frame.slot("group end"), reg::scratch);
@@ -126,7 +122,7 @@ void RowTilesEmitter<Vmm>::pieces(const Product& p) {
   code.mov(reg::row, ctx_.frame.slot("group start"));
   tiles(Pass::piece, &p, done);
   code.L(done);
-  code.add(piece_start(), stage_.k_block);
+  code.add(piece_start(), piece_steps(p));
   code.cmp(piece_start(), p.k);
   code.jb(piece, kNear);
 }
@@ -169,7 +165,7 @@ void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label
     } else {
       run_piece(products, *p);
       if (finishes) {
-        code.cmp(piece_start(), (p->k - 1) / stage_.k_block * stage_.k_block);
+        code.cmp(piece_start(), (p->k - 1) / piece_steps(*p) * piece_steps(*p));
         code.je(last, kNear);
       }
       keep_sums(products);
@@ -210,32 +206,31 @@ void RowTilesEmitter<Vmm>::run_piece(MatmulEmitter<Vmm>& products, const Product
     code.jmp(ready, kNear);
   }
   code.L(kept);
-  point_kept(products.registers().accumulators());
+  point_kept();
   for (int i = 0; i < products.registers().accumulators(); ++i) {
     ctx_.vec.load(Vmm(i), ptr[reg::weights + disp(i * ctx_.kBytes)]);
   }
   code.L(ready);
-  products.piece(p, stage_.k_block, piece_start());
+  products.piece(p, piece_steps(p), piece_start());
 }
 
 template <class Vmm>
 void RowTilesEmitter<Vmm>::keep_sums(MatmulEmitter<Vmm>& products) {
-  point_kept(products.registers().accumulators());
+  point_kept();
   for (int i = 0; i < products.registers().accumulators(); ++i) {
     ctx_.vec.store(ptr[reg::weights + disp(i * ctx_.kBytes)], Vmm(i));
   }
 }
 
-/// reg::weights = where the sums of the tile's rows are kept between two pieces.
+/// reg::weights = where the sums of the tile's rows are kept between two pieces. Overwrites
+/// reg::scratch.
 template <class Vmm>
-void RowTilesEmitter<Vmm>::point_kept(int vectors) {
+void RowTilesEmitter<Vmm>::point_kept() {
   auto& code = ctx_.code;
-  const int row_bytes = row_vectors() * ctx_.kBytes;
-  const int all = static_cast<int>(most_group_rows()) * row_bytes;
-  const int base = ctx_.frame.vectors("kept", std::max(all, vectors * ctx_.kBytes));
+  const int base = ctx_.frame.vectors("kept", kKeptBytes);
   code.mov(reg::scratch, reg::row);
   code.sub(reg::scratch, ctx_.frame.slot("group start"));
-  code.imul(reg::scratch, reg::scratch, row_bytes);
+  code.imul(reg::scratch, reg::scratch, row_bytes());
   code.lea(reg::weights, ptr[rsp + reg::scratch + disp(base)]);
 }
 

@@ -10,6 +10,10 @@
 
 namespace deepcpu::jit {
 
+/// Bytes on the stack for the sums of a group of rows between two pieces. With 4 gates of 16 lanes
+/// they are those of 80 rows, which read their panel from beyond L1 once.
+inline constexpr int kKeptBytes = 20 * 1024;
+
 template <class Vmm>
 class RowTilesEmitter {
  public:
@@ -34,9 +38,15 @@ class RowTilesEmitter {
   void compare_rows_left(int rows);
   void run_piece(MatmulEmitter<Vmm>& products, const Product& p);
   void keep_sums(MatmulEmitter<Vmm>& products);
-  void point_kept(int vectors);
-  std::uint32_t most_group_rows() const;
-  int row_vectors() const { return panel_.units * static_cast<int>(stage_.sums.size()); }
+  void point_kept();
+  /// Of the sums of one row.
+  int row_bytes() const {
+    return panel_.units * static_cast<int>(stage_.sums.size()) * EmitContext<Vmm>::kBytes;
+  }
+  /// A product that is not cut is one piece.
+  static std::uint32_t piece_steps(const Product& p) {
+    return p.k_block > 0 ? p.k_block : (p.k + 15) / 16 * 16;
+  }
   Xbyak::Address piece_start() { return ctx_.frame.slot("piece start"); }
   /// What a tile of the stage's full height needs to be left.
   static Xbyak::Address least_for_full(EmitContext<Vmm>& ctx, std::uint32_t height);

@@ -61,6 +61,22 @@ void TimestepEmitter<Vmm>::prologue() {
   code_.sub(rsp, imm(0x7fffffff));
   frame_size_at_ = code_.getSize() - 4;
   code_.and_(rsp, imm(-64));
+  touch_stack();
+}
+
+/// A frame that may be larger than the guard page below a stack is touched page by page, so that a
+/// stack which is too small ends the process instead of giving away what lies beyond.
+template <class Vmm>
+void TimestepEmitter<Vmm>::touch_stack() {
+  constexpr int kPage = 4096;
+  const auto cut = [](const Stage& s) {
+    return std::any_of(s.products.begin(), s.products.end(),
+                       [](const Product& p) { return p.k_block > 0; });
+  };
+  if (!std::any_of(ctx_.plan.stages.begin(), ctx_.plan.stages.end(), cut)) return;
+  for (int page = kPage; page <= kKeptBytes; page += kPage) {
+    code_.test(Xbyak::util::byte[rbp - disp(page)], 0);
+  }
 }
 
 template <class Vmm>

@@ -19,6 +19,7 @@ class TimestepEmitter {
   using Reg = Xbyak::Reg64;
 
   void prologue();
+  void touch_stack();
   void epilogue();
   void start_call();
   void start_step(const Xbyak::Label& done);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -19,16 +20,22 @@ namespace {
 /// Room to write into: more than is allowed, so that the error can say how much too large it is.
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
+/// How much code there may be. Weaving takes a second copy of products and epilogue, and registers
+/// for both at a time; tiles of one row less take a further copy of the products. Without both
+/// there is less, without pieces of k the least.
+enum class Room : std::uint8_t { all, less, least };
+
 template <class Vmm>
-Result<CodeBlob> emit_for(const KernelPlan& plan, bool roomy) {
+Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
   // As aligned as the pages that the code is copied to: align() looks at addresses.
   const auto free = [](void* p) { std::free(p); };
   const std::unique_ptr<void, decltype(free)> buffer(std::aligned_alloc(4096, kBufferBytes), free);
   if (!buffer) return Error::memory("emit code");
   Xbyak::CodeGenerator code(kBufferBytes, buffer.get());
   EmitContext<Vmm> ctx(code, plan);
-  ctx.weave = roomy && plan.rows == 1 && !plan.weights_in_registers;
-  ctx.even_tiles = roomy;
+  ctx.weave = room == Room::all && plan.rows == 1 && !plan.weights_in_registers;
+  ctx.even_tiles = room == Room::all;
+  ctx.pieces = room != Room::least;
   TimestepEmitter<Vmm>(ctx).emit();
   const std::size_t data_begin = code.getSize();
   ctx.pool.place(code);
@@ -50,10 +57,10 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, bool roomy) {
   return blob;
 }
 
-Result<CodeBlob> emit_for_isa(const KernelPlan& plan, bool roomy) {
+Result<CodeBlob> emit_for_isa(const KernelPlan& plan, Room room) {
   try {
-    return plan.isa == Isa::avx2 ? emit_for<Xbyak::Ymm>(plan, roomy)
-                                 : emit_for<Xbyak::Zmm>(plan, roomy);
+    return plan.isa == Isa::avx2 ? emit_for<Xbyak::Ymm>(plan, room)
+                                 : emit_for<Xbyak::Zmm>(plan, room);
   } catch (const Xbyak::Error& e) {
     const bool too_large = static_cast<int>(e) == Xbyak::ERR_CODE_IS_TOO_BIG;
     return Error(fmt::format("kernel {}: emission failed: {}", plan.name, e.what()),
@@ -69,10 +76,11 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
   if (plan.isa == Isa::interpreter) {
     return Error(fmt::format("kernel {}: isa=interpreter: has no code", plan.name));
   }
-  Result<CodeBlob> blob = emit_for_isa(plan, true);
-  // Weaving takes a second copy of products and epilogue, and registers for both at a time; tiles
-  // of one row less take a further copy of the products.
-  if (!blob && blob.error().kind() != ErrorKind::memory) blob = emit_for_isa(plan, false);
+  Result<CodeBlob> blob = emit_for_isa(plan, Room::all);
+  for (const Room room : {Room::less, Room::least}) {
+    if (blob || blob.error().kind() == ErrorKind::memory) break;
+    blob = emit_for_isa(plan, room);
+  }
   if (!blob) return blob.error();
   return publish(std::move(*blob));
 }

@@ -33,9 +33,8 @@ class Hasher {
 std::uint64_t bits(int v) { return static_cast<std::uint64_t>(static_cast<std::int64_t>(v)); }
 
 void add(Hasher& h, const Stage& s) {
-  for (const std::uint64_t v :
-       {std::uint64_t{s.width}, std::uint64_t{s.units_per_panel}, std::uint64_t{s.tile_rows},
-        std::uint64_t{s.k_block}, std::uint64_t{s.exchange}}) {
+  for (const std::uint64_t v : {std::uint64_t{s.width}, std::uint64_t{s.units_per_panel},
+                                std::uint64_t{s.tile_rows}, std::uint64_t{s.exchange}}) {
     h.number(v);
   }
   for (const Sum& sum : s.sums) {
@@ -46,7 +45,7 @@ void add(Hasher& h, const Stage& s) {
     h.ref(p.operand);
     for (const std::uint64_t v :
          {std::uint64_t{p.k}, p.weights, p.block_stride, std::uint64_t{p.gates_packed},
-          std::uint64_t{p.chains}, std::uint64_t{p.fetch}}) {
+          std::uint64_t{p.chains}, std::uint64_t{p.fetch}, std::uint64_t{p.k_block}}) {
       h.number(v);
     }
     for (const std::uint32_t g : p.gate) h.number(std::uint64_t{g});
@@ -117,11 +116,9 @@ std::string text(const KernelPlan& plan, const Instr& i, std::size_t index) {
 }
 
 std::string text(const KernelPlan& plan, const Stage& s) {
-  std::string out =
-      fmt::format("  stage {}: {} units, {} panels of {} unit blocks, tile of {} rows{}{}\n",
-                  s.name, s.width, plan.panels(s), s.units_per_panel, s.tile_rows,
-                  s.k_block == 0 ? "" : fmt::format(", {} steps over k at a time", s.k_block),
-                  s.exchange ? ", then exchange" : "");
+  std::string out = fmt::format(
+      "  stage {}: {} units, {} panels of {} unit blocks, tile of {} rows{}\n", s.name, s.width,
+      plan.panels(s), s.units_per_panel, s.tile_rows, s.exchange ? ", then exchange" : "");
   for (const Ref& r : s.polls) {
     out += fmt::format("    wait until all of {} is written\n", text(plan, r));
   }
@@ -135,10 +132,11 @@ std::string text(const KernelPlan& plan, const Stage& s) {
   for (const Product& p : s.products) {
     out += fmt::format(
         "    for k in 0..{}: sums[{}] += {}[k] * W@{}[unit block, stride {}][k][gates {} "
-        "of {}]{}    ; {}\n",
+        "of {}]{}{}    ; {}\n",
         p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights, p.block_stride,
         fmt::join(p.gate, " "), p.gates_packed,
-        p.fetch == 0 ? "" : fmt::format(", fetch {} lines of the next panel", p.fetch), p.note);
+        p.fetch == 0 ? "" : fmt::format(", fetch {} lines of the next panel", p.fetch),
+        p.k_block == 0 ? "" : fmt::format(", {} steps at a time", p.k_block), p.note);
   }
   if (!s.epilogue.empty()) out += "    for each row and unit block:\n";
   for (std::size_t i = 0; i < s.epilogue.size(); ++i) out += text(plan, s.epilogue[i], i);

@@ -22,7 +22,7 @@
 ///
 /// Emitted code for one row may run a panel's epilogue among the products of the panel that
 /// follows. Nothing of a stage reads what its epilogues store, and each panel is still marked
-/// before it is stored, so nobody can tell. With Stage::k_block it runs the loops over tiles and
+/// before it is stored, so nobody can tell. With Product::k_block it runs the loops over tiles and
 /// over k in another order; each sum's own order stays.
 ///
 /// Participants hand numbers over in one of two ways. With a flag (Stage::exchange), each counts
@@ -161,11 +161,16 @@ struct Product {
   /// tile of several rows. Emitted code then waits less for weights from beyond L2; it changes no
   /// number. Each tile goes on where the one before it stopped.
   std::uint32_t fetch = 0;
+  /// For tiles of several rows: so many steps over k, a multiple of 16, are run for one tile after
+  /// the other before the next ones, so that this part of the panel stays in the L1 cache; the sums
+  /// wait in memory. It changes no number. 0 = all of k at once. Only if the stage's products have
+  /// one chain each.
+  std::uint32_t k_block = 0;
   std::string note;
   bool operator==(const Product& o) const {
     return operand == o.operand && k == o.k && weights == o.weights &&
            block_stride == o.block_stride && gates_packed == o.gates_packed && gate == o.gate &&
-           sum == o.sum && chains == o.chains && fetch == o.fetch;
+           sum == o.sum && chains == o.chains && fetch == o.fetch && k_block == o.k_block;
   }
 };
 
@@ -175,11 +180,7 @@ struct Stage {
   std::uint32_t width = 0;            ///< units (elements) that this stage computes
   std::uint32_t units_per_panel = 1;  ///< unit blocks (of `lanes` units) in a full panel
   std::uint32_t tile_rows = 1;        ///< most rows of the register tile
-  /// Several rows only: emitted code runs so many steps over k, a multiple of 16, for one tile
-  /// after the other before it goes on, so that a part of the panel stays in the L1 cache; the sums
-  /// wait in memory. It changes no number. 0 = all. Only where every product has one chain.
-  std::uint32_t k_block = 0;
-  std::vector<Sum> sums;  ///< one per gate
+  std::vector<Sum> sums;              ///< one per gate
   std::vector<Product> products;
   std::vector<Instr> epilogue;
   /// Rows of rings that must be complete before this stage begins: all units of all live rows.
@@ -191,9 +192,8 @@ struct Stage {
   bool exchange = false;
   bool operator==(const Stage& o) const {
     return width == o.width && units_per_panel == o.units_per_panel && tile_rows == o.tile_rows &&
-           k_block == o.k_block && sums == o.sums && products == o.products &&
-           epilogue == o.epilogue && polls == o.polls && gathers == o.gathers &&
-           exchange == o.exchange;
+           sums == o.sums && products == o.products && epilogue == o.epilogue && polls == o.polls &&
+           gathers == o.gathers && exchange == o.exchange;
   }
 };
 

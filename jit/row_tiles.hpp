@@ -20,6 +20,13 @@ constexpr std::uint64_t least_for_full(std::uint64_t rows, std::uint64_t height)
   return kept < height ? height : kept + 1;
 }
 
+/// Rows that pass over a panel together, piece by piece, when so many are left and `most` can: all,
+/// or about half as many as can, in full tiles, so that those of one row less are in the last
+/// group.
+constexpr std::uint64_t group_rows(std::uint64_t left, std::uint64_t height, std::uint64_t most) {
+  return left <= most ? left : most / 2 / height * height;
+}
+
 /// Full tiles, then those of one row less, then halves, quarters ... of the height for what is
 /// left. Calls visit(height, count).
 template <class Visit>

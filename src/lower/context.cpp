@@ -130,27 +130,20 @@ std::uint32_t tile_rows(const Context& ctx, const Stage& stage, int wanted) {
   return std::min(static_cast<std::uint32_t>(wanted), max_tile_rows(ctx.isa, vectors));
 }
 
-std::uint32_t k_block(const Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
-  // Beside a piece of 24 KiB, rows and sums pass through an L1 cache of 32 or 48; one of 32 KiB
-  // gains less (lstm i256h256b16 0.98 instead of 0.95). Smaller panels stay there as a whole.
-  constexpr std::uint64_t kPiece = 24 * 1024;
-  constexpr std::uint64_t kWhole = 32 * 1024;
+void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
   std::uint64_t tiles = 0;
   jit::each_tile(rows, stage.tile_rows, [&](std::uint64_t height, std::uint64_t count) {
     if (height > 1) tiles += count;
   });
-  std::uint64_t steps = 0;
-  std::uint64_t step_bytes = 0;
-  for (const jit::Product& p : stage.products) {
-    if (p.chains > 1) return 0;
-    const std::uint64_t bytes = p.gate.size() * stage.units_per_panel * lanes * sizeof(float);
-    if (p.k * bytes <= steps * step_bytes) continue;
-    steps = p.k;
-    step_bytes = bytes;
+  const bool chains = std::any_of(stage.products.begin(), stage.products.end(),
+                                  [](const jit::Product& p) { return p.chains > 1; });
+  if (tiles < 2 || chains) return;
+  for (jit::Product& p : stage.products) {
+    const std::uint64_t step = p.gate.size() * stage.units_per_panel * lanes * sizeof(float);
+    if (p.k * step <= kWholePanel) continue;
+    const std::uint64_t pieces = (p.k * step + kPieceOfPanel - 1) / kPieceOfPanel;
+    p.k_block = static_cast<std::uint32_t>(align_up((p.k + pieces - 1) / pieces, 16));
   }
-  if (tiles < 2 || steps * step_bytes <= kWhole) return 0;
-  const std::uint64_t pieces = (steps * step_bytes + kPiece - 1) / kPiece;
-  return static_cast<std::uint32_t>(align_up((steps + pieces - 1) / pieces, 16));
 }
 
 }  // namespace deepcpu::lower

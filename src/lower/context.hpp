@@ -115,9 +115,9 @@ PanelWidth panel_width(const Context& ctx, const jit::Stage& stage, bool one_row
 /// Rows of the register tile: what the schedule asks, as far as the accumulators fit.
 std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted);
 
-/// Stage::k_block of a stage whose products and panels are known, when it has so many rows: where
-/// two tiles of several rows and more would read a panel from beyond the L1 cache.
-std::uint32_t k_block(const jit::Stage& stage, std::uint32_t lanes, std::uint64_t rows);
+/// Sets Product::k_block in a stage whose products and panels are known, when it has so many rows:
+/// where two tiles of several rows and more would read a panel from beyond the L1 cache.
+void cut_products(jit::Stage& stage, std::uint32_t lanes, std::uint64_t rows);
 
 /// The plan of the time loop.
 BoundPlan build_step(const Context& ctx, const std::string& name);

@@ -104,7 +104,7 @@ BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::stri
       p.fetch = p.gate.size() < p.gates_packed ? 0 : 1;
     }
     const auto block = static_cast<std::uint64_t>(ctx.schedule.hoist_block);
-    stage.k_block = k_block(stage, bound.plan.lanes, block * ctx.batch);
+    cut_products(stage, bound.plan.lanes, block * ctx.batch);
     bound.widths.push_back(width);
     bound.plan.stages.push_back(std::move(stage));
   }

@@ -157,7 +157,7 @@ class StepPlan {
     bound_.widths.push_back(width);
     stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
     set_fetch(stage);
-    stage.k_block = k_block(stage, ctx_.layout.lanes, ctx_.batch);
+    cut_products(stage, ctx_.layout.lanes, ctx_.batch);
     return stage;
   }
 

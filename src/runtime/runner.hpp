@@ -2,6 +2,7 @@
 /// Runner: one stream's state, the scratch to step it, and the loop over blocks and layers.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -113,8 +114,10 @@ class Runner {
     /// This run takes its hoisted products from the queue. One with lengths does not: it is left to
     /// the time loop's own participant.
     bool shares_hoist = false;
-    RunInput in;  ///< lengths, which no helper reads, come last
+    RunInput in;
   };
+  // Lengths, which no helper reads, come last.
+  static_assert(offsetof(Call, in) + offsetof(RunInput, lengths) <= 64);
 
   struct Block {
     std::int64_t first = 0;

@@ -87,11 +87,13 @@ ThreadTeam::~ThreadTeam() {
 }
 
 void ThreadTeam::run(Work work, void* context) noexcept {
-  work_ = work;
-  context_ = context;
-  caller_cpu_ = sched_getcpu();
+  const int cpu = sched_getcpu();
   const WhileWaiting look(&ThreadTeam::part, this);
   const std::uint32_t job = (jobs_.load(std::memory_order_relaxed) + 1) & ~kEnd;
+  // These share a cache line with jobs_, which helpers look at: written together it travels once.
+  work_ = work;
+  context_ = context;
+  caller_cpu_ = cpu;
   // Sequentially consistent with parked_: either the helper sees the job before it sleeps, or it
   // is seen as parked here.
   jobs_.store(job, std::memory_order_seq_cst);

@@ -100,6 +100,13 @@ TEST_CASE("rows are sorted by length, longest first, equal ones in their order")
   CHECK(order.longest() == 9);
   CHECK(order.row(4) == 4);
   CHECK(order.live(8) == 5);
+  // Sorted in between, and again as it was.
+  order.set(std::vector<std::int64_t>{1, 9, 2, 9, 3}, 9);
+  CHECK(order.row(0) == 1);
+  CHECK(order.live(8) == 2);
+  order.set({}, 9);
+  CHECK(order.row(0) == 0);
+  CHECK(order.live(8) == 5);
 }
 
 TEST_CASE("the order of many rows is that of a stable sort, and every step counts its rows") {

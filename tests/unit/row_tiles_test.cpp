@@ -65,5 +65,28 @@ TEST_CASE("row tiles: what emitted code takes one after the other is what is cou
   }
 }
 
+TEST_CASE("row tiles: groups end where full tiles do, and the last one has those of one row less") {
+  // As many rows as 20 KiB hold sums of: 3 to 28 vectors of a row, at most 31 registers in a tile.
+  for (std::uint64_t height = 2; height <= 6; ++height) {
+    for (const std::uint64_t most : {320 / 28, 320 / 12, 320 / 8, 320 / 4, 320 / 3, 640 / 3}) {
+      if (height * (320 / most) > 30) continue;
+      for (std::uint64_t rows = 1; rows <= 700; ++rows) {
+        INFO(rows << " rows, at most " << most << " at once, in tiles of up to " << height);
+        const std::uint64_t full = least_for_full(rows, height);
+        std::uint64_t left = rows;
+        while (left > most) {
+          const std::uint64_t group = group_rows(left, height, most);
+          REQUIRE(group > 0);
+          REQUIRE(group % height == 0);
+          left -= group;
+          // Every tile of the group is a full one: so many rows are left before its last.
+          REQUIRE(left + height >= full);
+        }
+        REQUIRE(group_rows(left, height, most) == left);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace deepcpu::jit

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What one participant spends in one call of a kernel: multiply-adds, weights, element-wise work.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "jit/element_ops.hpp"
+#include "jit/row_tiles.hpp"
+#include "src/lower/lower.hpp"
+#include "src/lower/work.hpp"
+#include "src/tune/cost_model.hpp"
+#include "src/tune/stream_cost.hpp"
+
+namespace deepcpu {
+
+/// What one participant spends in one call of a kernel on `rows` rows.
+struct KernelCost {
+  double products = 0.0;  ///< seconds
+  double gates = 0.0;
+  double idle = 0.0;       ///< of these seconds, those in which multiply-adds have to wait
+  int exchanges = 0;       ///< after which others read what was stored
+  int acknowledged = 0;    ///< after which others only know that their numbers have been read
+  double exchanged = 0.0;  ///< vectors of all rows that are handed over
+  double flops = 0.0;      ///< of all participants, on whole vectors
+  double own_flops = 0.0;  ///< of the busiest one
+};
+
+/// Reading weights once from where they lie.
+struct FirstRead {
+  double seconds = 0.0;
+  double far_seconds = 0.0;  ///< of these, beyond the L2 cache
+};
+
+class KernelCosts {
+ public:
+  KernelCosts(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers,
+              Panel panel)
+      : streams_(streams), own_(own), lanes_(work.lanes), sharers_(sharers), panel_(panel) {}
+
+  /// Bytes of weights that the busiest participant reads.
+  double slice(const KernelWork& kernel) const {
+    double bytes = 0.0;
+    for (const StageWork& s : kernel.stages) bytes += blocks_of(s) * s.weight_bytes(lanes_);
+    return bytes;
+  }
+
+  /// How many times as long reading the slice takes from L2 and beyond, as gates that stand between
+  /// those of a product are left out.
+  double slower(const KernelWork& kernel) const {
+    double bytes = 0.0;
+    double weighted = 0.0;
+    for (const StageWork& s : kernel.stages) {
+      for (const ProductWork& p : s.products) {
+        const double own = blocks_of(s) * p.k * p.gates;
+        bytes += own;
+        weighted += own * streams_.slower(p.gates, p.packed);
+      }
+    }
+    return bytes > 0 ? weighted / bytes : 1.0;
+  }
+
+  /// Bytes of one row that the busiest participant reads and writes besides weights; hoisted sums
+  /// are among them.
+  double row_bytes(const KernelWork& kernel) const {
+    double bytes = 0.0;
+    for (const StageWork& s : kernel.stages) {
+      bytes += blocks_of(s) * s.row_bytes;
+      for (const ProductWork& p : s.products) bytes += 4.0 * p.k;
+    }
+    return bytes;
+  }
+
+  /// Panels with products that the busiest participant walks in a step.
+  double tiles(const KernelWork& kernel) const {
+    double tiles = 0.0;
+    for (const StageWork& s : kernel.stages) {
+      if (!s.products.empty()) tiles += std::ceil(blocks_of(s) / units_of(s));
+    }
+    return tiles;
+  }
+
+  /// `pass`: time to read the slice once from where it lies. `resident`: weights are in registers.
+  KernelCost cost(const KernelWork& kernel, double rows, int tile_rows, const StreamTime& pass,
+                  bool resident) const {
+    KernelCost out;
+    const double all = slice(kernel);
+    for (const StageWork& s : kernel.stages) {
+      const double share = all > 0 ? blocks_of(s) * s.weight_bytes(lanes_) / all : 0.0;
+      const double idle = add_products(out, s, rows, tile_rows,
+                                       {pass.seconds * share, pass.far_seconds * share}, resident);
+      add_gates(out, s, rows, idle);
+      if (!s.exchange) continue;
+      ++(s.hands_over ? out.exchanges : out.acknowledged);
+      if (s.hands_over) out.exchanged += rows * s.width.blocks;
+    }
+    return out;
+  }
+
+ private:
+  double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
+  double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
+
+  /// Seconds of the multiply-adds of one tile and a panel of so many unit blocks, when its weights
+  /// are in the L1 cache.
+  double tile_seconds(const StageWork& s, double units, double height, bool resident) const {
+    double seconds = 0.0;
+    for (const ProductWork& p : s.products) {
+      const double vectors = p.gates * units;
+      const double fma = height * vectors * p.k * streams_.vector_seconds();
+      const double loads = resident ? 0.0 : vectors * p.k * streams_.load_seconds();
+      const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
+      seconds += std::max({fma, loads, chain}) + streams_.cycles(own_.tile_cycles);
+    }
+    return seconds;
+  }
+
+  /// The same of all panels. The last one may have fewer unit blocks; its sums wait as long.
+  double tiles_seconds(const StageWork& s, double height, bool resident) const {
+    const double units = units_of(s);
+    const double full = std::floor(blocks_of(s) / units);
+    const double rest = blocks_of(s) - full * units;
+    const double seconds = full * tile_seconds(s, units, height, resident);
+    return rest > 0 ? seconds + tile_seconds(s, rest, height, resident) : seconds;
+  }
+
+  /// A further tile reads a panel again: what is cut into pieces from where those fit (by
+  /// lower::cut_products), the rest from where the panel does.
+  double again_seconds(const StageWork& s, bool several) const {
+    const double panel = units_of(s) * s.weight_bytes(lanes_);
+    double seconds = 0.0;
+    for (const ProductWork& p : s.products) {
+      const double bytes = 4.0 * lanes_ * units_of(s) * p.k * p.gates;
+      const bool cut = several && p.chains == 1 && bytes > lower::kWholePanel;
+      const double walked = cut ? lower::kPieceOfPanel : panel;
+      seconds += bytes / walked * streams_.reread_seconds(walked);
+    }
+    return seconds;
+  }
+
+  /// The first tile of a panel reads it from where it lies. One row takes several cycles a line and
+  /// leaves the prefetcher time; tiles of more rows wait for what comes from beyond L2, less what
+  /// the panel before has fetched.
+  static double first_tile(double compute, const FirstRead& first, double height) {
+    if (height < 2.0) return std::max(compute, first.seconds);
+    return std::max(compute, first.seconds - first.far_seconds) + first.far_seconds;
+  }
+
+  /// Returns the seconds in which the core waits for weights and could compute something else.
+  double add_products(KernelCost& out, const StageWork& s, double rows, int tile_rows,
+                      const FirstRead& first, bool resident) const {
+    if (s.products.empty()) return 0.0;
+    const double panels = blocks_of(s) / units_of(s);
+    const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
+    const double again = resident ? 0.0 : panels * again_seconds(s, rows > height);
+    bool started = resident;
+    double busy = 0.0;
+    double seconds = 0.0;
+    double tiles = 0.0;
+    jit::each_tile(static_cast<std::uint64_t>(rows), height,
+                   [&](std::uint64_t high, std::uint64_t n) {
+                     const auto h = static_cast<double>(high);
+                     const auto count = static_cast<double>(n);
+                     const double compute = tiles_seconds(s, h, resident);
+                     busy += count * compute;
+                     if (h >= 2.0) tiles += count;
+                     if (!started) seconds += first_tile(compute, first, h);
+                     if (!started && h >= 2.0)
+                       busy += first.far_seconds;  // nothing else runs meanwhile
+                     seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
+                     started = true;
+                   });
+    if (tiles >= 2.0) {
+      const double far = first.far_seconds;
+      const double hidden = own_.fetch_hidden * std::max(0.0, std::min(far, seconds - far));
+      seconds -= hidden;
+      busy -= hidden;
+    }
+    out.products += seconds;
+    for (const ProductWork& p : s.products) {
+      const double per_block = 2.0 * rows * lanes_ * p.k * p.gates;
+      out.flops += per_block * s.width.blocks;
+      out.own_flops += per_block * blocks_of(s);
+    }
+    return seconds - busy;
+  }
+
+  /// Element-wise work of one panel runs while the weights of the next are on their way: `idle`
+  /// seconds of it cost nothing.
+  void add_gates(KernelCost& out, const StageWork& s, double rows, double idle) const {
+    const double division = streams_.cycles(own_.division_cycles * lanes_ / 16.0);
+    const double one = std::max(s.vectors * streams_.vector_seconds(), s.divisions * division) +
+                       s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
+    const double blocks = blocks_of(s);
+    const double last = std::min(blocks, units_of(s));
+    // The last panel's results are waited for: its own instructions fit into that time.
+    const double busy = (rows * blocks - last) * one;
+    out.gates += std::max(0.0, busy - idle);
+    out.idle += std::max(0.0, idle - busy);
+    out.gates += std::max(streams_.cycles(s.latency_cycles), last * one);
+    // Sums that are only stored leave the registers straight to their rows.
+    if (rows > 1 && s.vectors > 0) {
+      out.gates += rows * blocks / units_of(s) * streams_.cycles(own_.row_cycles);
+    }
+    // With one row, those of the others are waited for in part.
+    const double others = rows > 1 ? 0.0 : std::ceil(blocks / units_of(s)) - 1.0;
+    const double exposed = streams_.cycles(own_.exposed_latency * others * s.latency_cycles);
+    out.gates += exposed;
+    out.idle += exposed;
+    out.gates += streams_.cycles(own_.stage_cycles);
+  }
+
+  const StreamCost& streams_;
+  const OwnCosts& own_;
+  std::uint32_t lanes_;
+  int sharers_;
+  Panel panel_;
+};
+
+}  // namespace deepcpu

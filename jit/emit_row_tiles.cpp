@@ -17,10 +17,6 @@ using Xbyak::util::rsp;
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
 
-/// Bytes on the stack for the sums of a group of rows. With 4 gates of 16 lanes they are those of
-/// 80 rows, which read their panel from beyond L1 once.
-constexpr std::uint32_t kGroupBytes = 20 * 1024;
-
 /// Heights of register tiles: the full one, one less, then halves down to one row for what is left
 /// over.
 std::vector<int> tile_heights(const Stage& stage, bool even) {

@@ -109,23 +109,31 @@ void MatmulEmitter<Vmm>::product(const Product& p) {
     steps(p, 0, k, false);
   } else {
     const int looped = head + (k - head) / turn * turn;
-    Xbyak::Label loop;
     steps(p, 0, head, false);
     if (head > 0) code.add(reg::weights, imm(head * k_bytes(p)));
     code.mov(reg::k.cvt32(), imm(head));
-    code.align(32);
-    ctx_.record.label(stage_.name + ".k");
-    code.L(loop);
-    steps(p, 0, turn, true);
-    code.add(reg::weights, imm(turn * k_bytes(p)));
-    if (fetches(p)) code.add(kFetch, imm(turn * fetch_bytes(p)));
-    code.add(reg::k, imm(turn));
-    code.cmp(reg::k, imm(looped));
-    code.jb(loop, kNear);
+    loop_turns(p, turn, imm(looped));
     steps(p, 0, k - looped, true);
   }
   if (fetches(p)) code.add(fetched(p), imm(k * fetch_bytes(p)));
   join_chains(p);
+}
+
+/// `turn` steps over k again and again until reg::k reaches `end`, a number or where one stands.
+template <class Vmm>
+template <class End>
+void MatmulEmitter<Vmm>::loop_turns(const Product& p, int turn, const End& end) {
+  auto& code = ctx_.code;
+  Xbyak::Label loop;
+  code.align(32);
+  ctx_.record.label(stage_.name + ".k");
+  code.L(loop);
+  steps(p, 0, turn, true);
+  code.add(reg::weights, imm(turn * k_bytes(p)));
+  if (fetches(p)) code.add(kFetch, imm(turn * fetch_bytes(p)));
+  code.add(reg::k, imm(turn));
+  code.cmp(reg::k, end);
+  code.jb(loop, kNear);
 }
 
 template <class Vmm>
@@ -145,7 +153,6 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   const int looped = static_cast<int>(p.k) - rest;
   const Xbyak::Address end = ctx_.frame.slot("piece end");
   Xbyak::Label whole;
-  Xbyak::Label loop;
   Xbyak::Label done;
   code.lea(reg::scratch, ptr[reg::k + k_block]);
   code.cmp(reg::scratch, imm(looped));
@@ -160,15 +167,7 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   }
   code.cmp(reg::k, end);
   code.jae(done, kNear);
-  code.align(32);
-  ctx_.record.label(stage_.name + ".k");
-  code.L(loop);
-  steps(p, 0, turn, true);
-  code.add(reg::weights, imm(turn * k_bytes(p)));
-  if (fetches(p)) code.add(kFetch, imm(turn * fetch_bytes(p)));
-  code.add(reg::k, imm(turn));
-  code.cmp(reg::k, end);
-  code.jb(loop, kNear);
+  loop_turns(p, turn, end);
   code.L(done);
   if (rest == 0) return;
   // Only the last piece has these.

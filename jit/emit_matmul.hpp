@@ -69,6 +69,8 @@ class MatmulEmitter {
   void fetch(const Product& p, int k);
   int fetch_bytes(const Product& p) const { return static_cast<int>(p.fetch) * kLine; }
   Xbyak::Address fetched(const Product& p);
+  template <class End>
+  void loop_turns(const Product& p, int turn, const End& end);
   void steps(const Product& p, int first, int count, bool indexed);
   int beats_within(int done, int count) const;
   void step_one_row(const Product& p, int k, int chain, bool indexed);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "jit/emit_row_tiles.hpp"
 
-#include <algorithm>
 #include <set>
 #include <string>
 #include <vector>
@@ -69,9 +68,7 @@ template <class Vmm>
 void RowTilesEmitter<Vmm>::emit() {
   MatmulEmitter<Vmm>::start_fetch(ctx_, stage_);
   ctx_.code.xor_(reg::row.cvt32(), reg::row.cvt32());
-  const bool cut = std::any_of(stage_.products.begin(), stage_.products.end(),
-                               [](const Product& p) { return p.k_block > 0; });
-  if (cut && ctx_.pieces) return groups();
+  if (cuts(ctx_, stage_)) return groups();
   Xbyak::Label done;
   tiles(Pass::all, nullptr, done);
   ctx_.code.L(done);

@@ -3,6 +3,7 @@
 /// where the plan wants them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "jit/emit_context.hpp"
@@ -23,6 +24,12 @@ class RowTilesEmitter {
   /// Once the number of live rows is known, and whenever it has changed: how they are divided, for
   /// all stages of a kernel for several rows. Overwrites reg::scratch, reg::k and rdx.
   static void divide_rows(EmitContext<Vmm>& ctx);
+
+  /// Whether tiles pass over the stage's panels piece by piece.
+  static bool cuts(const EmitContext<Vmm>& ctx, const Stage& stage) {
+    return ctx.pieces && std::any_of(stage.products.begin(), stage.products.end(),
+                                     [](const Product& p) { return p.k_block > 0; });
+  }
 
   /// All live rows of the panel. Overwrites every register but args, panel and unit.
   void emit();

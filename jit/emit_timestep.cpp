@@ -69,10 +69,7 @@ void TimestepEmitter<Vmm>::prologue() {
 template <class Vmm>
 void TimestepEmitter<Vmm>::touch_stack() {
   constexpr int kPage = 4096;
-  const auto cut = [](const Stage& s) {
-    return std::any_of(s.products.begin(), s.products.end(),
-                       [](const Product& p) { return p.k_block > 0; });
-  };
+  const auto cut = [&](const Stage& s) { return RowTilesEmitter<Vmm>::cuts(ctx_, s); };
   if (!std::any_of(ctx_.plan.stages.begin(), ctx_.plan.stages.end(), cut)) return;
   for (int page = kPage; page <= kKeptBytes; page += kPage) {
     code_.test(Xbyak::util::byte[rbp - disp(page)], 0);

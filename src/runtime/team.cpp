@@ -152,7 +152,7 @@ std::uint64_t ThreadTeam::next_job(std::uint64_t last) noexcept {
       job = jobs_.load(std::memory_order_acquire);
     }
     if (job == last && Clock::now() > yield_at) {
-      sched_yield();
+      give_way();
       yield_at = Clock::now() + kYield;
     }
   }

@@ -15,10 +15,16 @@
 namespace deepcpu {
 namespace {
 
-/// Before it sleeps.
-constexpr auto kAwake = std::chrono::microseconds(50);
+/// Before it sleeps. Several times what a sleeper takes to notice (a slice, the timer's slack, the
+/// way back to a processor): participants that slept sooner could keep each other asleep, a slice
+/// in every step, once a disturbance has sent one of them to sleep. Experiment: DESIGN, 26.
+constexpr auto kAwake = std::chrono::microseconds(1000);
 /// Before it yields.
 constexpr auto kPause = std::chrono::microseconds(4);
+/// A yield that took longer has given the processor to a thread that does not give it back by
+/// itself, for a turn of the scheduler. No other follows until this many times as long has passed.
+constexpr auto kLongYield = std::chrono::milliseconds(1);
+constexpr int kYieldRest = 20;
 constexpr long kSleepNs = 100'000;
 /// Pauses between two looks at the clock, which costs more than a pause.
 constexpr int kPausesPerLook = 32;
@@ -83,12 +89,22 @@ void wait_for(const Awaited& awaited) noexcept {
   do {
     if (pause_for(awaited)) return;
     if (call_meanwhile != nullptr) call_meanwhile(call_context);
-    sched_yield();
+    give_way();
   } while (std::chrono::steady_clock::now() < end);
   while (!awaited.reached()) sleep_on(awaited);
 }
 
 }  // namespace
+
+void give_way() noexcept {
+  using Clock = std::chrono::steady_clock;
+  thread_local Clock::time_point rest_until;
+  const auto start = Clock::now();
+  if (start < rest_until) return;
+  sched_yield();
+  const auto end = Clock::now();
+  if (end - start > kLongYield) rest_until = end + kYieldRest * (end - start);
+}
 
 WhileWaiting::WhileWaiting(Call call, void* context) noexcept
     : outer_call_(call_meanwhile), outer_context_(call_context) {

@@ -36,8 +36,12 @@ class WhileWaiting {
   void* outer_context_;
 };
 
-/// Returns once *counter >= at_least. For 50 µs it pauses and, every 4 µs, yields the processor,
-/// since the one that it waits for may want to run there; then it sleeps in slices of 100 µs. The
+/// Yields the processor, since another participant may want to run there; but rarely once that has
+/// turned out to serve a thread that keeps it for milliseconds.
+void give_way() noexcept;
+
+/// Returns once *counter >= at_least. For 1 ms it pauses and, every 4 µs, gives way, since the one
+/// that it waits for may want to run there; then it sleeps in slices of 100 µs. The
 /// one who counts never has to wake anybody. Emitted code calls it after its own first polls.
 void wait_until(const volatile std::uint64_t* counter, std::uint64_t at_least) noexcept;
 

@@ -21,6 +21,8 @@ TOLERANCE = 1e-4
 # A loop as long as our call is timed beside it, for p99 on this machine, if a call takes this long.
 SPIN_RANGE_US = (10.0, 10_000.0)
 LOADED = 0.10
+SECONDS_BETWEEN_LOOKS = 0.2
+LOOKS_TO_LEARN = 15
 REFUSALS = ("unsupported", "missing", "error")
 
 
@@ -53,9 +55,11 @@ def make_data(crew, problem):
 
 
 class QuietGauge:
-    """Whether something else takes time from the machine: a loop of known length per round."""
+    """Whether something else takes time from the machine: a loop of known length before and after
+    each round."""
 
-    def __init__(self):
+    def __init__(self, patience=0.0):
+        self.patience = patience  # seconds that a row may wait and repeat rounds
         self.least = {}  # per thread count, over the whole run
 
     def measure(self, worker, threads):
@@ -63,6 +67,23 @@ class QuietGauge:
         spun = worker.ask_json("spin", threads)
         self.least[threads] = min(spun["piece_us"], self.least.get(threads, spun["piece_us"]))
         return max(spun["piece_us"] / self.least[threads], spun["share"]) - 1.0
+
+    def learn(self, worker, threads):
+        """Looks for a while, so that the best is known before the first row."""
+        for _ in range(LOOKS_TO_LEARN):
+            self.measure(worker, threads)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def is_quiet(self, worker, threads):
+        return self.measure(worker, threads) <= LOADED
+
+    def settle(self, worker, threads, until):
+        """The same, once the machine is quiet or that time has come."""
+        drift = self.measure(worker, threads)
+        while drift > LOADED and time.monotonic() < until:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            drift = self.measure(worker, threads)
+        return drift
 
 
 def difference(y, reference):
@@ -83,6 +104,7 @@ class Row:
         self.samples = {}
         self.slowest = 0.0
         self.drift = 0.0
+        self.repeated = 0
 
     def measure(self):
         """The row as an object for the JSON file."""
@@ -164,40 +186,62 @@ class Row:
         turns = len(self.contestants) + 1  # and the loop beside ours
         available = max(0.0, min(self.budget * SHARE_OF_TURNS, deadline - time.monotonic()))
         turn = max(LEAST_TURN, CALLS_PER_TURN * self.slowest)
-        rounds = max(self.least_rounds, min(MOST_ROUNDS, int(available / (turns * turn))))
-        turn = max(available / (turns * rounds), 1e-3)
-        for index in range(rounds):
-            if index >= self.least_rounds and time.monotonic() > deadline:
-                return index
-            self.round(index, turn)
+        wanted = max(self.least_rounds, min(MOST_ROUNDS, int(available / (turns * turn))))
+        turn = max(available / (turns * wanted), 1e-3)
+        patience = self.gauge.patience
+        rounds = 0
+        while rounds < wanted and OURS in self.contestants:
+            if rounds >= self.least_rounds and time.monotonic() > deadline:
+                break
+            begin = time.monotonic()
+            before, samples, after = self.round(rounds, turn, begin + patience)
+            seconds = time.monotonic() - begin
+            if after > LOADED and seconds <= patience:
+                self.repeated += 1  # as if it had not been, for all
+                patience -= seconds
+                deadline += seconds
+                continue
+            waited = seconds - turn * turns
+            patience -= max(0.0, waited)
+            deadline += max(0.0, waited)
+            self.drift = max(self.drift, before, after)
+            for name, each in samples.items():
+                self.samples.setdefault(name, []).extend(each)
+            rounds += 1
         return rounds
 
-    def round(self, index, turn):
-        """One turn for each, beginning with another one every time."""
-        ours = self.contestants.get(OURS)
-        if ours is None:
-            return
-        try:
-            self.drift = max(self.drift, self.gauge.measure(ours, self.threads))
-        except WorkerError as error:
-            self.drop(OURS, error)
+    def round(self, index, turn, quiet_until):
+        """One turn for each, beginning with another one every time. Returns what the gauge said
+        before it and after it, and between the two the samples."""
+        samples = {}
+        before = self.look(quiet_until)
         names = list(self.contestants)
         shift = index % len(names) if names else 0
         for name in names[shift:] + names[:shift]:
             try:
-                samples = self.contestants[name].ask_json("run", f"{turn:.6f}")
-                self.samples.setdefault(name, []).extend(samples)
+                samples[name] = self.contestants[name].ask_json("run", f"{turn:.6f}")
                 if name == OURS:
-                    self.spin_beside(samples, turn)
+                    samples.update(self.spin_beside(samples[name], turn))
             except WorkerError as error:
                 self.drop(name, error)
+                samples.pop(name, None)
+        return before, samples, self.look(0.0)
+
+    def look(self, quiet_until):
+        try:
+            ours = self.contestants.get(OURS)
+            return self.gauge.settle(ours, self.threads, quiet_until) if ours else 0.0
+        except WorkerError as error:
+            self.drop(OURS, error)
+            return 0.0
 
     def spin_beside(self, samples, turn):
         length = float(np.median(samples))
-        if SPIN_RANGE_US[0] <= length <= SPIN_RANGE_US[1]:
-            spun = self.contestants[OURS].ask_json("spinrun", f"{length:.3f}", f"{turn:.6f}")
-            # Each round has a length of its own, so what is kept is relative to its median.
-            self.samples.setdefault("spin", []).extend(np.array(spun) / np.median(spun))
+        if not SPIN_RANGE_US[0] <= length <= SPIN_RANGE_US[1]:
+            return {}
+        spun = self.contestants[OURS].ask_json("spinrun", f"{length:.3f}", f"{turn:.6f}")
+        # Each round has a length of its own, so what is kept is relative to its median.
+        return {"spin": list(np.array(spun) / np.median(spun))}
 
     def result(self, agree, rounds):
         medians = {name: round(float(np.median(each)), 3) for name, each in self.samples.items()}
@@ -225,6 +269,7 @@ class Row:
             "differences": {name: each if np.isfinite(each) else None
                             for name, each in self.differences.items()},
             "rounds": rounds,
+            "repeated_rounds": self.repeated,
             "drift": round(self.drift, 4),
             "loaded": self.drift > LOADED,
             "spin_p99_ratio": None,

@@ -3,7 +3,9 @@
 """deepcpu bench, dump, cells, machine and --version: what they print."""
 
 import json
+import os
 import subprocess
+import unittest
 
 import cli
 
@@ -37,6 +39,16 @@ class Bench(cli.CliTest):
         self.assertAlmostEqual(row["gflops"] * row["median_us"] * 1e3 / flops, 1, 6)
         recurrent = 4 * 4 * 24 * 24 * 10
         self.assertGreaterEqual(row["gbytes_per_s"] * row["median_us"] * 1e3, recurrent)
+
+    @unittest.skipIf(os.environ.get("DEEPCPU_TEST_SHORT"), "a sanitizer has memory of its own")
+    def test_memory(self):
+        (row,) = self.bench("lstm:i512h512t2")
+        self.assertGreaterEqual(row["packed_bytes"], 4 * 4 * 512 * 1024)
+        if row["peak_bytes"] is None:
+            self.skipTest("the system does not tell")
+        self.assertGreaterEqual(row["peak_bytes"], row["packed_bytes"])
+        # A quarter, and what code and libraries take that are touched for the first time.
+        self.assertLessEqual(row["peak_bytes"], 1.25 * row["packed_bytes"] + (4 << 20))
 
     def test_isa(self):
         (row,) = self.bench("rnn:i4h4t5", "--isa", "interpreter")

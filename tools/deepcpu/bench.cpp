@@ -20,6 +20,7 @@
 #include "tools/deepcpu/command.hpp"
 #include "tools/deepcpu/compile_flags.hpp"
 #include "tools/deepcpu/notes.hpp"
+#include "tools/deepcpu/peak_memory.hpp"
 #include "tools/deepcpu/problem_list.hpp"
 #include "tools/deepcpu/work.hpp"
 
@@ -35,7 +36,8 @@ constexpr const char* kFooter =
     "the weights; first: the first run of all. GFLOP/s: of the matrix products. GB/s: of the\n"
     "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
     "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
-    "calibrated, else of estimated ones.\n"
+    "calibrated, else of estimated ones. --json has more, so packed_bytes of weights, and\n"
+    "peak_bytes, which compiling, a session and the first run take beyond the caller's arrays.\n"
     "What fails, a line of FILE that is no problem included, is named on stderr, the others go\n"
     "on, and the exit status is 1.";
 
@@ -54,6 +56,8 @@ struct Row {
   Timing timing;
   double compile_us = 0.0;
   double first_call_us = 0.0;
+  std::size_t packed_bytes = 0;
+  std::optional<std::int64_t> peak_bytes;  ///< of compiling, a session and the first run
   double gflops = 0.0;
   double gbytes_per_s = 0.0;
   Limit limit;  ///< of zeros if there is none: the interpreter
@@ -72,11 +76,17 @@ Result<double> median_compile(const ModelSpec& spec, const CompileOptions& optio
   return median(std::move(us));
 }
 
+/// What a caller brings along.
+struct Arrays {
+  std::vector<NpyFloats> inputs;
+  NpyFloats y;
+};
+
 /// Times the first run and then the warm ones. The state carries on from run to run.
-Status time_runs(const Model& model, double seconds, Row& row) {
-  if (auto status = check_memory(row.spec); !status) return status;
-  const auto inputs = random_inputs(row.spec, kSeed);
-  NpyFloats y = make_array(output_shape(row.spec));
+Status time_runs(const Model& model, Arrays& arrays, double seconds, const PeakMemory& memory,
+                 Row& row) {
+  const auto& inputs = arrays.inputs;
+  NpyFloats& y = arrays.y;
   auto session = model.session(Layout::time_major, row.spec.steps);
   if (!session) return session.error();
   for (std::string& note : session->notes()) row.notes.push_back(std::move(note));
@@ -88,6 +98,7 @@ Status time_runs(const Model& model, double seconds, Row& row) {
     if (!done) status = done;
   };
   row.first_call_us = time_once(run);
+  row.peak_bytes = memory.bytes();
   if (!status) return status;
   MeasureOptions options;
   options.seconds = seconds;
@@ -115,11 +126,15 @@ Result<Row> bench_problem(const std::string& problem, const CompileOptions& opti
   row.compile_us = *compile_us;
   const auto weights = Weights::random(row.spec, kSeed);
   if (!weights) return weights.error();
+  if (auto status = check_memory(row.spec); !status) return status.error();
+  Arrays arrays{random_inputs(row.spec, kSeed), make_array(output_shape(row.spec))};
+  const PeakMemory memory;
   const auto model = Model::compile(row.spec, *weights, options);
   if (!model) return model.error();
+  row.packed_bytes = model->packed_bytes();
   row.schedule = model->schedule();
   row.notes = model->notes();
-  if (auto status = time_runs(*model, seconds, row); !status) return status.error();
+  if (auto status = time_runs(*model, arrays, seconds, memory, row); !status) return status.error();
   const Work work = count_work(compiled, row.spec.steps);
   row.gflops = work.flops / row.timing.median_us * 1e-3;
   row.gbytes_per_s = work.weight_bytes / row.timing.median_us * 1e-3;
@@ -140,6 +155,9 @@ nlohmann::ordered_json to_json(const Row& row) {
   json["samples"] = row.timing.samples;
   json["compile_us"] = row.compile_us;
   json["first_call_us"] = row.first_call_us;
+  json["packed_bytes"] = row.packed_bytes;
+  json["peak_bytes"] =
+      row.peak_bytes ? nlohmann::ordered_json(*row.peak_bytes) : nlohmann::ordered_json(nullptr);
   json["gflops"] = row.gflops;
   json["gbytes_per_s"] = row.gbytes_per_s;
   const auto or_null = [](double us) { return us > 0 ? nlohmann::ordered_json(us) : nullptr; };

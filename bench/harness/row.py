@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+import zlib
 
 import numpy as np
 
@@ -23,6 +24,7 @@ SPIN_RANGE_US = (10.0, 10_000.0)
 LOADED = 0.10
 SECONDS_BETWEEN_LOOKS = 0.2
 LOOKS_TO_LEARN = 15
+SPIN = "spin"  # among the samples: the loop beside our calls
 REFUSALS = ("unsupported", "missing", "error")
 
 
@@ -78,12 +80,15 @@ class QuietGauge:
         return self.measure(worker, threads) <= LOADED
 
     def settle(self, worker, threads, until):
-        """The same, once the machine is quiet or that time has come."""
+        """The same, once the machine is quiet or that time has come, and the seconds waited."""
         drift = self.measure(worker, threads)
+        begin = time.monotonic()
+        waited = 0.0
         while drift > LOADED and time.monotonic() < until:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             drift = self.measure(worker, threads)
-        return drift
+            waited = time.monotonic() - begin
+        return drift, waited
 
 
 def difference(y, reference):
@@ -190,33 +195,40 @@ class Row:
         turn = max(available / (turns * wanted), 1e-3)
         patience = self.gauge.patience
         rounds = 0
-        while rounds < wanted and OURS in self.contestants:
-            if rounds >= self.least_rounds and time.monotonic() > deadline:
-                break
+        while rounds < wanted and (rounds < self.least_rounds or time.monotonic() < deadline):
             begin = time.monotonic()
-            before, samples, after = self.round(rounds, turn, begin + patience)
+            before, spent = self.look(begin + patience)
+            samples = self.round(rounds, turn)
+            after, _ = self.look(begin)
+            if OURS not in self.contestants:
+                break
             seconds = time.monotonic() - begin
-            if after > LOADED and seconds <= patience:
-                self.repeated += 1  # as if it had not been, for all
-                patience -= seconds
-                deadline += seconds
+            repeat = after > LOADED and seconds <= patience
+            if repeat:
+                spent = seconds
+            # What is spent on waiting is not time of the row.
+            patience -= spent
+            deadline += spent
+            if repeat:
+                self.repeated += 1
                 continue
-            waited = seconds - turn * turns
-            patience -= max(0.0, waited)
-            deadline += max(0.0, waited)
             self.drift = max(self.drift, before, after)
-            for name, each in samples.items():
-                self.samples.setdefault(name, []).extend(each)
+            self.keep(samples)
             rounds += 1
         return rounds
 
-    def round(self, index, turn, quiet_until):
-        """One turn for each, beginning with another one every time. Returns what the gauge said
-        before it and after it, and between the two the samples."""
+    def keep(self, samples):
+        for name, each in samples.items():
+            if name in self.contestants or name == SPIN:
+                self.samples.setdefault(name, []).extend(each)
+
+    def round(self, index, turn):
+        """One turn for each, beginning with another one every time, and with another one per row:
+        who is next to a look at the machine has had a quiet one. Returns the samples."""
         samples = {}
-        before = self.look(quiet_until)
         names = list(self.contestants)
-        shift = index % len(names) if names else 0
+        row = f"{self.data.problem} {self.threads}".encode()
+        shift = (zlib.crc32(row) + index) % len(names)
         for name in names[shift:] + names[:shift]:
             try:
                 samples[name] = self.contestants[name].ask_json("run", f"{turn:.6f}")
@@ -224,16 +236,16 @@ class Row:
                     samples.update(self.spin_beside(samples[name], turn))
             except WorkerError as error:
                 self.drop(name, error)
-                samples.pop(name, None)
-        return before, samples, self.look(0.0)
+        return samples
 
     def look(self, quiet_until):
+        """What the gauge says, and the seconds until it said so."""
         try:
             ours = self.contestants.get(OURS)
-            return self.gauge.settle(ours, self.threads, quiet_until) if ours else 0.0
+            return self.gauge.settle(ours, self.threads, quiet_until) if ours else (0.0, 0.0)
         except WorkerError as error:
             self.drop(OURS, error)
-            return 0.0
+            return 0.0, 0.0
 
     def spin_beside(self, samples, turn):
         length = float(np.median(samples))
@@ -241,7 +253,7 @@ class Row:
             return {}
         spun = self.contestants[OURS].ask_json("spinrun", f"{length:.3f}", f"{turn:.6f}")
         # Each round has a length of its own, so what is kept is relative to its median.
-        return {"spin": list(np.array(spun) / np.median(spun))}
+        return {SPIN: list(np.array(spun) / np.median(spun))}
 
     def result(self, agree, rounds):
         medians = {name: round(float(np.median(each)), 3) for name, each in self.samples.items()}
@@ -258,7 +270,7 @@ class Row:
             "limit_us": info.get("limit_us"),
             "floor_us": info.get("floor_us"),
             "fraction": None,  # limit over ours
-            "peers": {name: us for name, us in medians.items() if name not in (OURS, "spin")},
+            "peers": {name: us for name, us in medians.items() if name not in (OURS, SPIN)},
             "call_us": {name: worker.call_us for name, worker in self.contestants.items()
                         if worker.call_us is not None},
             "best_peer": None,  # see compare_with_best
@@ -280,8 +292,8 @@ class Row:
         }
         if row["limit_us"] and row["ours_us"]:
             row["fraction"] = round(row["limit_us"] / row["ours_us"], 4)
-        if "spin" in self.samples:
-            row["spin_p99_ratio"] = round(float(np.percentile(self.samples["spin"], 99)), 4)
+        if SPIN in self.samples:
+            row["spin_p99_ratio"] = round(float(np.percentile(self.samples[SPIN], 99)), 4)
         return row
 
     def info(self):

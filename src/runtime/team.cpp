@@ -47,7 +47,7 @@ bool pin_to(int cpu, pthread_t thread) noexcept {
   return pthread_setaffinity_np(thread, sizeof one, &one) == 0;
 }
 
-/// A thread that looks for work yields so often: helpers of several sessions may be bound to one
+/// A thread that looks for work gives way so often: helpers of several sessions may be bound to one
 /// processor.
 constexpr auto kYield = std::chrono::microseconds(4);
 

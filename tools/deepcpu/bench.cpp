@@ -36,8 +36,9 @@ constexpr const char* kFooter =
     "the weights; first: the first run of all. GFLOP/s: of the matrix products. GB/s: of the\n"
     "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
     "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
-    "calibrated, else of estimated ones. --json has more, so packed_bytes of weights, and\n"
-    "peak_bytes, which compiling, a session and the first run take beyond the caller's arrays.\n"
+    "calibrated, else of estimated ones. --json has more, such as packed_bytes of weights,\n"
+    "and peak_bytes, which compiling, a session and the first run take beside the caller's\n"
+    "arrays.\n"
     "What fails, a line of FILE that is no problem included, is named on stderr, the others go\n"
     "on, and the exit status is 1.";
 
@@ -120,14 +121,11 @@ Result<Row> bench_problem(const std::string& problem, const CompileOptions& opti
   auto spec = timed_problem(problem);
   if (!spec) return spec.error();
   row.spec = std::move(*spec);
-  Compilation compiled;
-  const auto compile_us = median_compile(row.spec, options, compiled);
-  if (!compile_us) return compile_us.error();
-  row.compile_us = *compile_us;
   const auto weights = Weights::random(row.spec, kSeed);
   if (!weights) return weights.error();
   if (auto status = check_memory(row.spec); !status) return status.error();
   Arrays arrays{random_inputs(row.spec, kSeed), make_array(output_shape(row.spec))};
+  kernel_cache().clear();
   const PeakMemory memory;
   const auto model = Model::compile(row.spec, *weights, options);
   if (!model) return model.error();
@@ -135,6 +133,10 @@ Result<Row> bench_problem(const std::string& problem, const CompileOptions& opti
   row.schedule = model->schedule();
   row.notes = model->notes();
   if (auto status = time_runs(*model, arrays, seconds, memory, row); !status) return status.error();
+  Compilation compiled;
+  const auto compile_us = median_compile(row.spec, options, compiled);
+  if (!compile_us) return compile_us.error();
+  row.compile_us = *compile_us;
   const Work work = count_work(compiled, row.spec.steps);
   row.gflops = work.flops / row.timing.median_us * 1e-3;
   row.gbytes_per_s = work.weight_bytes / row.timing.median_us * 1e-3;

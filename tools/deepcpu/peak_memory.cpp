@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/deepcpu/peak_memory.hpp"
 
+#include <malloc.h>
+
+#include <algorithm>
 #include <exception>
 #include <fstream>
 #include <string>
@@ -30,6 +33,7 @@ bool forget_peak() {
 
 PeakMemory::PeakMemory() noexcept {
   try {
+    malloc_trim(0);  // else what was freed before would be used again, uncounted
     if (forget_peak()) before_ = status_bytes("VmRSS:");
   } catch (const std::exception&) {
     before_ = std::nullopt;
@@ -40,7 +44,8 @@ std::optional<std::int64_t> PeakMemory::bytes() const noexcept {
   try {
     const auto peak = status_bytes("VmHWM:");
     if (!before_ || !peak) return std::nullopt;
-    return *peak - *before_;
+    // Both are sums that the kernel brings up to date now and then.
+    return std::max<std::int64_t>(0, *peak - *before_);
   } catch (const std::exception&) {
     return std::nullopt;
   }

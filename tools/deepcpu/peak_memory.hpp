@@ -8,8 +8,7 @@
 namespace deepcpu::cli {
 
 /// Counts from its construction on. Linux tells pages that are in memory, so what was reserved and
-/// never touched does not count; freed memory that the process kept is not counted when it is used
-/// again.
+/// never touched does not count.
 class PeakMemory {
  public:
   PeakMemory() noexcept;

@@ -9,9 +9,9 @@ using Xbyak::util::qword;
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
 /// Looks at another participant's counter, or at a vector of its data, before the slow path takes
-/// over, which sees a change later. 400 take about half a microsecond. Against 100, time on two
-/// threads: gru i256h256,reset=before 0.99, lstm i128h128 0.98, i64h256 and i256h256 1.00; 2000
-/// gain no more and would wait too long for a participant that has lost its core.
+/// over, which sees a change later. Against 100, time on two threads: gru i256h256,reset=before
+/// 0.99, lstm i128h128 0.98, i64h256 and i256h256 1.00; 2000 gain no more and would wait too long
+/// for a participant that has lost its core.
 constexpr int kPolls = 400;
 
 /// Clears the zero flag if one of the first `lanes` numbers at `from` is kUnwritten.

@@ -76,11 +76,9 @@ class QuietGauge:
             self.measure(worker, threads)
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def is_quiet(self, worker, threads):
-        return self.measure(worker, threads) <= LOADED
-
     def settle(self, worker, threads, until):
-        """The same, once the machine is quiet or that time has come, and the seconds waited."""
+        """What measure() says once the machine is quiet or that time has come, and the seconds
+        waited for it."""
         drift = self.measure(worker, threads)
         begin = time.monotonic()
         waited = 0.0
@@ -199,7 +197,7 @@ class Row:
             begin = time.monotonic()
             before, spent = self.look(begin + patience)
             samples = self.round(rounds, turn)
-            after, _ = self.look(begin)
+            after, _ = self.look(0.0)
             if OURS not in self.contestants:
                 break
             seconds = time.monotonic() - begin

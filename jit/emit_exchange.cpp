@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "jit/emit_timestep.hpp"
+#include "jit/ring_waits.hpp"
 
 namespace deepcpu::jit {
 
@@ -8,34 +9,6 @@ using Xbyak::util::qword;
 
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
-/// Looks at another participant's counter, or at a vector of its data, before the slow path takes
-/// over, which sees a change later. Against 100, time on two threads: gru i256h256,reset=before
-/// 0.99, lstm i128h128 0.98, i64h256 and i256h256 1.00; 2000 gain no more and would wait too long
-/// for a participant that has lost its core.
-constexpr int kPolls = 400;
-
-/// Clears the zero flag if one of the first `lanes` numbers at `from` is kUnwritten.
-template <class Vmm>
-void find_unwritten(EmitContext<Vmm>& ctx, const Xbyak::Address& from, int lanes) {
-  auto& code = ctx.code;
-  const Vmm numbers(0);
-  code.vmovups(numbers, from);
-  if constexpr (VecCode<Vmm>::kAvx512) {
-    const auto& found = Xbyak::util::k7;
-    code.vpcmpeqd(found, numbers, ctx.vec.u32(kUnwritten));
-    if (lanes == VecCode<Vmm>::kLanes) {
-      code.kortestw(found, found);
-    } else {
-      code.kmovw(reg::scratch.cvt32(), found);
-      code.test(reg::scratch.cvt32(), (1U << lanes) - 1U);
-    }
-  } else {
-    code.vpcmpeqd(numbers, numbers, ctx.vec.u32(kUnwritten));
-    code.vmovmskps(reg::scratch.cvt32(), numbers);
-    code.test(reg::scratch.cvt32(), (1U << lanes) - 1U);
-  }
-}
-
 /// Waits for `lanes` numbers at row + offset.
 template <class Vmm>
 void poll_vector(EmitContext<Vmm>& ctx, const Xbyak::RegExp& at, int lanes) {
@@ -45,14 +18,11 @@ void poll_vector(EmitContext<Vmm>& ctx, const Xbyak::RegExp& at, int lanes) {
   Xbyak::Label seen;
   code.mov(polls.cvt32(), kPolls);
   code.L(poll);
-  find_unwritten(ctx, ptr[at], lanes);
+  find_unwritten(ctx, ptr[at], lanes, Vmm(0));
   code.jz(seen);
   code.dec(polls);
   code.jnz(poll);
-  code.lea(Xbyak::util::rdi, ptr[at]);
-  code.mov(Xbyak::util::esi, imm(lanes));
-  code.vzeroupper();
-  code.call(ctx.arg(offsetof(KernelArgs, wait_data)));
+  wait_for_vector(ctx, at, lanes);
   code.L(seen);
 }
 }  // namespace

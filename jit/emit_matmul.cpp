@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 #include <string>
 
 #include "jit/emit_ahead.hpp"
@@ -24,6 +25,7 @@ using Xbyak::util::ptr;
 template <class Vmm>
 void MatmulEmitter<Vmm>::emit() {
   AheadEmitter<Vmm> ahead(ctx_);
+  if (waits_ != nullptr) waits_->begin();
   if (ctx_.plan.ahead) ahead.resume();
   start_sums();
   for (const Product& p : stage_.products) product(p);
@@ -90,6 +92,7 @@ int MatmulEmitter<Vmm>::unroll(const Product& p) const {
   const int per_step = tile_.rows * tile_.units * static_cast<int>(p.gate.size());
   const int turns = std::clamp(32 / per_step, 2, 16);
   const int chains = static_cast<int>(p.chains);
+  if (waits(p)) return std::lcm(chains, VecCode<Vmm>::kLanes);
   return (turns + chains - 1) / chains * chains;
 }
 
@@ -274,6 +277,7 @@ void MatmulEmitter<Vmm>::steps(const Product& p, int first, int count, bool inde
   for (int k = first; k < first + count; ++k) {
     const int chain = k % static_cast<int>(p.chains);
     if (tile_.rows == 1) {
+      if (waits(p) && k % VecCode<Vmm>::kLanes == 0) look(p, k, first + count - k, indexed);
       step_one_row(p, k, chain, indexed);
       while (beats < beats_within(k - first + 1, count)) {
         AheadEmitter<Vmm>(ctx_).beat();
@@ -324,6 +328,15 @@ Xbyak::Address element(const Ref& ref, int row, int k, bool indexed) {
                  : dword[reg::pointer[row] + disp(offset)];
 }
 }  // namespace
+
+/// At the first of the operand's numbers that stand in a vector, `left` of them before the end.
+template <class Vmm>
+void MatmulEmitter<Vmm>::look(const Product& p, int k, int left, bool indexed) {
+  const int offset = static_cast<int>(p.operand.offset) + 4 * k;
+  const Xbyak::RegExp row = reg::pointer[0];
+  waits_->look(indexed ? row + reg::k * 4 + disp(offset) : row + disp(offset),
+               std::min(left, VecCode<Vmm>::kLanes));
+}
 
 template <class Vmm>
 void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool indexed) {

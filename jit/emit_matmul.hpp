@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "jit/emit_context.hpp"
+#include "jit/ring_waits.hpp"
 
 namespace deepcpu::jit {
 
@@ -41,6 +42,10 @@ class MatmulEmitter {
   /// each time it is called, `pieces` times in all.
   void emit_woven(int pieces, std::function<void()> next);
 
+  /// Before emit(), for one row: products of rings that `waits` covers look before they read. It
+  /// must outlive this object.
+  void wait_with(RingWaits<Vmm>& waits) { waits_ = &waits; }
+
   /// Starts the accumulators only.
   void start_sums();
   /// The steps over k from the number at `start` on, `k_block` of them or what is left of the
@@ -60,6 +65,8 @@ class MatmulEmitter {
   void start_sum(int gate);
   void product(const Product& p);
   void note(const Product& p);
+  bool waits(const Product& p) const { return waits_ != nullptr && waits_->cover(p); }
+  void look(const Product& p, int k, int left, bool indexed);
   int head_steps(const Product& p, int turn) const;
   void point_rows(const Product& p);
   void point_weights(const Product& p);
@@ -89,6 +96,7 @@ class MatmulEmitter {
   TileRegisters regs_;
   int pieces_ = 0;  ///< of other code, still to be emitted
   std::function<void()> next_piece_;
+  RingWaits<Vmm>* waits_ = nullptr;
 };
 
 }  // namespace deepcpu::jit

@@ -201,6 +201,58 @@ void TimestepEmitter<Vmm>::finish_step() {
 }
 
 template <class Vmm>
+bool TimestepEmitter<Vmm>::weaves(const Stage& stage) const {
+  return ctx_.weave && ctx_.plan.panels(stage) > 1 && !stage.products.empty();
+}
+
+/// Whether the first panel's products may look for themselves at the rings that the stage waits
+/// for: they read every number of them, and nothing before that others write, for what is written
+/// together with a ring is complete when the ring is. They begin again after a long wait, which
+/// products of a later block, run beside them, cannot.
+template <class Vmm>
+bool TimestepEmitter<Vmm>::waits_late(const Stage& stage) const {
+  if (stage.polls.empty() || !weaves(stage) || ctx_.plan.ahead) return false;
+  const auto sums = static_cast<int>(stage.sums.size() * stage.units_per_panel);
+  if (sums * most_chains(stage) > RingWaits<Vmm>::kRegister) return false;
+  std::size_t rings = 0;
+  for (const Product& p : stage.products) {
+    const Buffer& operand = ctx_.plan.buffers[p.operand.buffer];
+    if (std::find(stage.polls.begin(), stage.polls.end(), p.operand) != stage.polls.end()) {
+      if (p.k == operand.width) ++rings;
+    } else if (rings < stage.polls.size() && operand.space != Space::external) {
+      return false;
+    }
+  }
+  return rings == stage.polls.size();
+}
+
+template <class Vmm>
+void TimestepEmitter<Vmm>::begin_stage(const Stage& stage) {
+  late_ = waits_late(stage);
+  for (const Ref& ring : stage.polls) {
+    if (late_) {
+      emit_gather(ctx_, ring);
+    } else {
+      emit_poll(ctx_, ring);
+    }
+  }
+  for (const Ref& rows : stage.gathers) emit_gather(ctx_, rows);
+}
+
+/// A participant without panels waits all the same: it must not run ahead.
+template <class Vmm>
+void TimestepEmitter<Vmm>::end_stage(const Stage& stage, Xbyak::Label& idle,
+                                     const Xbyak::Label& end) {
+  if (!late_) return;
+  code_.jmp(end, kNear);
+  for (RingWaits<Vmm>& w : waits_) w.finish();
+  waits_.clear();
+  code_.L(idle);
+  for (const Ref& ring : stage.polls) emit_poll(ctx_, ring);
+  late_ = false;
+}
+
+template <class Vmm>
 void TimestepEmitter<Vmm>::stage(std::size_t index) {
   const Stage& stage = ctx_.plan.stages[index];
   const auto panels_of_stage = ctx_.plan.panels(stage);
@@ -209,27 +261,28 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   const Tile full{1, static_cast<int>(stage.units_per_panel), 0};
   const Tile last{1, static_cast<int>(ctx_.plan.units(stage, panels_of_stage - 1)), tail};
 
+  Xbyak::Label idle;
   Xbyak::Label end;
   ctx_.record.label(stage.name);
-  for (const Ref& ring : stage.polls) emit_poll(ctx_, ring);
-  for (const Ref& rows : stage.gathers) emit_gather(ctx_, rows);
+  begin_stage(stage);
   ctx_.record.note("panels in walking order");
   // r->order[flip] and r->count, r = ranges + index
   const std::size_t range = index * sizeof(PanelRange);
   code_.mov(reg::scratch, ctx_.arg(offsetof(KernelArgs, ranges)));
   code_.mov(reg::k, ptr[reg::scratch + range + offsetof(PanelRange, count)]);
   code_.test(reg::k, reg::k);
-  code_.jz(end, kNear);
+  code_.jz(late_ ? idle : end, kNear);
   code_.mov(ctx_.frame.slot("panels left"), reg::k);
   code_.mov(reg::k, ctx_.frame.slot("flip"));
   code_.mov(reg::k, ptr[reg::scratch + reg::k * 8 + range]);
   code_.mov(ctx_.frame.slot("order"), reg::k);
   if (tail != 0) ctx_.vec.set_tail_mask(kTailMask, tail, reg::scratch.cvt32());
-  if (ctx_.weave && panels_of_stage > 1 && !stage.products.empty()) {
+  if (weaves(stage)) {
     woven_panels(stage, full, last);
   } else {
     panels(stage, full, last);
   }
+  end_stage(stage, idle, end);
   code_.L(end);
   if (stage.exchange) emit_exchange(ctx_);
 }
@@ -288,8 +341,7 @@ void TimestepEmitter<Vmm>::woven_panels(const Stage& stage, const Tile& full, co
     code_.cmp(reg::panel, count - 1);
     code_.je(ragged, kNear);
   }
-  mark(stage, full);
-  products.emit();
+  first_products(stage, full, products);
   code_.L(follow);
   code_.dec(ctx_.frame.slot("panels left"));
   code_.jz(drain, kNear);
@@ -313,6 +365,20 @@ void TimestepEmitter<Vmm>::woven_panels(const Stage& stage, const Tile& full, co
   code_.L(done);
 }
 
+/// The products of a panel that may be the stage's first. Until these have seen the whole ring,
+/// some may still read the slot that is to be marked.
+template <class Vmm>
+void TimestepEmitter<Vmm>::first_products(const Stage& stage, const Tile& tile,
+                                          MatmulEmitter<Vmm>& products) {
+  if (!late_) {
+    mark(stage, tile);
+    return products.emit();
+  }
+  products.wait_with(waits_.emplace_back(ctx_, stage));
+  products.emit();
+  mark(stage, tile, RingWaits<Vmm>::kRegister);
+}
+
 /// The products of the next panel with the epilogue of this one, whose sums are in registers.
 template <class Vmm>
 void TimestepEmitter<Vmm>::woven_panel(const Stage& stage, const Tile& full) {
@@ -329,22 +395,22 @@ void TimestepEmitter<Vmm>::woven_panel(const Stage& stage, const Tile& full) {
   products.emit_woven(before.pieces(), [&] { before.emit_next(); });
 }
 
-/// Fills what this panel will store one step later with kUnwritten. Done before the products, so
-/// that the cache lines travel while these run.
+/// Fills what this panel will store one step later with kUnwritten, from vector register `temp`.
+/// Mostly done before the products, so that the cache lines travel while these run.
 template <class Vmm>
-void TimestepEmitter<Vmm>::mark(const Stage& stage, const Tile& tile) {
+void TimestepEmitter<Vmm>::mark(const Stage& stage, const Tile& tile, int temp) {
   for (const Instr& i : stage.epilogue) {
     if (i.action != Action::store || ctx_.plan.buffers[i.ref.buffer].slots != 3) continue;
     ctx_.record.note("mark " + ctx_.plan.buffers[i.ref.buffer].name + " as not written");
     Xbyak::Label rows;
     const Reg& to = reg::pointer[0];
-    ctx_.vec.load_constant(Vmm(0), std::bit_cast<float>(kUnwritten));
+    ctx_.vec.load_constant(Vmm(temp), std::bit_cast<float>(kUnwritten));
     code_.mov(to, ctx_.buffer_slot("after", i.ref.buffer));
     if (!ctx_.one_row()) code_.mov(reg::k, ctx_.frame.slot("rows"));
     code_.L(rows);
     for (int unit = 0; unit < tile.units; ++unit) {
       const int offset = static_cast<int>(i.ref.offset) + unit * ctx_.kBytes;
-      ctx_.vec.store(ptr[to + reg::unit + disp(offset)], Vmm(0));
+      ctx_.vec.store(ptr[to + reg::unit + disp(offset)], Vmm(temp));
     }
     if (ctx_.one_row()) continue;
     code_.add(to, static_cast<std::uint32_t>(ctx_.plan.buffers[i.ref.buffer].row_stride));
@@ -355,10 +421,10 @@ void TimestepEmitter<Vmm>::mark(const Stage& stage, const Tile& tile) {
 
 template <class Vmm>
 void TimestepEmitter<Vmm>::panel(const Stage& stage, const Tile& tile) {
-  mark(stage, tile);
   if (ctx_.one_row()) {
     single_row(stage, tile);
   } else {
+    mark(stage, tile);
     RowTilesEmitter<Vmm>(ctx_, stage, tile).emit();
   }
 }
@@ -367,7 +433,7 @@ void TimestepEmitter<Vmm>::panel(const Stage& stage, const Tile& tile) {
 template <class Vmm>
 void TimestepEmitter<Vmm>::single_row(const Stage& stage, const Tile& tile) {
   MatmulEmitter<Vmm> products(ctx_, stage, tile);
-  products.emit();
+  first_products(stage, tile, products);
   EpilogueEmitter<Vmm>(ctx_, stage, tile, products.registers()).emit();
 }
 

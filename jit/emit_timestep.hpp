@@ -2,8 +2,11 @@
 /// The outer loops of a kernel: time steps, stages, panels.
 #pragma once
 
+#include <list>
+
 #include "jit/emit_context.hpp"
 #include "jit/emit_matmul.hpp"
+#include "jit/ring_waits.hpp"
 
 namespace deepcpu::jit {
 
@@ -31,12 +34,19 @@ class TimestepEmitter {
   void woven_panels(const Stage& stage, const Tile& full, const Tile& last);
   void woven_panel(const Stage& stage, const Tile& full);
   void panel(const Stage& stage, const Tile& tile);
-  void mark(const Stage& stage, const Tile& tile);
+  void mark(const Stage& stage, const Tile& tile, int temp = 0);
+  bool weaves(const Stage& stage) const;
+  bool waits_late(const Stage& stage) const;
+  void begin_stage(const Stage& stage);
+  void first_products(const Stage& stage, const Tile& tile, MatmulEmitter<Vmm>& products);
+  void end_stage(const Stage& stage, Xbyak::Label& idle, const Xbyak::Label& end);
   void single_row(const Stage& stage, const Tile& tile);
 
   EmitContext<Vmm>& ctx_;
   Xbyak::CodeGenerator& code_;
-  std::size_t frame_size_at_ = 0;  ///< offset of the immediate that is patched at the end
+  bool late_ = false;                ///< the first panel of the stage at hand looks at rings
+  std::list<RingWaits<Vmm>> waits_;  ///< of that stage, to be finished behind its panels
+  std::size_t frame_size_at_ = 0;    ///< offset of the immediate that is patched at the end
 };
 
 /// Waits until all units of all live rows of a ring have been written. With one participant it

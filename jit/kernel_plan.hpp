@@ -22,8 +22,10 @@
 ///
 /// Emitted code for one row may run a panel's epilogue among the products of the panel that
 /// follows. Nothing of a stage reads what its epilogues store, and each panel is still marked
-/// before it is stored, so nobody can tell. With Product::k_block it runs the loops over tiles and
-/// over k in another order; each sum's own order stays.
+/// before it is stored, so nobody can tell. It may also look at a ring's numbers only when the
+/// products of the stage's first panel read them, if these read all of them and nothing before them
+/// that others write; this panel is then marked after its products. With Product::k_block it runs
+/// the loops over tiles and over k in another order; each sum's own order stays.
 ///
 /// Participants hand numbers over in one of two ways. With a flag (Stage::exchange), each counts
 /// the stages that it has completed and waits until all others have counted as far. With the data
@@ -37,7 +39,8 @@
 ///     before its writing stage, and not read by others in a later stage;
 ///   - a ring that is written before it is read (scratch: `next`) is polled in a later stage.
 /// Why nobody reads a slot any more when it is filled: a participant that fills slot (t+2) % 3 =
-/// (t-1) % 3 of a state in step t has before, in step t, seen all numbers of slot t % 3, which the
+/// (t-1) % 3 of a state in step t has before, in step t (in its first panel, if not earlier), seen
+/// all numbers of slot t % 3, which the
 /// others stored in step t-1 after their last read of slot (t-1) % 3. Of a scratch ring, that slot
 /// was read in step t-2, and numbers of step t-1 have been seen. Why a slot is filled before
 /// anybody polls it: slot (t+2) % 3 is polled one step after slot (t+1) % 3 has been seen complete,

@@ -98,6 +98,7 @@ constexpr Constant kConstants[] = {
     {"division_cycles", &OwnCosts::division_cycles},
     {"lines_by_flag", &OwnCosts::lines_by_flag},
     {"lines_by_data", &OwnCosts::lines_by_data},
+    {"lines_hidden", &OwnCosts::lines_hidden},
     {"poll_cycles", &OwnCosts::poll_cycles},
     {"gather_cycles", &OwnCosts::gather_cycles},
     {"block_us", &OwnCosts::block_us},

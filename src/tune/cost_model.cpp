@@ -15,6 +15,7 @@ namespace {
 /// What handing numbers over takes: its latency, and work for every vector.
 struct Handover {
   double seconds = 0.0;
+  double hidden_seconds = 0.0;       ///< of these, behind products that look late (jit::RingWaits)
   double acknowledge_seconds = 0.0;  ///< of a flag that nothing but the order of steps hangs on
   double vector_seconds = 0.0;
 };
@@ -134,9 +135,10 @@ class GroupCost {
         1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
     out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
     if (sharers_ > 1) {
+      const bool late = rows_ == 1.0 && !p.schedule->hoist_ahead;
+      const double each = handover.seconds - (late ? handover.hidden_seconds : 0.0);
       const double journeys =
-          1e6 * steps_ *
-          (cost.exchanges * handover.seconds + cost.acknowledged * handover.acknowledge_seconds);
+          1e6 * steps_ * (cost.exchanges * each + cost.acknowledged * handover.acknowledge_seconds);
       out_.journeys_us += journeys;
       out_.parts.exchange += journeys + 1e6 * steps_ * cost.exchanged * handover.vector_seconds;
     }
@@ -252,6 +254,7 @@ std::vector<Prediction> CostModel::groups(const ModelWork& whole, const Schedule
     const bool data = schedule.exchange == Exchange::data;
     const double lines = data ? own_.lines_by_data : own_.lines_by_flag;
     handover.seconds = lines * machine_->exchange_ns * 1e-9;
+    handover.hidden_seconds = data ? own_.lines_hidden * machine_->exchange_ns * 1e-9 : 0.0;
     handover.acknowledge_seconds = data ? 0.0 : machine_->exchange_ns * 1e-9;
     handover.vector_seconds = streams.cycles(data ? own_.poll_cycles : own_.gather_cycles);
   }

@@ -61,6 +61,8 @@ struct OwnCosts {
   /// and the data follow; polled data make one journey less.
   double lines_by_flag = 3.0;
   double lines_by_data = 2.0;
+  /// Of the latter, what passes while the first panel of one row multiplies numbers that are there.
+  double lines_hidden = 1.0;
   /// Cycles to look at one vector of polled data; to fetch one that a flag stands for. Lines of
   /// many rows come and go at such a rate, since each core reads what the other has just written.
   double poll_cycles = 12.0;

@@ -110,6 +110,9 @@ struct EmitContext {
   Recorder record;
   /// Whether an epilogue is woven into the products of the next panel.
   bool weave = false;
+  /// Whether products may look at rings as they read them, see RingWaits. Only if epilogues are
+  /// woven in.
+  bool looks = false;
   /// Whether there are tiles of one row less than the full height.
   bool even_tiles = false;
   /// Whether products are cut where the plan says so (Product::k_block).

@@ -86,7 +86,7 @@ int MatmulEmitter<Vmm>::k_bytes(const Product& p) const {
 }
 
 /// About 32 multiply-adds per turn of the loop: enough to hide its overhead, small enough for the
-/// micro-op cache.
+/// micro-op cache. Where products look at what they read, a vector of it.
 template <class Vmm>
 int MatmulEmitter<Vmm>::unroll(const Product& p) const {
   const int per_step = tile_.rows * tile_.units * static_cast<int>(p.gate.size());

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <iterator>
 #include <string>
 
 #include "jit/emit_ahead.hpp"
@@ -207,23 +208,27 @@ bool TimestepEmitter<Vmm>::weaves(const Stage& stage) const {
 
 /// Whether the first panel's products may look for themselves at the rings that the stage waits
 /// for: they read every number of them, and nothing before that others write, for what is written
-/// together with a ring is complete when the ring is. They begin again after a long wait, which
-/// products of a later block, run beside them, cannot.
+/// together with a ring is complete when the ring is, and is to be fetched then. They begin again
+/// after a long wait, which products of a later block, run beside them, cannot.
 template <class Vmm>
 bool TimestepEmitter<Vmm>::waits_late(const Stage& stage) const {
-  if (stage.polls.empty() || !weaves(stage) || ctx_.plan.ahead) return false;
+  if (!ctx_.looks || !weaves(stage) || ctx_.plan.ahead) return false;
+  if (stage.polls.empty() || !stage.gathers.empty()) return false;
   const auto sums = static_cast<int>(stage.sums.size() * stage.units_per_panel);
   if (sums * most_chains(stage) > RingWaits<Vmm>::kRegister) return false;
-  std::size_t rings = 0;
-  for (const Product& p : stage.products) {
-    const Buffer& operand = ctx_.plan.buffers[p.operand.buffer];
-    if (std::find(stage.polls.begin(), stage.polls.end(), p.operand) != stage.polls.end()) {
-      if (p.k == operand.width) ++rings;
-    } else if (rings < stage.polls.size() && operand.space != Space::external) {
-      return false;
-    }
+  auto seen = stage.products.begin();  // behind the product after which all rings have been seen
+  for (const Ref& ring : stage.polls) {
+    const auto it =
+        std::find_if(stage.products.begin(), stage.products.end(), [&](const Product& p) {
+          return p.operand == ring && p.k == ctx_.plan.buffers[ring.buffer].width;
+        });
+    if (it == stage.products.end()) return false;
+    seen = std::max(seen, std::next(it));
   }
-  return rings == stage.polls.size();
+  return std::all_of(stage.products.begin(), seen, [&](const Product& p) {
+    return ctx_.plan.buffers[p.operand.buffer].space == Space::external ||
+           std::find(stage.polls.begin(), stage.polls.end(), p.operand) != stage.polls.end();
+  });
 }
 
 template <class Vmm>

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -20,10 +21,11 @@ namespace {
 /// Room to write into: more than is allowed, so that the error can say how much too large it is.
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
-/// How much code there may be. Weaving takes a second copy of products and epilogue, and registers
-/// for both at a time; tiles of one row less take a further copy of the products. Without both
+/// How much code there may be. Products that look at rings are long straight code. Weaving takes a
+/// second copy of products and epilogue, and registers for both at a time; tiles of one row less
+/// take a further copy of the products. Without looks there is most of it, without the other two
 /// there is less, without pieces of k the least.
-enum class Room : std::uint8_t { all, less, least };
+enum class Room : std::uint8_t { all, most, less, least };
 
 template <class Vmm>
 Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
@@ -33,8 +35,9 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
   if (!buffer) return Error::memory("emit code");
   Xbyak::CodeGenerator code(kBufferBytes, buffer.get());
   EmitContext<Vmm> ctx(code, plan);
-  ctx.weave = room == Room::all && plan.rows == 1 && !plan.weights_in_registers;
-  ctx.even_tiles = room == Room::all;
+  ctx.looks = room == Room::all;
+  ctx.weave = room <= Room::most && plan.rows == 1 && !plan.weights_in_registers;
+  ctx.even_tiles = room <= Room::most;
   ctx.pieces = room != Room::least;
   TimestepEmitter<Vmm>(ctx).emit();
   const std::size_t data_begin = code.getSize();
@@ -76,8 +79,10 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
   if (plan.isa == Isa::interpreter) {
     return Error(fmt::format("kernel {}: isa=interpreter: has no code", plan.name));
   }
-  Result<CodeBlob> blob = emit_for_isa(plan, Room::all);
-  for (const Room room : {Room::less, Room::least}) {
+  const bool polls = std::any_of(plan.stages.begin(), plan.stages.end(),
+                                 [](const Stage& s) { return !s.polls.empty(); });
+  Result<CodeBlob> blob = emit_for_isa(plan, polls ? Room::all : Room::most);
+  for (const Room room : {Room::most, Room::less, Room::least}) {
     if (blob || blob.error().kind() == ErrorKind::memory) break;
     blob = emit_for_isa(plan, room);
   }

@@ -22,10 +22,10 @@
 ///
 /// Emitted code for one row may run a panel's epilogue among the products of the panel that
 /// follows. Nothing of a stage reads what its epilogues store, and each panel is still marked
-/// before it is stored, so nobody can tell. It may also look at a ring's numbers only when the
-/// products of the stage's first panel read them, if these read all of them and nothing before them
-/// that others write; this panel is then marked after its products. With Product::k_block it runs
-/// the loops over tiles and over k in another order; each sum's own order stays.
+/// before it is stored, so nobody can tell. It may also look at a ring's numbers as late as
+/// the products of the stage's first panel read them, if these read all of them and nothing before
+/// them that others write; this panel is then marked after its products. With Product::k_block it
+/// runs the loops over tiles and over k in another order; each sum's own order stays.
 ///
 /// Participants hand numbers over in one of two ways. With a flag (Stage::exchange), each counts
 /// the stages that it has completed and waits until all others have counted as far. With the data
@@ -186,7 +186,8 @@ struct Stage {
   std::vector<Sum> sums;              ///< one per gate
   std::vector<Product> products;
   std::vector<Instr> epilogue;
-  /// Rows of rings that must be complete before this stage begins: all units of all live rows.
+  /// Rows of rings that must be complete before this stage reads them or marks a slot: all units of
+  /// all live rows.
   std::vector<Ref> polls;
   /// Rows of buffers whose units others have written, too, complete by a flag when this stage
   /// begins: emitted code fetches all live rows at once, before products read number by number.

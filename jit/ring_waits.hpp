@@ -3,7 +3,8 @@
 ///
 /// A look before all products would find what was written last still on its way from another core.
 /// So the first panel of a stage looks at each vector of the operand when its products come to it:
-/// the journey passes while they multiply what came before. Later panels need not look.
+/// the journey passes while they multiply what came before. Panels that are woven into it need not
+/// look.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ namespace deepcpu::jit {
 inline constexpr int kPolls = 400;
 
 /// Clears the zero flag if one of the first `lanes` numbers at `from` is kUnwritten. Overwrites
-/// `numbers` and, unless all lanes of AVX-512 are asked for, reg::scratch.
+/// `numbers`, k7 and, unless all lanes of AVX-512 are asked for, reg::scratch.
 template <class Vmm>
 void find_unwritten(EmitContext<Vmm>& ctx, const Xbyak::Address& from, int lanes,
                     const Vmm& numbers);
@@ -47,8 +48,8 @@ class RingWaits {
   /// Where everything begins again after a long wait, during which registers were lost: in front of
   /// whatever the panel keeps in them.
   void begin() { ctx_.code.L(again_); }
-  /// Before products read the first of `lanes` numbers at `at`. Overwrites kRegister and
-  /// reg::scratch.
+  /// Before products read the first of `lanes` numbers at `at`. Overwrites kRegister, k7,
+  /// reg::scratch and reg::pointer[4].
   void look(const Xbyak::RegExp& at, int lanes);
   /// What is rarely run, where no other code falls into it.
   void finish();

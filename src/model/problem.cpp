@@ -199,6 +199,8 @@ Result<ModelSpec> sizes_of(const Problem& problem) {
 }
 
 Result<ModelSpec> assemble(const Problem& problem) {
+  // Whose cell is unknown need not hear first what sizes are missing.
+  if (auto status = check_cell(problem.cell); !status) return status.error();
   auto spec = sizes_of(problem);
   if (!spec) return spec;
   auto found = resolve_cell(problem.cell, problem.options, spec->projection != 0);

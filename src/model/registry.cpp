@@ -152,6 +152,11 @@ bool is_known_cell(const std::string& name) {
   return registry().cells.contains(name);
 }
 
+Status check_cell(const std::string& name) {
+  if (is_known_cell(name)) return {};
+  return unknown_cell(name);
+}
+
 Status register_cell(const Cell& cell) {
   return guard_memory("register the cell", [&] { return add_to_registry(cell); });
 }

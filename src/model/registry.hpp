@@ -25,6 +25,9 @@ Result<FoundCell> resolve_cell(const std::string& name, const CellOptions& optio
 /// Whether there is a cell of this name. Thread-safe.
 bool is_known_cell(const std::string& name);
 
+/// The same as a status, whose error lists the known cells. Thread-safe.
+Status check_cell(const std::string& name);
+
 /// Checks that `options` are in canonical form for `name`; a cell outside the table has none.
 Status check_options(const std::string& name, const CellOptions& options);
 

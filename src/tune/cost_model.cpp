@@ -135,10 +135,10 @@ class GroupCost {
         1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
     out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
     if (sharers_ > 1) {
-      const bool late = rows_ == 1.0 && !p.schedule->hoist_ahead;
-      const double each = handover.seconds - (late ? handover.hidden_seconds : 0.0);
-      const double journeys =
-          1e6 * steps_ * (cost.exchanges * each + cost.acknowledged * handover.acknowledge_seconds);
+      const double late = rows_ == 1.0 && !p.schedule->hoist_ahead ? cost.shared_by_all : 0.0;
+      const double journeys = 1e6 * steps_ *
+                              (cost.exchanges * handover.seconds - late * handover.hidden_seconds +
+                               cost.acknowledged * handover.acknowledge_seconds);
       out_.journeys_us += journeys;
       out_.parts.exchange += journeys + 1e6 * steps_ * cost.exchanged * handover.vector_seconds;
     }

@@ -21,6 +21,7 @@ struct KernelCost {
   double gates = 0.0;
   double idle = 0.0;       ///< of these seconds, those in which multiply-adds have to wait
   int exchanges = 0;       ///< after which others read what was stored
+  int shared_by_all = 0;   ///< of these, where every participant stores a part: it can be polled
   int acknowledged = 0;    ///< after which others only know that their numbers have been read
   double exchanged = 0.0;  ///< vectors of all rows that are handed over
   double flops = 0.0;      ///< of all participants, on whole vectors
@@ -93,6 +94,7 @@ class KernelCosts {
       add_gates(out, s, rows, idle);
       if (!s.exchange) continue;
       ++(s.hands_over ? out.exchanges : out.acknowledged);
+      if (s.hands_over && s.shares() >= static_cast<std::uint32_t>(sharers_)) ++out.shared_by_all;
       if (s.hands_over) out.exchanged += rows * s.width.blocks;
     }
     return out;

@@ -271,6 +271,8 @@ const std::vector<Stress>& stresses() {
       {"lstm:i5h70", 2, Exchange::data},
       {"gru:i3h40b2,reset=before", 2, Exchange::flag},
       {"gru:i3h80b2,reset=before", 2, Exchange::data},
+      {"gru:i3h80,reset=before", 2, Exchange::data},
+      {"lstm:i3h20", 2, Exchange::data},
       {"lstm:i4h33p17", 2, Exchange::flag},
       {"lstm:i4h90p70", 2, Exchange::data},
       {"rnn:i2h9", 2, Exchange::flag},
@@ -295,6 +297,7 @@ TEST_CASE("a wait for data that returns too soon costs products of one row nothi
     const Waits early = {&waits_and_dawdles, &looks_once};
     slow_waits.store(0);
     CHECK(stress({"lstm:i5h70", 2, Exchange::data}, isa, 2 * kChunk, early).empty());
+    CHECK(stress({"gru:i3h80,reset=before", 2, Exchange::data}, isa, kChunk, early).empty());
     CHECK(slow_waits.load() > 0);
   }
 }

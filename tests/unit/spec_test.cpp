@@ -233,6 +233,7 @@ TEST_CASE("problem: a product of dimensions past memory is refused with its fiel
 TEST_CASE("problem: unknown cells, options and values are refused and the legal ones listed") {
   const std::string unknown = error_of("lsmt:i4h4");
   CHECK(unknown.starts_with("cell=lsmt: is unknown, known cells are "));
+  CHECK(error_of("lsmt:i4") == unknown);
   for (const char* name : {"lstm", "gru", "rnn"}) {
     CHECK(unknown.find(name) != std::string::npos);
   }

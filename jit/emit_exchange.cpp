@@ -9,6 +9,7 @@ using Xbyak::util::qword;
 
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
+
 /// Waits for `lanes` numbers at row + offset.
 template <class Vmm>
 void poll_vector(EmitContext<Vmm>& ctx, const Xbyak::RegExp& at, int lanes) {

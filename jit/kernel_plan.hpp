@@ -40,16 +40,15 @@
 ///   - a ring that is written before it is read (scratch: `next`) is polled in a later stage.
 /// Why nobody reads a slot any more when it is filled: a participant that fills slot (t+2) % 3 =
 /// (t-1) % 3 of a state in step t has before, in step t (in its first panel, if not earlier), seen
-/// all numbers of slot t % 3, which the
-/// others stored in step t-1 after their last read of slot (t-1) % 3. Of a scratch ring, that slot
-/// was read in step t-2, and numbers of step t-1 have been seen. Why a slot is filled before
-/// anybody polls it: slot (t+2) % 3 is polled one step after slot (t+1) % 3 has been seen complete,
-/// and each owner stored into that one after filling the other; x86 makes stores visible in program
-/// order. Rows that end early only take rows out of both sides: a step's rows are among those of
-/// the step before. A buffer of two slots that is stored just before a ring, unit by unit, and read
-/// after the ring has been polled needs no poll of its own. Between calls the order of steps goes
-/// on; the caller fills the slot to be written whenever it has touched a ring, or rows have ended
-/// early.
+/// all numbers of slot t % 3, which the others stored in step t-1 after their last read of slot
+/// (t-1) % 3. Of a scratch ring, that slot was read in step t-2, and numbers of step t-1 have been
+/// seen. Why a slot is filled before anybody polls it: slot (t+2) % 3 is polled one step after slot
+/// (t+1) % 3 has been seen complete, and each owner stored into that one after filling the other;
+/// x86 makes stores visible in program order. Rows that end early only take rows out of both sides:
+/// a step's rows are among those of the step before. A buffer of two slots that is stored just
+/// before a ring, unit by unit, and read after the ring has been polled needs no poll of its own.
+/// Between calls the order of steps goes on; the caller fills the slot to be written whenever it
+/// has touched a ring, or rows have ended early.
 #pragma once
 
 #include <bit>

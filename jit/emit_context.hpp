@@ -115,6 +115,8 @@ struct EmitContext {
   bool looks = false;
   /// Whether there are tiles of one row less than the full height.
   bool even_tiles = false;
+  /// Whether tiles of several rows fetch what the plan says (Product::fetch).
+  bool fetches = false;
   /// Whether products are cut where the plan says so (Product::k_block).
   bool pieces = false;
   /// Start of the routine that ends a tile of plan.ahead and begins the next one.

@@ -14,8 +14,8 @@ constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
 /// Steps over k between two pieces of what is woven in. 1, 2, 3 and 4 were compared: the least of
 /// five medians for lstm i16h48 is 34.0, 32.6, 32.2, 32.9 us, i64h64 81.2, 81.3, 80.7, 80.9.
 constexpr int kWeave = 2;
-/// Walks through the panel that comes next. An epilogue, which takes it for its own row, does not
-/// run meanwhile.
+/// Walks through the weights that are fetched. An epilogue, which takes it for its own row, does
+/// not run meanwhile.
 const Xbyak::Reg64& kFetch = reg::own_row;
 }  // namespace
 
@@ -86,13 +86,15 @@ int MatmulEmitter<Vmm>::k_bytes(const Product& p) const {
 }
 
 /// About 32 multiply-adds per turn of the loop: enough to hide its overhead, small enough for the
-/// micro-op cache. Where products look at what they read, a vector of it.
+/// micro-op cache. Where products look at what they read, a vector of it; where they fetch, as many
+/// steps as that is counted in.
 template <class Vmm>
 int MatmulEmitter<Vmm>::unroll(const Product& p) const {
   const int per_step = tile_.rows * tile_.units * static_cast<int>(p.gate.size());
   const int turns = std::clamp(32 / per_step, 2, 16);
   const int chains = static_cast<int>(p.chains);
   if (waits(p)) return std::lcm(chains, VecCode<Vmm>::kLanes);
+  if (fetches(p)) return std::lcm(std::lcm(turns, chains), static_cast<int>(Product::kFetchSteps));
   return (turns + chains - 1) / chains * chains;
 }
 
@@ -102,7 +104,7 @@ void MatmulEmitter<Vmm>::product(const Product& p) {
   note(p);
   point_rows(p);
   if (!ctx_.plan.weights_in_registers) point_weights(p);
-  if (fetches(p)) point_fetch(p);
+  if (fetches(p)) point_fetch(p, std::uint64_t{p.k} * static_cast<std::uint64_t>(k_bytes(p)));
   clear_chains(p);
   const int k = static_cast<int>(p.k);
   const int turn = unroll(p);
@@ -118,7 +120,7 @@ void MatmulEmitter<Vmm>::product(const Product& p) {
     loop_turns(p, turn, imm(looped));
     steps(p, 0, k - looped, true);
   }
-  if (fetches(p)) code.add(fetched(p), imm(k * fetch_bytes(p)));
+  if (fetches(p)) code.add(fetched(p), imm(fetch_bytes(p, k)));
   join_chains(p);
 }
 
@@ -133,7 +135,7 @@ void MatmulEmitter<Vmm>::loop_turns(const Product& p, int turn, const End& end) 
   code.L(loop);
   steps(p, 0, turn, true);
   code.add(reg::weights, imm(turn * k_bytes(p)));
-  if (fetches(p)) code.add(kFetch, imm(turn * fetch_bytes(p)));
+  if (fetches(p)) code.add(kFetch, imm(fetch_bytes(p, turn)));
   code.add(reg::k, imm(turn));
   code.cmp(reg::k, end);
   code.jb(loop, kNear);
@@ -149,9 +151,10 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   code.mov(reg::k, start);
   code.imul(reg::scratch, reg::k, k_bytes(p));
   code.add(reg::weights, reg::scratch);
-  if (fetches(p)) point_fetch(p);
+  if (fetches(p)) point_fetch(p, std::uint64_t{k_block} * static_cast<std::uint64_t>(k_bytes(p)));
   // A power of two of at most 16, which divides the piece.
-  const auto turn = static_cast<int>(std::bit_floor(static_cast<unsigned>(unroll(p))));
+  const auto turn =
+      static_cast<int>(std::min(std::bit_floor(static_cast<unsigned>(unroll(p))), 16U));
   const int rest = static_cast<int>(p.k) % turn;
   const int looped = static_cast<int>(p.k) - rest;
   const Xbyak::Address end = ctx_.frame.slot("piece end");
@@ -165,7 +168,8 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   code.mov(end, reg::scratch);
   if (fetches(p)) {
     code.sub(reg::scratch, reg::k);
-    code.imul(reg::scratch, reg::scratch, fetch_bytes(p));
+    code.imul(reg::scratch, reg::scratch, fetch_bytes(p, turn));
+    code.shr(reg::scratch, std::countr_zero(static_cast<unsigned>(turn)));
     code.add(fetched(p), reg::scratch);
   }
   code.cmp(reg::k, end);
@@ -178,7 +182,7 @@ void MatmulEmitter<Vmm>::piece(const Product& p, std::uint32_t k_block,
   code.cmp(start, (p.k - 1) / k_block * k_block);
   code.jne(next, kNear);
   steps(p, 0, rest, true);
-  if (fetches(p)) code.add(fetched(p), imm(rest * fetch_bytes(p)));
+  if (fetches(p)) code.add(fetched(p), imm(fetch_bytes(p, rest)));
   code.L(next);
 }
 
@@ -218,16 +222,21 @@ void MatmulEmitter<Vmm>::add_offset(const Xbyak::Reg64& to, std::uint64_t bytes)
   }
 }
 
-/// Bytes of the next panel that the tiles of this one have fetched.
+/// Bytes of each unit block that have been fetched from fetch_from() on.
 template <class Vmm>
 Xbyak::Address MatmulEmitter<Vmm>::fetched(const Product& p) {
   return ctx_.frame.slot("fetched" + std::to_string(&p - stage_.products.data()));
 }
 
+template <class Vmm>
+Xbyak::Address MatmulEmitter<Vmm>::fetch_from(const Product& p) {
+  return ctx_.frame.slot("fetch from" + std::to_string(&p - stage_.products.data()));
+}
+
 /// The last panel of a step has none after it: then its own lines are asked for, which are there.
 template <class Vmm>
 void MatmulEmitter<Vmm>::start_fetch(EmitContext<Vmm>& ctx, const Stage& stage) {
-  const auto wants = [](const Product& p) { return p.fetch > 0; };
+  const auto wants = [&](const Product& p) { return ctx.fetches && p.fetch > 0; };
   if (!std::any_of(stage.products.begin(), stage.products.end(), wants)) return;
   auto& code = ctx.code;
   Xbyak::Label last;
@@ -237,37 +246,61 @@ void MatmulEmitter<Vmm>::start_fetch(EmitContext<Vmm>& ctx, const Stage& stage) 
   code.mov(reg::scratch, ctx.frame.slot("order"));
   code.mov(kFetch.cvt32(), dword[reg::scratch]);
   code.L(last);
-  code.mov(ctx.frame.slot("next panel"), kFetch);
   MatmulEmitter products(ctx, stage, {1, 1, 0});
   for (const Product& p : stage.products) {
-    if (wants(p)) code.mov(products.fetched(p), 0);
+    if (!wants(p)) continue;
+    code.mov(reg::weights, p.block_stride * stage.units_per_panel);
+    code.imul(reg::weights, kFetch);
+    code.add(reg::weights, ctx.arg(offsetof(KernelArgs, weights)));
+    products.add_offset(reg::weights, p.weights);
+    code.mov(ctx.frame.slot("next panel" + std::to_string(&p - stage.products.data())),
+             reg::weights);
+    code.mov(products.fetch_from(p), reg::weights);
+    code.mov(products.fetched(p), 0);
   }
 }
 
-/// Once the whole panel has been asked for, the lines that this tile reads anyway are taken.
 template <class Vmm>
-void MatmulEmitter<Vmm>::point_fetch(const Product& p) {
+void MatmulEmitter<Vmm>::start_fetch(const Product& p, std::uint32_t k_block,
+                                     const Xbyak::Address& start) {
+  if (!ctx_.fetches || p.fetch == 0) return;
   auto& code = ctx_.code;
-  const std::uint64_t bytes = p.block_stride * stage_.units_per_panel;
-  Xbyak::Label rest;
+  Xbyak::Label last;
+  code.mov(kFetch, ctx_.frame.slot("next panel" + std::to_string(&p - stage_.products.data())));
+  code.mov(reg::k, start);
+  code.add(reg::k, k_block);
+  code.cmp(reg::k, p.k);
+  code.jae(last);
+  point_weights(p);
+  code.imul(kFetch, reg::k, k_bytes(p));
+  code.add(kFetch, reg::weights);
+  code.L(last);
+  code.mov(fetch_from(p), kFetch);
+  code.mov(fetched(p), 0);
+}
+
+/// Once all `bytes` have been asked for, the lines that this tile reads anyway are taken.
+template <class Vmm>
+void MatmulEmitter<Vmm>::point_fetch(const Product& p, std::uint64_t bytes) {
+  auto& code = ctx_.code;
   Xbyak::Label done;
-  code.cmp(fetched(p), static_cast<std::uint32_t>(bytes));
-  code.jb(rest);
+  code.mov(reg::scratch, fetched(p));
   code.mov(kFetch, reg::weights);
-  code.jmp(done);
-  code.L(rest);
-  code.mov(kFetch, bytes);
-  code.imul(kFetch, ctx_.frame.slot("next panel"));
-  code.add(kFetch, ctx_.arg(offsetof(KernelArgs, weights)));
-  code.add(kFetch, fetched(p));
-  add_offset(kFetch, p.weights);
+  code.cmp(reg::scratch, static_cast<std::uint32_t>(bytes));
+  code.jae(done);
+  code.mov(kFetch, fetch_from(p));
+  code.add(kFetch, reg::scratch);
   code.L(done);
 }
 
+/// Beside step number `step` of a turn.
 template <class Vmm>
-void MatmulEmitter<Vmm>::fetch(const Product& p, int k) {
-  for (int line = 0; line < static_cast<int>(p.fetch); ++line) {
-    ctx_.code.prefetcht1(ptr[kFetch + disp(k * fetch_bytes(p) + line * kLine)]);
+void MatmulEmitter<Vmm>::fetch(const Product& p, int step) {
+  for (int line = fetch_lines(p, step); line < fetch_lines(p, step + 1); ++line) {
+    for (int unit = 0; unit < tile_.units; ++unit) {
+      const int block = unit * static_cast<int>(p.block_stride);
+      ctx_.code.prefetcht1(ptr[kFetch + disp(block + line * kLine)]);
+    }
   }
 }
 
@@ -289,7 +322,7 @@ void MatmulEmitter<Vmm>::steps(const Product& p, int first, int count, bool inde
         note(p);
       }
     } else {
-      if (fetches(p)) fetch(p, k);
+      if (fetches(p)) fetch(p, k - first);
       step_rows(p, k, chain, indexed);
     }
   }

@@ -58,6 +58,8 @@ class MatmulEmitter {
 
   /// At the start of a panel that tiles of several rows walk: finds the panel that comes next.
   static void start_fetch(EmitContext<Vmm>& ctx, const Stage& stage);
+  /// Before a piece that begins at the number `start`: finds what comes next.
+  void start_fetch(const Product& p, std::uint32_t k_block, const Xbyak::Address& start);
 
  private:
   static constexpr int kLine = 64;  // bytes of a cache line
@@ -71,11 +73,16 @@ class MatmulEmitter {
   void point_rows(const Product& p);
   void point_weights(const Product& p);
   void add_offset(const Xbyak::Reg64& to, std::uint64_t bytes);
-  bool fetches(const Product& p) const { return p.fetch > 0 && tile_.rows > 1; }
-  void point_fetch(const Product& p);
-  void fetch(const Product& p, int k);
-  int fetch_bytes(const Product& p) const { return static_cast<int>(p.fetch) * kLine; }
+  bool fetches(const Product& p) const { return ctx_.fetches && p.fetch > 0 && tile_.rows > 1; }
+  void point_fetch(const Product& p, std::uint64_t bytes);
+  void fetch(const Product& p, int step);
+  /// Of a unit block, within so many steps over k.
+  int fetch_bytes(const Product& p, int steps) const { return fetch_lines(p, steps) * kLine; }
+  int fetch_lines(const Product& p, int steps) const {
+    return steps * static_cast<int>(p.fetch) / static_cast<int>(Product::kFetchSteps);
+  }
   Xbyak::Address fetched(const Product& p);
+  Xbyak::Address fetch_from(const Product& p);
   template <class End>
   void loop_turns(const Product& p, int turn, const End& end);
   void steps(const Product& p, int first, int count, bool indexed);

@@ -112,6 +112,7 @@ void RowTilesEmitter<Vmm>::pieces(const Product& p) {
   Xbyak::Label done;
   code.mov(piece_start(), 0);
   code.L(piece);
+  MatmulEmitter<Vmm>(ctx_, stage_, tile(1)).start_fetch(p, piece_steps(p), piece_start());
   code.mov(reg::row, ctx_.frame.slot("group start"));
   tiles(Pass::piece, &p, done);
   code.L(done);

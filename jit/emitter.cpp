@@ -21,11 +21,12 @@ namespace {
 /// Room to write into: more than is allowed, so that the error can say how much too large it is.
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
-/// How much code there may be. Products that look at rings are long straight code. Weaving takes a
-/// second copy of products and epilogue, and registers for both at a time; tiles of one row less
-/// take a further copy of the products. Without looks there is most of it, without the other two
-/// there is less, without pieces of k the least.
-enum class Room : std::uint8_t { all, most, less, least };
+/// How much code there may be. Products that look at rings are long straight code; without them
+/// there is most of it. Fetching makes the loops of tiles longer; without it there is some. Weaving
+/// takes a second copy of products and epilogue, and registers for both at a time; tiles of one row
+/// less take a further copy of the products; without these there is less, without pieces of k the
+/// least.
+enum class Room : std::uint8_t { all, most, some, less, least };
 
 template <class Vmm>
 Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
@@ -36,8 +37,9 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
   Xbyak::CodeGenerator code(kBufferBytes, buffer.get());
   EmitContext<Vmm> ctx(code, plan);
   ctx.looks = room == Room::all;
-  ctx.weave = room <= Room::most && plan.rows == 1 && !plan.weights_in_registers;
-  ctx.even_tiles = room <= Room::most;
+  ctx.weave = room <= Room::some && plan.rows == 1 && !plan.weights_in_registers;
+  ctx.even_tiles = room <= Room::some;
+  ctx.fetches = room <= Room::most;
   ctx.pieces = room != Room::least;
   TimestepEmitter<Vmm>(ctx).emit();
   const std::size_t data_begin = code.getSize();
@@ -82,7 +84,7 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
   const bool polls = std::any_of(plan.stages.begin(), plan.stages.end(),
                                  [](const Stage& s) { return !s.polls.empty(); });
   Result<CodeBlob> blob = emit_for_isa(plan, polls ? Room::all : Room::most);
-  for (const Room room : {Room::most, Room::less, Room::least}) {
+  for (const Room room : {Room::most, Room::some, Room::less, Room::least}) {
     if (blob || blob.error().kind() == ErrorKind::memory) break;
     blob = emit_for_isa(plan, room);
   }

@@ -159,10 +159,13 @@ struct Product {
   std::vector<std::uint32_t> gate;  ///< gates read here, as positions in the packed matrix
   std::vector<std::uint32_t> sum;   ///< the sum that each of them is added to
   std::uint32_t chains = 1;         ///< independent partial sums: k goes to chain k % chains
-  /// Cache lines of the panel that is walked next, fetched into the L2 cache per step over k of a
-  /// tile of several rows. Emitted code then waits less for weights from beyond L2; it changes no
-  /// number. Each tile goes on where the one before it stopped.
+  /// Cache lines of each unit block that are fetched into the L2 cache in kFetchSteps steps over k
+  /// of a tile of several rows: of the piece that comes next (k_block), or behind the last one, and
+  /// where there are no pieces, of the panel that is walked next. Emitted code then waits less for
+  /// weights from beyond L2; it changes no number. Each tile goes on where the one before it
+  /// stopped.
   std::uint32_t fetch = 0;
+  static constexpr std::uint32_t kFetchSteps = 4;
   /// For tiles of several rows: so many steps over k, a multiple of 16, are run for one tile after
   /// the other before the next ones, so that this part of the panel stays in the L1 cache; the sums
   /// wait in memory. It changes no number. 0 = all of k at once. Only if the stage's products have

@@ -146,4 +146,11 @@ void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
   }
 }
 
+std::uint32_t lines_to_fetch(const Context& ctx, const Stage& stage, const jit::Product& p) {
+  // Lines of gates that are left out would travel, too.
+  if (p.gate.size() < p.gates_packed) return 0;
+  const std::uint32_t full = 16 * stage.units_per_panel;
+  return std::max(1U, (kLinesToFetch * ctx.layout.lanes + full / 2) / full);
+}
+
 }  // namespace deepcpu::lower

@@ -161,12 +161,8 @@ class StepPlan {
     return stage;
   }
 
-  /// Spreads the next panel's lines over the tiles of this one. A single tile has no time to spare
-  /// (lstm i1024h1024b4t5 and i256h256b4t50 took 13 and 11 % longer); from two tiles on, weights
-  /// from beyond L2 gain (i1024h1024b16t25 0.89, i512h512b8t10 0.95, i2048h2048b8t2 0.77, gru
-  /// i512h512b16t10 0.96) and others lose nothing (lstm i256h256b16t20 0.99, b64 0.98, i64h64b16
-  /// 1.01). Rounded down: the end of a panel comes by itself, and three tiles with two lines each
-  /// take 15 % longer than with one (lstm i1024h1024b16t5; i512h512b16t10 5 %).
+  /// A single tile has no time to spare: lstm i1024h1024b4t5 and i256h256b4t50 took 13 and 11 %
+  /// longer.
   void set_fetch(Stage& stage) const {
     std::uint64_t tiles = 0;
     jit::each_tile(ctx_.batch, stage.tile_rows, [&](std::uint64_t height, std::uint64_t count) {
@@ -174,10 +170,7 @@ class StepPlan {
     });
     if (tiles < 2) return;
     for (jit::Product& p : stage.products) {
-      // Lines of gates that are left out would travel, too.
-      if (p.gate.size() < p.gates_packed) continue;
-      const std::uint64_t lines = (p.block_stride / p.k * stage.units_per_panel + 63) / 64;
-      p.fetch = static_cast<std::uint32_t>(std::max<std::uint64_t>(1, lines / tiles));
+      p.fetch = lines_to_fetch(ctx_, stage, p);
     }
   }
 

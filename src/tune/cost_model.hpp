@@ -52,9 +52,9 @@ struct OwnCosts {
   double stage_cycles = 30.0;
   /// Part of an epilogue's latency that the products of the next panel do not hide.
   double exposed_latency = 0.25;
-  /// Of the time for weights from beyond L2, the part that tiles of several rows hide by fetching
-  /// the next panel, if their multiply-adds take as long.
-  double fetch_hidden = 0.5;
+  /// Of the time that the first tile of several rows waits for weights from beyond L2, the part
+  /// that further tiles hide by fetching what comes next, if their multiply-adds take as long.
+  double fetch_hidden = 0.8;
   /// Cycles of the division of one 512-bit vector.
   double division_cycles = 10.0;
   /// Transfers of a cache line per exchange: the line of the counter goes to its owner and back,

@@ -32,6 +32,7 @@ struct KernelCost {
 struct FirstRead {
   double seconds = 0.0;
   double far_seconds = 0.0;  ///< of these, beyond the L2 cache
+  double far_part = 0.0;     ///< of the weights, 0 to 1
 };
 
 class KernelCosts {
@@ -89,8 +90,9 @@ class KernelCosts {
     const double all = slice(kernel);
     for (const StageWork& s : kernel.stages) {
       const double share = all > 0 ? blocks_of(s) * s.weight_bytes(lanes_) / all : 0.0;
-      const double idle = add_products(out, s, rows, tile_rows,
-                                       {pass.seconds * share, pass.far_seconds * share}, resident);
+      const double idle =
+          add_products(out, s, rows, tile_rows,
+                       {pass.seconds * share, pass.far_seconds * share, pass.far_part}, resident);
       add_gates(out, s, rows, idle);
       if (!s.exchange) continue;
       ++(s.hands_over ? out.exchanges : out.acknowledged);
@@ -141,12 +143,11 @@ class KernelCosts {
     return seconds;
   }
 
-  /// The first tile of a panel reads it from where it lies. One row takes several cycles a line and
-  /// leaves the prefetcher time; tiles of more rows wait for what comes from beyond L2, less what
-  /// the panel before has fetched.
-  static double first_tile(double compute, const FirstRead& first, double height) {
-    if (height < 2.0) return std::max(compute, first.seconds);
-    return std::max(compute, first.seconds - first.far_seconds) + first.far_seconds;
+  /// The first tile of a panel reads it from where it lies. The prefetcher follows the stream, but
+  /// panels that the L2 cache holds and panels beyond it take their own time each.
+  static double first_seconds(double compute, const FirstRead& first) {
+    const double far = std::max(first.far_part * compute, first.far_seconds);
+    return far + std::max((1.0 - first.far_part) * compute, first.seconds - first.far_seconds);
   }
 
   /// Returns the seconds in which the core waits for weights and could compute something else.
@@ -157,8 +158,10 @@ class KernelCosts {
     const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
     const double again = resident ? 0.0 : panels * again_seconds(s, rows > height);
     bool started = resident;
+    double waits = 0.0;  // of the first tile, for what comes from beyond L2
     double busy = 0.0;
     double seconds = 0.0;
+    double first_tile = 0.0;
     double tiles = 0.0;
     jit::each_tile(static_cast<std::uint64_t>(rows), height,
                    [&](std::uint64_t high, std::uint64_t n) {
@@ -166,16 +169,19 @@ class KernelCosts {
                      const auto count = static_cast<double>(n);
                      const double compute = tiles_seconds(s, h, resident);
                      busy += count * compute;
+                     if (!started) {
+                       waits = std::max(0.0, first.far_seconds - first.far_part * compute);
+                       first_tile = first_seconds(compute, first);
+                       seconds += first_tile;
+                       if (h >= 2.0) busy += waits;  // nothing else runs meanwhile
+                     }
                      if (h >= 2.0) tiles += count;
-                     if (!started) seconds += first_tile(compute, first, h);
-                     if (!started && h >= 2.0)
-                       busy += first.far_seconds;  // nothing else runs meanwhile
                      seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
                      started = true;
                    });
     if (tiles >= 2.0) {
-      const double far = first.far_seconds;
-      const double hidden = own_.fetch_hidden * std::max(0.0, std::min(far, seconds - far));
+      const double others = first.far_part * (seconds - first_tile);
+      const double hidden = own_.fetch_hidden * std::min(waits, others);
       seconds -= hidden;
       busy -= hidden;
     }

@@ -58,7 +58,10 @@ StreamTime StreamCost::pass(const Stream& stream) const {
     const double slower = l == 0 ? 1.0 : stream.slower;
     const double seconds = (upto - done) * levels_[l].seconds_per_byte * slower;
     out.seconds += seconds;
-    if (l >= kFar) out.far_seconds += seconds;
+    if (l >= kFar) {
+      out.far_seconds += seconds;
+      out.far_part += stream.bytes > 0 ? (upto - done) / stream.bytes : 0.0;
+    }
     done = upto;
   }
   return out;

@@ -22,6 +22,7 @@ struct Stream {
 struct StreamTime {
   double seconds = 0.0;
   double far_seconds = 0.0;         ///< of these, for what lies beyond the L2 cache
+  double far_part = 0.0;            ///< of the bytes, 0 to 1
   std::vector<double> level_bytes;  ///< by level, nearest first
 };
 

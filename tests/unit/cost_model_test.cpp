@@ -342,7 +342,7 @@ TEST_CASE("cost model: what eight sums gain in products depends on the multiply-
   CHECK(ratio(2.0, "lstm:i48h48") == Approx(2.0 / 3.0));
 }
 
-TEST_CASE("cost model: one tile of rows waits for what lies beyond L2, several fetch it in part") {
+TEST_CASE("cost model: the first tile waits for what lies beyond L2, others hide a part of it") {
   const MachineModel m = test::round_machine();
   MachineModel slow = m;
   for (IsaModel& isa : slow.isas) isa.levels[2].gbytes_per_s.one /= 1.25;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Product::fetch: which kernels ask for the panel that comes next, and how much of it.
+/// Product::fetch: which kernels ask for the weights that come next, and how fast.
 #include <cstdint>
 #include <string>
 
@@ -23,24 +23,24 @@ Compilation compiled(const std::string& problem, Isa isa, int tile_rows) {
   return compile_program(spec, options).value();
 }
 
-/// Lines that all tiles of a panel ask for, per step over k.
-std::uint32_t fetched(const std::string& problem, int tile_rows, std::uint32_t tiles) {
+std::uint32_t fetched(const std::string& problem, int tile_rows) {
   const Compilation c = compiled(problem, Isa::interpreter, tile_rows);
-  return tiles * c.layers[0].step.bound.plan.stages[0].products[0].fetch;
+  return c.layers[0].step.bound.plan.stages[0].products[0].fetch;
 }
 
-TEST_CASE("fetch: two tiles of several rows and more ask for the panel that comes next") {
-  // A panel of an LSTM has four vectors of a cache line per step over k.
-  CHECK(fetched("lstm:i32h64b16", 4, 4) == 4);
-  CHECK(fetched("lstm:i32h64b8", 4, 2) == 4);
-  CHECK(fetched("lstm:i32h64b12", 4, 3) == 3);    // rounded down: one line each
-  CHECK(fetched("lstm:i32h64b64", 4, 16) == 16);  // one each is the least
-  CHECK(fetched("lstm:i32h64b4", 4, 1) == 0);
-  CHECK(fetched("lstm:i32h64b5", 4, 1) == 0);  // the second tile has one row
-  CHECK(fetched("lstm:i32h64b1", 1, 0) == 0);
-  CHECK(fetched("lstm:i32h64b16", 1, 16) == 0);
+TEST_CASE("fetch: two tiles of several rows and more ask for what comes next") {
+  CHECK(fetched("lstm:i32h64b16", 4) == 5);
+  CHECK(fetched("lstm:i32h64b8", 4) == 5);
+  CHECK(fetched("lstm:i32h64b64", 4) == 5);
+  CHECK(fetched("lstm:i32h64b4", 4) == 0);
+  CHECK(fetched("lstm:i32h64b5", 4) == 0);  // the second tile has one row
+  CHECK(fetched("lstm:i32h64b1", 1) == 0);
+  CHECK(fetched("lstm:i32h64b16", 1) == 0);
+  // About as many lines in all where a panel has several unit blocks.
+  CHECK(fetched("gru:i32h64b16", 4) == 3);
+  CHECK(fetched("rnn:i32h64b16", 4) == 3);
   const Compilation c = compiled("lstm:i32h64", Isa::interpreter, 1);
-  CHECK(c.layers[0].hoist->bound.plan.stages[0].products[0].fetch == 1);
+  CHECK(c.layers[0].hoist->bound.plan.stages[0].products[0].fetch == 5);
 }
 
 std::size_t count(const std::string& text, const std::string& what) {
@@ -62,16 +62,20 @@ TEST_CASE("fetch: unfused gates do not ask for the lines of others") {
   }
 }
 
-TEST_CASE("fetch: code asks for as many lines as the plan says, of another panel") {
+TEST_CASE("fetch: code asks for as many lines as the plan says") {
+  // Whole panels, panels in pieces, panels of two unit blocks.
+  const auto problem = GENERATE("lstm:i32h64b8", "lstm:i32h256b8", "gru:i32h256b8");
   for (const Isa isa : {Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
-    const Compilation c = compiled("lstm:i32h64b8", isa, 4);
-    const jit::Product& p = c.layers[0].step.bound.plan.stages[0].products[0];
+    const Compilation c = compiled(problem, isa, 4);
+    const jit::Stage& stage = c.layers[0].step.bound.plan.stages[0];
+    const jit::Product& p = stage.products[0];
     REQUIRE(p.fetch > 0);
     const std::string text = jit::inspect::listing(*c.layers[0].step.code);
     // Per tile height above one row: a turn of the loop, or all steps in straight code.
-    CHECK(count(text, "prefetcht1") % p.fetch == 0);
-    CHECK(count(text, "prefetcht1") >= 2 * p.fetch);
+    const std::size_t turn = std::size_t{p.fetch} * stage.units_per_panel;
+    CHECK(count(text, "prefetcht1") % turn == 0);
+    CHECK(count(text, "prefetcht1") >= turn);
     CHECK(count(text, "prefetcht0") == 0);
     jit::KernelPlan none = c.layers[0].step.bound.plan;
     for (jit::Stage& s : none.stages) {
@@ -151,7 +155,8 @@ TEST_CASE("fetch: plans that differ in it are different kernels, and the text sa
   const Compilation c = compiled("lstm:i32h64b16", Isa::interpreter, 4);
   jit::KernelPlan plan = c.layers[0].step.bound.plan;
   const jit::KernelPlan before = plan;
-  CHECK(jit::to_text(plan).find("fetch 1 lines of the next panel") != std::string::npos);
+  CHECK(jit::to_text(plan).find("fetch 5 lines of what comes next per 4 steps") !=
+        std::string::npos);
   plan.stages[0].products[0].fetch = 0;
   CHECK_FALSE(plan == before);
   CHECK(jit::hash(plan) != jit::hash(before));

@@ -117,6 +117,8 @@ struct EmitContext {
   bool even_tiles = false;
   /// Whether tiles of several rows fetch what the plan says (Product::fetch).
   bool fetches = false;
+  /// Columns of an epilogue that are emitted together, at most: see by_waves().
+  int columns = 1;
   /// Whether products are cut where the plan says so (Product::k_block).
   bool pieces = false;
   /// Start of the routine that ends a tile of plan.ahead and begins the next one.

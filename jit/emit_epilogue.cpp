@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "jit/element_ops.hpp"
 
@@ -16,6 +17,8 @@ namespace {
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 /// Register that walks through the stored tile while its rows are finished.
 const Xbyak::Reg64& kTilePointer = reg::weights;
+/// Registers that hold the numbers of rows that are emitted together.
+const Xbyak::Reg64 kRows[] = {reg::row, reg::own_row, reg::k};
 }  // namespace
 
 template <class Vmm>
@@ -28,12 +31,25 @@ bool EpilogueEmitter<Vmm>::only_stores(const Stage& stage) {
 template <class Vmm>
 void EpilogueEmitter<Vmm>::emit() {
   ctx_.record.label(stage_.name + ".epilogue");
-  emit_row(reg::row, 0);
+  emit_units(reg::row, 0);
   if (tile_.rows == 1) return;
   ctx_.code.mov(reg::own_row, reg::row);
   for (int r = 1; r < tile_.rows; ++r) {
     ctx_.code.inc(reg::own_row);
-    emit_row(reg::own_row, r);
+    emit_units(reg::own_row, r);
+  }
+}
+
+/// A row whose sums are in registers.
+template <class Vmm>
+void EpilogueEmitter<Vmm>::emit_units(const Xbyak::Reg64& row, int tile_row) {
+  pointers_.clear();
+  for (int unit = 0; unit < tile_.units; unit += ctx_.columns) {
+    std::vector<Column> columns;
+    for (int u = unit; u < std::min(unit + ctx_.columns, tile_.units); ++u) {
+      columns.push_back({row, u, tile_row});
+    }
+    emit_columns(std::move(columns), Sums::registers);
   }
 }
 
@@ -48,24 +64,42 @@ void EpilogueEmitter<Vmm>::store_tile() {
   ctx_.code.mov(ctx_.frame.slot("tile rows"), imm(tile_.rows));
 }
 
-/// Advances reg::row past the tile.
+/// Advances reg::row past the tile. As many rows together as can be and are left.
 template <class Vmm>
 void EpilogueEmitter<Vmm>::emit_row_loop() {
   auto& code = ctx_.code;
+  const Xbyak::Address left = ctx_.frame.slot("tile rows");
   ctx_.record.label(stage_.name + ".epilogue");
   Xbyak::Label loop;
+  Xbyak::Label done;
   code.L(loop);
-  emit_row(reg::row, kInMemory);
-  code.add(kTilePointer, imm(tile_.units * regs_.gates * ctx_.kBytes));
-  code.inc(reg::row);
-  code.dec(ctx_.frame.slot("tile rows"));
-  code.jnz(loop, Xbyak::CodeGenerator::T_NEAR);
+  for (int rows = std::min(ctx_.columns, static_cast<int>(stage_.tile_rows)); rows > 0; --rows) {
+    Xbyak::Label fewer;
+    if (rows > 1) {
+      code.cmp(left, rows);
+      code.jb(fewer, Xbyak::CodeGenerator::T_NEAR);
+    }
+    emit_stored_rows(rows);
+    code.add(kTilePointer, imm(rows * tile_.units * regs_.gates * ctx_.kBytes));
+    code.add(reg::row, rows);
+    code.sub(left, rows);
+    code.jnz(loop, Xbyak::CodeGenerator::T_NEAR);
+    if (rows > 1) code.jmp(done, Xbyak::CodeGenerator::T_NEAR);
+    code.L(fewer);
+  }
+  code.L(done);
 }
 
+/// The next rows of a stored tile.
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_row(const Xbyak::Reg64& row, int tile_row) {
+void EpilogueEmitter<Vmm>::emit_stored_rows(int rows) {
   pointers_.clear();
-  for (int unit = 0; unit < tile_.units; ++unit) emit_unit(unit, row, tile_row);
+  for (int r = 1; r < rows; ++r) ctx_.code.lea(kRows[r], ptr[reg::row + r]);
+  for (int unit = 0; unit < tile_.units; ++unit) {
+    std::vector<Column> columns;
+    for (int r = 0; r < rows; ++r) columns.push_back({kRows[r], unit, r});
+    emit_columns(std::move(columns), Sums::memory);
+  }
 }
 
 template <class Vmm>
@@ -73,77 +107,90 @@ void EpilogueEmitter<Vmm>::emit_next() {
   const int length = static_cast<int>(stage_.epilogue.size());
   const int n = next_ % length;
   if (n == 0) {
-    values_.emplace(ctx_, stage_.epilogue);
+    sums_ = Sums::memory;
+    columns_ = {{reg::row, next_ / length, 0}};
+    code_ = by_waves(stage_.epilogue, 1);
+    values_.emplace(ctx_, code_);
     for (int i = 0; i < around_.low_vectors; ++i) values_->reserve(i);
     for (int i = 1; i <= around_.high_vectors; ++i) {
       values_->reserve(VecCode<Vmm>::kRegisters - i);
     }
   }
-  emit_instr(*values_, n, next_ / length, reg::row, kInMemory);
+  emit_instr(n);
   ++next_;
 }
 
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_unit(int unit, const Xbyak::Reg64& row, int tile_row) {
-  ValueRegisters<Vmm> values(ctx_, stage_.epilogue);
-  if (tile_row != kInMemory) {
-    // This unit's sums are values; those of later units and rows wait in their registers.
-    const int first = regs_.accumulator(tile_row, unit, 0);
-    for (int i = first; i < regs_.accumulators(); ++i) values.reserve(i);
+void EpilogueEmitter<Vmm>::emit_columns(std::vector<Column> columns, Sums sums) {
+  sums_ = sums;
+  columns_ = std::move(columns);
+  code_ = by_waves(stage_.epilogue, static_cast<int>(columns_.size()));
+  values_.emplace(ctx_, code_);
+  if (sums == Sums::registers) {
+    // Accumulators become values when it is their turn; those of later columns and rows wait.
+    const Column& first = columns_.front();
+    for (int i = regs_.accumulator(first.tile_row, first.unit, 0); i < regs_.accumulators(); ++i) {
+      values_->reserve(i);
+    }
   }
-  for (int n = 0; n < static_cast<int>(stage_.epilogue.size()); ++n) {
-    emit_instr(values, n, unit, row, tile_row);
-  }
+  for (int n = 0; n < static_cast<int>(code_.size()); ++n) emit_instr(n);
 }
 
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_instr(ValueRegisters<Vmm>& values, int n, int unit,
-                                      const Xbyak::Reg64& row, int tile_row) {
-  const Instr& i = stage_.epilogue[at(n)];
+void EpilogueEmitter<Vmm>::emit_instr(int n) {
+  const Instr& i = code_[at(n)].instr;
+  const Column& column = columns_[at(code_[at(n)].column)];
   if (!i.note.empty()) ctx_.record.note(i.note);
-  values.begin(n);
+  values_->begin(n);
   switch (i.action) {
     case Action::load:
     case Action::broadcast:
-      emit_load(Vmm(values.define(n)), i, unit, row);
+      emit_load(Vmm(values_->define(n)), i, column);
       break;
     case Action::constant:
-      ctx_.vec.load_constant(Vmm(values.define(n)), i.p);
+      ctx_.vec.load_constant(Vmm(values_->define(n)), i.p);
       break;
     case Action::sum:
-      if (tile_row != kInMemory) {
-        values.place(n, regs_.accumulator(tile_row, unit, static_cast<int>(i.gate)));
-      } else {
-        const int vector = unit * regs_.gates + static_cast<int>(i.gate);
-        ctx_.vec.load(Vmm(values.define(n)), stored_sum(vector));
-      }
+      emit_sum(n, column);
       break;
     case Action::element:
-      emit_element(values, n);
+      emit_element(n);
       break;
     case Action::fma:
-      emit_fma(values, n);
+      emit_fma(n);
       break;
     case Action::quiet:
-      emit_quiet(values, n);
+      emit_quiet(n);
       break;
     case Action::store:
-      emit_store(values, i, unit, row);
+      emit_store(i, column);
       break;
   }
-  values.end();
+  values_->end();
 }
 
 template <class Vmm>
-Xbyak::Address EpilogueEmitter<Vmm>::stored_sum(int vector) const {
-  const int offset = vector * ctx_.kBytes;
+void EpilogueEmitter<Vmm>::emit_sum(int n, const Column& column) {
+  const auto gate = static_cast<int>(code_[at(n)].instr.gate);
+  if (sums_ == Sums::registers) {
+    values_->place(n, regs_.accumulator(column.tile_row, column.unit, gate));
+  } else {
+    ctx_.vec.load(Vmm(values_->define(n)), stored_sum(column, gate));
+  }
+}
+
+template <class Vmm>
+Xbyak::Address EpilogueEmitter<Vmm>::stored_sum(const Column& column, int gate) const {
+  const int row = column.tile_row * tile_.units;
+  const int offset = ((row + column.unit) * regs_.gates + gate) * ctx_.kBytes;
   if (!ctx_.one_row()) return ptr[kTilePointer + disp(offset)];
   return ptr[rsp + disp(ctx_.frame.vectors("tile", regs_.accumulators() * ctx_.kBytes) + offset)];
 }
 
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_element(ValueRegisters<Vmm>& values, int n) {
-  const Instr& i = stage_.epilogue[at(n)];
+void EpilogueEmitter<Vmm>::emit_element(int n) {
+  ValueRegisters<Vmm>& values = *values_;
+  const Instr& i = code_[at(n)].instr;
   const Vmm a(values.get(i.a));
   const Vmm b(i.b >= 0 ? values.get(i.b) : a.getIdx());
   const int count = find_element_op(i.op)->temps;
@@ -165,9 +212,10 @@ void EpilogueEmitter<Vmm>::emit_element(ValueRegisters<Vmm>& values, int n) {
 
 /// a * b + c, written over whichever operand dies here.
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_fma(ValueRegisters<Vmm>& values, int n) {
+void EpilogueEmitter<Vmm>::emit_fma(int n) {
+  ValueRegisters<Vmm>& values = *values_;
   auto& code = ctx_.code;
-  const Instr& i = stage_.epilogue[at(n)];
+  const Instr& i = code_[at(n)].instr;
   const Vmm a(values.get(i.a));
   const Vmm b(values.get(i.b));
   const Vmm c(values.get(i.c));
@@ -189,9 +237,10 @@ void EpilogueEmitter<Vmm>::emit_fma(ValueRegisters<Vmm>& values, int n) {
 
 /// a with the quiet bit set where its bits are kUnwritten.
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_quiet(ValueRegisters<Vmm>& values, int n) {
+void EpilogueEmitter<Vmm>::emit_quiet(int n) {
+  ValueRegisters<Vmm>& values = *values_;
   auto& code = ctx_.code;
-  const Vmm a(values.get(stage_.epilogue[at(n)].a));
+  const Vmm a(values.get(code_[at(n)].instr.a));
   const Vmm dst(values.define(n));
   if constexpr (VecCode<Vmm>::kAvx512) {
     code.vpcmpeqd(Xbyak::util::k7, a, ctx_.vec.u32(kUnwritten));
@@ -208,7 +257,7 @@ template <class Vmm>
 Xbyak::Reg64 EpilogueEmitter<Vmm>::pointer(const Ref& ref, const Xbyak::Reg64& row) {
   const Space space = ctx_.plan.buffers[ref.buffer].space;
   const bool next = space == Space::slots && ref.next;
-  const std::pair<std::uint16_t, bool> key{ref.buffer, next};
+  const std::tuple<std::uint16_t, bool, int> key{ref.buffer, next, row.getIdx()};
   const auto it = std::find(pointers_.begin(), pointers_.end(), key);
   const auto index = static_cast<std::size_t>(it - pointers_.begin());
   // The last pointer register serves all buffers for which there is none of their own.
@@ -229,17 +278,16 @@ bool EpilogueEmitter<Vmm>::masked(const Ref& ref, int unit) const {
 }
 
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, int unit,
-                                     const Xbyak::Reg64& row) {
-  const Xbyak::Reg64 base = pointer(i.ref, row);
+void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, const Column& column) {
+  const Xbyak::Reg64 base = pointer(i.ref, column.row);
   const int offset = static_cast<int>(i.ref.offset);
   if (i.action == Action::broadcast) {
     ctx_.vec.broadcast(dst, dword[base + disp(offset)]);
     return;
   }
-  const Xbyak::Address from = ptr[base + around_.unit + disp(offset + unit * ctx_.kBytes)];
-  ctx_.fetch_next_step(i.ref, base + around_.unit, offset + unit * ctx_.kBytes);
-  if (masked(i.ref, unit)) {
+  const Xbyak::Address from = ptr[base + around_.unit + disp(offset + column.unit * ctx_.kBytes)];
+  ctx_.fetch_next_step(i.ref, base + around_.unit, offset + column.unit * ctx_.kBytes);
+  if (masked(i.ref, column.unit)) {
     ctx_.vec.load_tail(dst, from, tile_.tail, kTailMask);
   } else {
     ctx_.vec.load(dst, from);
@@ -247,13 +295,13 @@ void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, int unit,
 }
 
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_store(ValueRegisters<Vmm>& values, const Instr& i, int unit,
-                                      const Xbyak::Reg64& row) {
+void EpilogueEmitter<Vmm>::emit_store(const Instr& i, const Column& column) {
+  ValueRegisters<Vmm>& values = *values_;
   const Vmm src(values.get(i.a));
-  const Xbyak::Reg64 base = pointer(i.ref, row);
-  const int offset = static_cast<int>(i.ref.offset) + unit * ctx_.kBytes;
+  const Xbyak::Reg64 base = pointer(i.ref, column.row);
+  const int offset = static_cast<int>(i.ref.offset) + column.unit * ctx_.kBytes;
   const Xbyak::Address to = ptr[base + around_.unit + disp(offset)];
-  if (masked(i.ref, unit)) {
+  if (masked(i.ref, column.unit)) {
     const int temp = values.temporary();
     ctx_.vec.store_tail(to, src, tile_.tail, kTailMask, Vmm(temp));
     values.release(temp);

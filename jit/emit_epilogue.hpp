@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "jit/emit_context.hpp"
 #include "jit/emit_matmul.hpp"
+#include "jit/epilogue_order.hpp"
 
 namespace deepcpu::jit {
 
@@ -18,7 +20,7 @@ namespace deepcpu::jit {
 template <class Vmm>
 class ValueRegisters {
  public:
-  ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<Instr>& code);
+  ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<EpilogueStep>& code);
 
   /// Takes a register out of use for this epilogue (it holds something else).
   void reserve(int reg) { owner_[static_cast<std::size_t>(reg)] = kReserved; }
@@ -50,7 +52,6 @@ class ValueRegisters {
   Xbyak::Address spill_slot(int value);
 
   EmitContext<Vmm>& ctx_;
-  const std::vector<Instr>& code_;
   std::vector<int> owner_;              ///< per register: value, kFree, kReserved, kTemporary
   std::vector<int> where_;              ///< per value: register or -1
   std::vector<int> slot_;               ///< per value: spill slot or -1
@@ -68,12 +69,22 @@ struct Surroundings {
   int high_vectors = 0;           ///< and from the top
 };
 
+/// A row and unit block of a tile, while its epilogue is emitted.
+struct Column {
+  Xbyak::Reg64 row;  ///< holds the row's number
+  int unit = 0;
+  int tile_row = 0;  ///< which row of the tile it is
+};
+
 template <class Vmm>
 class EpilogueEmitter {
  public:
   EpilogueEmitter(EmitContext<Vmm>& ctx, const Stage& stage, const Tile& tile,
                   const TileRegisters& regs, const Surroundings& around = {})
       : ctx_(ctx), stage_(stage), tile_(tile), regs_(regs), around_(around) {}
+
+  /// Columns that are emitted together where there is room for the code.
+  static constexpr int kMostColumns = VecCode<Vmm>::kAvx512 ? 3 : 2;
 
   /// Whether the epilogue only stores sums: then it is short enough to be emitted for every row.
   static bool only_stores(const Stage& stage);
@@ -91,18 +102,20 @@ class EpilogueEmitter {
   int pieces() const { return tile_.units * static_cast<int>(stage_.epilogue.size()); }
 
  private:
-  static constexpr int kInMemory = -1;
+  /// Where the sums of an epilogue are: accumulators, or stored by store_tile().
+  enum class Sums : std::uint8_t { registers, memory };
 
-  void emit_row(const Xbyak::Reg64& row, int tile_row);
-  void emit_unit(int unit, const Xbyak::Reg64& row, int tile_row);
-  Xbyak::Address stored_sum(int vector) const;
-  void emit_instr(ValueRegisters<Vmm>& values, int n, int unit, const Xbyak::Reg64& row,
-                  int tile_row);
-  void emit_element(ValueRegisters<Vmm>& values, int n);
-  void emit_fma(ValueRegisters<Vmm>& values, int n);
-  void emit_quiet(ValueRegisters<Vmm>& values, int n);
-  void emit_load(const Vmm& dst, const Instr& i, int unit, const Xbyak::Reg64& row);
-  void emit_store(ValueRegisters<Vmm>& values, const Instr& i, int unit, const Xbyak::Reg64& row);
+  void emit_stored_rows(int rows);
+  void emit_units(const Xbyak::Reg64& row, int tile_row);
+  void emit_columns(std::vector<Column> columns, Sums sums);
+  Xbyak::Address stored_sum(const Column& column, int gate) const;
+  void emit_instr(int n);
+  void emit_sum(int n, const Column& column);
+  void emit_element(int n);
+  void emit_fma(int n);
+  void emit_quiet(int n);
+  void emit_load(const Vmm& dst, const Instr& i, const Column& column);
+  void emit_store(const Instr& i, const Column& column);
   /// Register with the address of `row` in the buffer, kept for the row's other unit blocks.
   Xbyak::Reg64 pointer(const Ref& ref, const Xbyak::Reg64& row);
   bool masked(const Ref& ref, int unit) const;
@@ -112,9 +125,12 @@ class EpilogueEmitter {
   Tile tile_;
   TileRegisters regs_;
   Surroundings around_;
-  std::vector<std::pair<std::uint16_t, bool>> pointers_;  ///< (buffer, next) per pointer register
-  int next_ = 0;                                          ///< piece that emit_next is to emit
-  std::optional<ValueRegisters<Vmm>> values_;             ///< of the unit block it is at
+  std::vector<std::tuple<std::uint16_t, bool, int>> pointers_;  ///< (buffer, next, row) of each
+  std::vector<Column> columns_;                                 ///< that are emitted together
+  std::vector<EpilogueStep> code_;                              ///< of these
+  Sums sums_ = Sums::registers;                                 ///< of these
+  std::optional<ValueRegisters<Vmm>> values_;                   ///< of these
+  int next_ = 0;                                                ///< piece that emit_next is to emit
 };
 
 }  // namespace deepcpu::jit

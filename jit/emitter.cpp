@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "jit/emit_context.hpp"
+#include "jit/emit_epilogue.hpp"
 #include "jit/emit_timestep.hpp"
 
 namespace deepcpu::jit {
@@ -22,7 +23,8 @@ namespace {
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
 /// How much code there may be. Products that look at rings are long straight code; without them
-/// there is most of it. Fetching makes the loops of tiles longer; without it there is some. Weaving
+/// there is most of it. Fetching makes the loops of tiles longer, and epilogues of several columns
+/// together are as many copies; without these there is some. Weaving
 /// takes a second copy of products and epilogue, and registers for both at a time; tiles of one row
 /// less take a further copy of the products; without these there is less, without pieces of k the
 /// least.
@@ -40,6 +42,7 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
   ctx.weave = room <= Room::some && plan.rows == 1 && !plan.weights_in_registers;
   ctx.even_tiles = room <= Room::some;
   ctx.fetches = room <= Room::most;
+  if (room <= Room::most) ctx.columns = EpilogueEmitter<Vmm>::kMostColumns;
   ctx.pieces = room != Room::least;
   TimestepEmitter<Vmm>(ctx).emit();
   const std::size_t data_begin = code.getSize();

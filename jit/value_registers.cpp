@@ -11,16 +11,15 @@ std::size_t at(int i) { return static_cast<std::size_t>(i); }
 }  // namespace
 
 template <class Vmm>
-ValueRegisters<Vmm>::ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<Instr>& code)
+ValueRegisters<Vmm>::ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<EpilogueStep>& code)
     : ctx_(ctx),
-      code_(code),
       owner_(at(VecCode<Vmm>::kRegisters), kFree),
       where_(code.size(), -1),
       slot_(code.size(), -1),
       uses_(code.size()) {
   for (int r = ctx.resident_begin; r < ctx.resident_end; ++r) reserve(r);
   for (int n = 0; n < static_cast<int>(code.size()); ++n) {
-    for (const int arg : {code[at(n)].a, code[at(n)].b, code[at(n)].c}) {
+    for (const int arg : {code[at(n)].instr.a, code[at(n)].instr.b, code[at(n)].instr.c}) {
       if (arg >= 0) uses_[at(arg)].push_back(n);
     }
   }

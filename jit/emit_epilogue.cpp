@@ -256,7 +256,7 @@ void EpilogueEmitter<Vmm>::emit_quiet(int n) {
 template <class Vmm>
 Xbyak::Reg64 EpilogueEmitter<Vmm>::pointer(const Ref& ref, const Xbyak::Reg64& row) {
   const Space space = ctx_.plan.buffers[ref.buffer].space;
-  const bool next = space == Space::slots && ref.next;
+  const bool next = space == Space::slots && ref.next && ctx_.plan.buffers[ref.buffer].slots > 1;
   const std::tuple<std::uint16_t, bool, int> key{ref.buffer, next, row.getIdx()};
   const auto it = std::find(pointers_.begin(), pointers_.end(), key);
   const auto index = static_cast<std::size_t>(it - pointers_.begin());

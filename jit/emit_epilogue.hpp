@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The element-wise part of a stage for one row and one unit block: straight-line code from a list
-/// of instructions, with registers assigned as it goes.
+/// The element-wise part of a stage for columns, each a row and a unit block: straight-line code
+/// from a list of instructions, with registers assigned as it goes.
 #pragma once
 
 #include <cstdint>
@@ -92,12 +92,13 @@ class EpilogueEmitter {
   /// For every row and unit block of the tile, with the sums still in registers. Only for one row,
   /// or when the epilogue only stores.
   void emit();
-  /// The same in two parts, through memory: first the accumulators are stored, then a loop over the
-  /// rows runs one copy of the code, which tiles of all heights share. Products of several rows
-  /// take far longer than this detour, and the code would be several times as large without it.
+  /// The same in two parts, through memory: first the accumulators are stored, then a loop takes
+  /// some rows at a time, with code that tiles of all heights share. Products of several rows take
+  /// far longer than this detour, and the code would be several times as large without it.
   void store_tile();
   void emit_row_loop();
-  /// The only row of a stored tile, an instruction of the plan at a time: `pieces` calls.
+  /// The only row of a stored tile, an instruction of the plan at a time, in the order of
+  /// by_waves(): `pieces` calls.
   void emit_next();
   int pieces() const { return tile_.units * static_cast<int>(stage_.epilogue.size()); }
 

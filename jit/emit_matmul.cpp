@@ -94,8 +94,8 @@ int MatmulEmitter<Vmm>::unroll(const Product& p) const {
   const int turns = std::clamp(32 / per_step, 2, 16);
   const int chains = static_cast<int>(p.chains);
   if (waits(p)) return std::lcm(chains, VecCode<Vmm>::kLanes);
-  if (fetches(p)) return std::lcm(std::lcm(turns, chains), static_cast<int>(Product::kFetchSteps));
-  return (turns + chains - 1) / chains * chains;
+  const int unit = fetches(p) ? std::lcm(chains, static_cast<int>(Product::kFetchSteps)) : chains;
+  return (turns + unit - 1) / unit * unit;
 }
 
 template <class Vmm>

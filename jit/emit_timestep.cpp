@@ -65,16 +65,21 @@ void TimestepEmitter<Vmm>::prologue() {
   touch_stack();
 }
 
-/// A frame that may be larger than the guard page below a stack is touched page by page, so that a
+/// A frame that is larger than the guard page below a stack is touched page by page, so that a
 /// stack which is too small ends the process instead of giving away what lies beyond.
 template <class Vmm>
 void TimestepEmitter<Vmm>::touch_stack() {
   constexpr int kPage = 4096;
-  const auto cut = [&](const Stage& s) { return RowTilesEmitter<Vmm>::cuts(ctx_, s); };
-  if (!std::any_of(ctx_.plan.stages.begin(), ctx_.plan.stages.end(), cut)) return;
-  for (int page = kPage; page <= kKeptBytes; page += kPage) {
-    code_.test(Xbyak::util::byte[rbp - disp(page)], 0);
-  }
+  Xbyak::Label page;
+  Xbyak::Label done;
+  code_.mov(reg::scratch, rbp);
+  code_.L(page);
+  code_.sub(reg::scratch, imm(kPage));
+  code_.cmp(reg::scratch, rsp);
+  code_.jbe(done);
+  code_.test(Xbyak::util::byte[reg::scratch], 0);
+  code_.jmp(page);
+  code_.L(done);
 }
 
 template <class Vmm>

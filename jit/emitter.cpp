@@ -23,12 +23,11 @@ namespace {
 constexpr std::size_t kBufferBytes = 8 * kMaxCodeBytes;
 
 /// How much code there may be. Products that look at rings are long straight code; without them
-/// there is most of it. Fetching makes the loops of tiles longer, and epilogues of several columns
-/// together are as many copies; without these there is some. Weaving
-/// takes a second copy of products and epilogue, and registers for both at a time; tiles of one row
-/// less take a further copy of the products; without these there is less, without pieces of k the
-/// least.
-enum class Room : std::uint8_t { all, most, some, less, least };
+/// there is most of it. Epilogues of several columns together are as many copies; without them
+/// there is much. Fetching makes the loops of tiles longer; without it there is some. Weaving takes
+/// a second copy of products and epilogue, and registers for both at a time; tiles of one row less
+/// take a further copy of the products; without these there is less, without pieces of k the least.
+enum class Room : std::uint8_t { all, most, much, some, less, least };
 
 template <class Vmm>
 Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
@@ -41,7 +40,7 @@ Result<CodeBlob> emit_for(const KernelPlan& plan, Room room) {
   ctx.looks = room == Room::all;
   ctx.weave = room <= Room::some && plan.rows == 1 && !plan.weights_in_registers;
   ctx.even_tiles = room <= Room::some;
-  ctx.fetches = room <= Room::most;
+  ctx.fetches = room <= Room::much;
   if (room <= Room::most) ctx.columns = EpilogueEmitter<Vmm>::kMostColumns;
   ctx.pieces = room != Room::least;
   TimestepEmitter<Vmm>(ctx).emit();
@@ -87,7 +86,7 @@ Result<std::shared_ptr<const CodeBlob>> emit(const KernelPlan& plan) {
   const bool polls = std::any_of(plan.stages.begin(), plan.stages.end(),
                                  [](const Stage& s) { return !s.polls.empty(); });
   Result<CodeBlob> blob = emit_for_isa(plan, polls ? Room::all : Room::most);
-  for (const Room room : {Room::most, Room::some, Room::less, Room::least}) {
+  for (const Room room : {Room::most, Room::much, Room::some, Room::less, Room::least}) {
     if (blob || blob.error().kind() == ErrorKind::memory) break;
     blob = emit_for_isa(plan, room);
   }

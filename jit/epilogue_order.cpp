@@ -55,7 +55,7 @@ std::vector<int> waves(const std::vector<Instr>& epilogue) {
 }  // namespace
 
 bool is_function(const Instr& instr) {
-  return instr.action == Action::element && find_element_op(instr.op)->temps > 1;
+  return instr.action == Action::element && find_element_op(instr.op)->latency > 4 * kStepLatency;
 }
 
 std::vector<EpilogueStep> by_waves(const std::vector<Instr>& epilogue, int columns) {

@@ -15,14 +15,14 @@ struct EpilogueStep {
   int column = 0;
 };
 
-/// Whether the instruction is a function: many machine instructions, each waiting for the last.
+/// Whether the instruction is a function, whose result is waited for long.
 bool is_function(const Instr& instr);
 
 /// The epilogue for `columns` columns. All functions that depend on no other function come first,
 /// for one column after the other, then those that depend on these, and so on. A core takes in
 /// instructions in order, and what waits for operands keeps its place from others; so what will
 /// wait long comes late. Each column computes what it would by itself, and stores in the order in
-/// which it would.
+/// which it would. Loads come before stores to the same buffer, as in every plan.
 std::vector<EpilogueStep> by_waves(const std::vector<Instr>& epilogue, int columns);
 
 }  // namespace deepcpu::jit

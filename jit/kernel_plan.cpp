@@ -135,9 +135,10 @@ std::string text(const KernelPlan& plan, const Stage& s) {
         "of {}]{}{}    ; {}\n",
         p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights, p.block_stride,
         fmt::join(p.gate, " "), p.gates_packed,
-        p.fetch == 0 ? ""
-                     : fmt::format(", fetch {} lines of what comes next per {} steps", p.fetch,
-                                   Product::kFetchSteps),
+        p.fetch == 0
+            ? ""
+            : fmt::format(", fetch {} lines of each unit block of what comes next in {} steps",
+                          p.fetch, Product::kFetchSteps),
         p.k_block == 0 ? "" : fmt::format(", {} steps at a time", p.k_block), p.note);
   }
   if (!s.epilogue.empty()) out += "    for each row and unit block:\n";

@@ -25,7 +25,8 @@
 /// before it is stored, so nobody can tell. It may also look at a ring's numbers as late as
 /// the products of the stage's first panel read them, if these read all of them and nothing before
 /// them that others write; this panel is then marked after its products. With Product::k_block it
-/// runs the loops over tiles and over k in another order; each sum's own order stays.
+/// runs the loops over tiles and over k in another order; each sum's own order stays. Epilogues of
+/// several rows or unit blocks may run side by side; each of them stores in the order of the plan.
 ///
 /// Participants hand numbers over in one of two ways. With a flag (Stage::exchange), each counts
 /// the stages that it has completed and waits until all others have counted as far. With the data
@@ -163,7 +164,7 @@ struct Product {
   /// of a tile of several rows: of the piece that comes next (k_block), or behind the last one, and
   /// where there are no pieces, of the panel that is walked next. Emitted code then waits less for
   /// weights from beyond L2; it changes no number. Each tile goes on where the one before it
-  /// stopped.
+  /// stopped. Beside a shorter last piece or panel a few lines too many are asked for.
   std::uint32_t fetch = 0;
   static constexpr std::uint32_t kFetchSteps = 4;
   /// For tiles of several rows: so many steps over k, a multiple of 16, are run for one tile after

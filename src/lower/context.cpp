@@ -130,14 +130,21 @@ std::uint32_t tile_rows(const Context& ctx, const Stage& stage, int wanted) {
   return std::min(static_cast<std::uint32_t>(wanted), max_tile_rows(ctx.isa, vectors));
 }
 
-void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
+namespace {
+/// Into which so many rows of a stage are divided.
+std::uint64_t tiles_of_several_rows(const Stage& stage, std::uint64_t rows) {
   std::uint64_t tiles = 0;
   jit::each_tile(rows, stage.tile_rows, [&](std::uint64_t height, std::uint64_t count) {
     if (height > 1) tiles += count;
   });
+  return tiles;
+}
+}  // namespace
+
+void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
   const bool chains = std::any_of(stage.products.begin(), stage.products.end(),
                                   [](const jit::Product& p) { return p.chains > 1; });
-  if (tiles < 2 || chains) return;
+  if (tiles_of_several_rows(stage, rows) < 2 || chains) return;
   for (jit::Product& p : stage.products) {
     const std::uint64_t step = p.gate.size() * stage.units_per_panel * lanes * sizeof(float);
     if (p.k * step <= kWholePanel) continue;
@@ -146,11 +153,14 @@ void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
   }
 }
 
-std::uint32_t lines_to_fetch(const Context& ctx, const Stage& stage, const jit::Product& p) {
-  // Lines of gates that are left out would travel, too.
-  if (p.gate.size() < p.gates_packed) return 0;
+void set_fetch(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
+  if (tiles_of_several_rows(stage, rows) < 2) return;
   const std::uint32_t full = 16 * stage.units_per_panel;
-  return std::max(1U, (kLinesToFetch * ctx.layout.lanes + full / 2) / full);
+  for (jit::Product& p : stage.products) {
+    // Lines of gates that are left out would travel, too.
+    if (p.gate.size() < p.gates_packed) continue;
+    p.fetch = std::max(1U, (kLinesToFetch * lanes + full / 2) / full);
+  }
 }
 
 }  // namespace deepcpu::lower

@@ -99,8 +99,8 @@ BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::stri
     width.narrow = width.wide = std::min(width.narrow, narrow_share(ctx, step, stage.width));
     stage.units_per_panel = width.narrow;
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
-    for (jit::Product& p : stage.products) p.fetch = lines_to_fetch(ctx, stage, p);
     const auto block = static_cast<std::uint64_t>(ctx.schedule.hoist_block);
+    set_fetch(stage, bound.plan.lanes, block * ctx.batch);
     cut_products(stage, bound.plan.lanes, block * ctx.batch);
     bound.widths.push_back(width);
     bound.plan.stages.push_back(std::move(stage));

@@ -156,22 +156,9 @@ class StepPlan {
     stage.units_per_panel = width.units(ctx_.sharing.participants, ctx_.schedule.panel);
     bound_.widths.push_back(width);
     stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
-    set_fetch(stage);
+    set_fetch(stage, ctx_.layout.lanes, ctx_.batch);
     cut_products(stage, ctx_.layout.lanes, ctx_.batch);
     return stage;
-  }
-
-  /// A single tile has no time to spare: lstm i1024h1024b4t5 and i256h256b4t50 took 13 and 11 %
-  /// longer.
-  void set_fetch(Stage& stage) const {
-    std::uint64_t tiles = 0;
-    jit::each_tile(ctx_.batch, stage.tile_rows, [&](std::uint64_t height, std::uint64_t count) {
-      if (height > 1) tiles += count;
-    });
-    if (tiles < 2) return;
-    for (jit::Product& p : stage.products) {
-      p.fetch = lines_to_fetch(ctx_, stage, p);
-    }
   }
 
   /// Unit blocks of a panel that only element-wise code runs on: enough to be worth a turn, but of

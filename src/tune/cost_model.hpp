@@ -53,7 +53,7 @@ struct OwnCosts {
   /// Part of an epilogue's latency that the products of the next panel do not hide.
   double exposed_latency = 0.25;
   /// Of the time that the first tile of several rows waits for weights from beyond L2, the part
-  /// that further tiles hide by fetching what comes next, if their multiply-adds take as long.
+  /// that further tiles hide by fetching what comes next, if these take as long.
   double fetch_hidden = 0.8;
   /// Cycles of the division of one 512-bit vector.
   double division_cycles = 10.0;

@@ -180,8 +180,13 @@ class KernelCosts {
                      started = true;
                    });
     if (tiles >= 2.0) {
+      const bool fetch =
+          std::all_of(s.products.begin(), s.products.end(), [](const ProductWork& p) {
+            return p.gates == p.packed;  // as lower::set_fetch
+          });
       const double others = first.far_part * (seconds - first_tile);
-      const double hidden = own_.fetch_hidden * std::min(waits, others);
+      const double hidden =
+          fetch ? std::min(waits, own_.fetch_hidden * std::min(waits, others)) : 0;
       seconds -= hidden;
       busy -= hidden;
     }

@@ -364,6 +364,48 @@ TEST_CASE("cost model: the first tile waits for what lies beyond L2, others hide
   CHECK(more("lstm:i512h512b1") < 1.01);
 }
 
+TEST_CASE("cost model: a tile of several rows streams weights from beyond L2 as one row does") {
+  const MachineModel m = test::round_machine();
+  Schedule s;
+  s.isa = Isa::avx512;
+  s.layers.resize(1);
+  const auto products = [&](const std::string& problem, int tile_rows) {
+    s.layers[0].tile_rows = tile_rows;
+    const auto work = ModelWork::of(ModelSpec::parse(problem).value(), Isa::avx512).value();
+    const Prediction p = CostModel(m, Isa::avx512).predict(work, s, 10);
+    REQUIRE(p.level_bytes[2] > 1e6);
+    return p.parts.products;
+  };
+  const double one_row = products("lstm:i512h512b1", 1);
+  CHECK(products("lstm:i512h512b2", 2) == Approx(one_row).epsilon(0.05));
+  CHECK(products("lstm:i512h512b2", 1) > 1.1 * one_row);  // reads every panel twice
+  const StreamCost streams(m, Isa::avx512, 1);
+  CHECK(streams.pass({}).far_part == 0.0);
+  Stream stream;
+  stream.bytes = 1 << 10;
+  CHECK(streams.pass(stream).far_part == 0.0);
+  stream.bytes = 1e9;
+  CHECK(streams.pass(stream).far_part > 0.9);
+}
+
+TEST_CASE("cost model: gates that are read alone fetch nothing, so no wait is hidden") {
+  const MachineModel m = test::round_machine();
+  OwnCosts none;
+  none.fetch_hidden = 0.0;
+  Schedule s;
+  s.isa = Isa::avx512;
+  s.layers.resize(1);
+  s.layers[0].tile_rows = 4;
+  const auto work =
+      ModelWork::of(ModelSpec::parse("lstm:i512h512b16").value(), Isa::avx512).value();
+  const auto us = [&](const OwnCosts& own) {
+    return CostModel(m, Isa::avx512, own).predict(work, s, 10).us;
+  };
+  CHECK(us(OwnCosts()) < us(none));
+  s.layers[0].fuse_gates = false;
+  CHECK(us(OwnCosts()) == us(none));
+}
+
 TEST_CASE("the estimate is for the steps that the spec names") {
   const MachineModel m = test::round_machine();
   const auto hoists = [&](const std::string& problem) {

@@ -76,13 +76,13 @@ void EpilogueEmitter<Vmm>::emit_row_loop() {
   for (int rows = std::min(ctx_.columns, static_cast<int>(stage_.tile_rows)); rows > 0; --rows) {
     Xbyak::Label fewer;
     if (rows > 1) {
-      code.cmp(left, rows);
+      code.cmp(left, imm(rows));
       code.jb(fewer, Xbyak::CodeGenerator::T_NEAR);
     }
     emit_stored_rows(rows);
     code.add(kTilePointer, imm(rows * tile_.units * regs_.gates * ctx_.kBytes));
-    code.add(reg::row, rows);
-    code.sub(left, rows);
+    code.add(reg::row, imm(rows));
+    code.sub(left, imm(rows));
     code.jnz(loop, Xbyak::CodeGenerator::T_NEAR);
     if (rows > 1) code.jmp(done, Xbyak::CodeGenerator::T_NEAR);
     code.L(fewer);
@@ -94,7 +94,7 @@ void EpilogueEmitter<Vmm>::emit_row_loop() {
 template <class Vmm>
 void EpilogueEmitter<Vmm>::emit_stored_rows(int rows) {
   pointers_.clear();
-  for (int r = 1; r < rows; ++r) ctx_.code.lea(kRows[r], ptr[reg::row + r]);
+  for (int r = 1; r < rows; ++r) ctx_.code.lea(kRows[r], ptr[reg::row + disp(r)]);
   for (int unit = 0; unit < tile_.units; ++unit) {
     std::vector<Column> columns;
     for (int r = 0; r < rows; ++r) columns.push_back({kRows[r], unit, r});

@@ -107,10 +107,7 @@ void EpilogueEmitter<Vmm>::emit_next() {
   const int length = static_cast<int>(stage_.epilogue.size());
   const int n = next_ % length;
   if (n == 0) {
-    sums_ = Sums::memory;
-    columns_ = {{reg::row, next_ / length, 0}};
-    code_ = by_waves(stage_.epilogue, 1);
-    values_.emplace(ctx_, code_);
+    begin_columns({{reg::row, next_ / length, 0}}, Sums::memory);
     for (int i = 0; i < around_.low_vectors; ++i) values_->reserve(i);
     for (int i = 1; i <= around_.high_vectors; ++i) {
       values_->reserve(VecCode<Vmm>::kRegisters - i);
@@ -121,11 +118,16 @@ void EpilogueEmitter<Vmm>::emit_next() {
 }
 
 template <class Vmm>
-void EpilogueEmitter<Vmm>::emit_columns(std::vector<Column> columns, Sums sums) {
+void EpilogueEmitter<Vmm>::begin_columns(std::vector<Column> columns, Sums sums) {
   sums_ = sums;
   columns_ = std::move(columns);
   code_ = by_waves(stage_.epilogue, static_cast<int>(columns_.size()));
   values_.emplace(ctx_, code_);
+}
+
+template <class Vmm>
+void EpilogueEmitter<Vmm>::emit_columns(std::vector<Column> columns, Sums sums) {
+  begin_columns(std::move(columns), sums);
   if (sums == Sums::registers) {
     // Accumulators become values when it is their turn; those of later columns and rows wait.
     const Column& first = columns_.front();
@@ -255,8 +257,7 @@ void EpilogueEmitter<Vmm>::emit_quiet(int n) {
 
 template <class Vmm>
 Xbyak::Reg64 EpilogueEmitter<Vmm>::pointer(const Ref& ref, const Xbyak::Reg64& row) {
-  const Space space = ctx_.plan.buffers[ref.buffer].space;
-  const bool next = space == Space::slots && ref.next && ctx_.plan.buffers[ref.buffer].slots > 1;
+  const bool next = ref.next && ctx_.plan.buffers[ref.buffer].slots > 1;
   const std::tuple<std::uint16_t, bool, int> key{ref.buffer, next, row.getIdx()};
   const auto it = std::find(pointers_.begin(), pointers_.end(), key);
   const auto index = static_cast<std::size_t>(it - pointers_.begin());

@@ -83,7 +83,7 @@ class EpilogueEmitter {
                   const TileRegisters& regs, const Surroundings& around = {})
       : ctx_(ctx), stage_(stage), tile_(tile), regs_(regs), around_(around) {}
 
-  /// Columns that are emitted together where there is room for the code.
+  /// Columns that are emitted together where there is room for the code (DESIGN.md, decision 28).
   static constexpr int kMostColumns = VecCode<Vmm>::kAvx512 ? 3 : 2;
 
   /// Whether the epilogue only stores sums: then it is short enough to be emitted for every row.
@@ -108,6 +108,7 @@ class EpilogueEmitter {
 
   void emit_stored_rows(int rows);
   void emit_units(const Xbyak::Reg64& row, int tile_row);
+  void begin_columns(std::vector<Column> columns, Sums sums);
   void emit_columns(std::vector<Column> columns, Sums sums);
   Xbyak::Address stored_sum(const Column& column, int gate) const;
   void emit_instr(int n);

@@ -202,11 +202,12 @@ void MatmulEmitter<Vmm>::point_rows(const Product& p) {
   }
 }
 
+/// reg::weights = where the product's weights of a panel begin.
 template <class Vmm>
-void MatmulEmitter<Vmm>::point_weights(const Product& p) {
+void MatmulEmitter<Vmm>::point_weights(const Product& p, const Xbyak::Reg64& panel) {
   auto& code = ctx_.code;
   code.mov(reg::weights, p.block_stride * stage_.units_per_panel);
-  code.imul(reg::weights, reg::panel);
+  code.imul(reg::weights, panel);
   code.add(reg::weights, ctx_.arg(offsetof(KernelArgs, weights)));
   add_offset(reg::weights, p.weights);
 }
@@ -233,6 +234,11 @@ Xbyak::Address MatmulEmitter<Vmm>::fetch_from(const Product& p) {
   return ctx_.frame.slot("fetch from" + std::to_string(&p - stage_.products.data()));
 }
 
+template <class Vmm>
+Xbyak::Address MatmulEmitter<Vmm>::next_panel(const Product& p) {
+  return ctx_.frame.slot("next panel" + std::to_string(&p - stage_.products.data()));
+}
+
 /// The last panel of a step has none after it: then its own lines are asked for, which are there.
 template <class Vmm>
 void MatmulEmitter<Vmm>::start_fetch(EmitContext<Vmm>& ctx, const Stage& stage) {
@@ -249,12 +255,8 @@ void MatmulEmitter<Vmm>::start_fetch(EmitContext<Vmm>& ctx, const Stage& stage) 
   MatmulEmitter products(ctx, stage, {1, 1, 0});
   for (const Product& p : stage.products) {
     if (!wants(p)) continue;
-    code.mov(reg::weights, p.block_stride * stage.units_per_panel);
-    code.imul(reg::weights, kFetch);
-    code.add(reg::weights, ctx.arg(offsetof(KernelArgs, weights)));
-    products.add_offset(reg::weights, p.weights);
-    code.mov(ctx.frame.slot("next panel" + std::to_string(&p - stage.products.data())),
-             reg::weights);
+    products.point_weights(p, kFetch);
+    code.mov(products.next_panel(p), reg::weights);
     code.mov(products.fetch_from(p), reg::weights);
     code.mov(products.fetched(p), 0);
   }
@@ -266,7 +268,7 @@ void MatmulEmitter<Vmm>::start_fetch(const Product& p, std::uint32_t k_block,
   if (!ctx_.fetches || p.fetch == 0) return;
   auto& code = ctx_.code;
   Xbyak::Label last;
-  code.mov(kFetch, ctx_.frame.slot("next panel" + std::to_string(&p - stage_.products.data())));
+  code.mov(kFetch, next_panel(p));
   code.mov(reg::k, start);
   code.add(reg::k, k_block);
   code.cmp(reg::k, p.k);

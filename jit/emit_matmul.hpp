@@ -71,7 +71,7 @@ class MatmulEmitter {
   void look(const Product& p, int k, int left, bool indexed);
   int head_steps(const Product& p, int turn) const;
   void point_rows(const Product& p);
-  void point_weights(const Product& p);
+  void point_weights(const Product& p, const Xbyak::Reg64& panel = reg::panel);
   void add_offset(const Xbyak::Reg64& to, std::uint64_t bytes);
   bool fetches(const Product& p) const { return ctx_.fetches && p.fetch > 0 && tile_.rows > 1; }
   void point_fetch(const Product& p, std::uint64_t bytes);
@@ -83,6 +83,7 @@ class MatmulEmitter {
   }
   Xbyak::Address fetched(const Product& p);
   Xbyak::Address fetch_from(const Product& p);
+  Xbyak::Address next_panel(const Product& p);
   template <class End>
   void loop_turns(const Product& p, int turn, const End& end);
   void steps(const Product& p, int first, int count, bool indexed);

@@ -68,7 +68,7 @@ template <class Vmm>
 void RowTilesEmitter<Vmm>::emit() {
   MatmulEmitter<Vmm>::start_fetch(ctx_, stage_);
   ctx_.code.xor_(reg::row.cvt32(), reg::row.cvt32());
-  if (cuts(ctx_, stage_)) return groups();
+  if (cuts()) return groups();
   Xbyak::Label done;
   tiles(Pass::all, nullptr, done);
   ctx_.code.L(done);

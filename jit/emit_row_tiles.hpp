@@ -25,12 +25,6 @@ class RowTilesEmitter {
   /// all stages of a kernel for several rows. Overwrites reg::scratch, reg::k and rdx.
   static void divide_rows(EmitContext<Vmm>& ctx);
 
-  /// Whether tiles pass over the stage's panels piece by piece.
-  static bool cuts(const EmitContext<Vmm>& ctx, const Stage& stage) {
-    return ctx.pieces && std::any_of(stage.products.begin(), stage.products.end(),
-                                     [](const Product& p) { return p.k_block > 0; });
-  }
-
   /// All live rows of the panel. Overwrites every register but args, panel and unit.
   void emit();
 
@@ -38,6 +32,11 @@ class RowTilesEmitter {
   /// What a tile of the panel runs: all products, or a piece of one.
   enum class Pass : std::uint8_t { all, piece };
 
+  /// Whether tiles pass over the stage's panels piece by piece.
+  bool cuts() const {
+    return ctx_.pieces && std::any_of(stage_.products.begin(), stage_.products.end(),
+                                      [](const Product& p) { return p.k_block > 0; });
+  }
   void groups();
   void start_group(const Xbyak::Label& done);
   void pieces(const Product& p);

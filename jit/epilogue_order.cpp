@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "jit/element_ops.hpp"
 
@@ -12,6 +14,11 @@ namespace deepcpu::jit {
 namespace {
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
+
+/// Whether the result is waited for long: of sigmoid, tanh or a division, not of a clamp or relu.
+bool is_function(const Instr& instr) {
+  return instr.action == Action::element && find_element_op(instr.op)->latency > 4 * kStepLatency;
+}
 
 std::array<int, 3> operands(const Instr& i) { return {i.a, i.b, i.c}; }
 
@@ -53,10 +60,6 @@ std::vector<int> waves(const std::vector<Instr>& epilogue) {
 }
 
 }  // namespace
-
-bool is_function(const Instr& instr) {
-  return instr.action == Action::element && find_element_op(instr.op)->latency > 4 * kStepLatency;
-}
 
 std::vector<EpilogueStep> by_waves(const std::vector<Instr>& epilogue, int columns) {
   const std::vector<int> wave = waves(epilogue);

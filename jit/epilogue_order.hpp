@@ -15,9 +15,6 @@ struct EpilogueStep {
   int column = 0;
 };
 
-/// Whether the instruction is a function, whose result is waited for long.
-bool is_function(const Instr& instr);
-
 /// The epilogue for `columns` columns. All functions that depend on no other function come first,
 /// for one column after the other, then those that depend on these, and so on. A core takes in
 /// instructions in order, and what waits for operands keeps its place from others; so what will

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "jit/row_tiles.hpp"
 #include "src/lower/context.hpp"
 #include "src/lower/stages.hpp"
 

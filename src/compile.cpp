@@ -80,12 +80,19 @@ std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const jit
   return out;
 }
 
-LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule, int participants) {
-  const auto count = static_cast<std::uint32_t>(participants);
+LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule,
+                         const Program& program) {
+  const auto count = static_cast<std::uint32_t>(program.group);
   LayerPanels out;
   const jit::KernelPlan& step = layer.step.bound.plan;
   out.step = panel_orders(step, step, schedule, count);
-  if (layer.hoist) out.hoist = panel_orders(layer.hoist->bound.plan, step, schedule, count);
+  if (!layer.hoist) return out;
+  const jit::KernelPlan& hoist = layer.hoist->bound.plan;
+  out.hoist = panel_orders(hoist, step, schedule, count);
+  if (program.hoisters > 0) {
+    const auto parts = static_cast<std::uint32_t>(program.panel_parts(layer.hoisted_panels()));
+    out.pieces = panel_orders(hoist, hoist, schedule, parts);
+  }
   return out;
 }
 
@@ -168,8 +175,8 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
     out.ahead_sums = std::move(plans->ahead_sums);
     if (auto st = emit_ahead(out, notes); !st) return st.error();
   }
-  out.shared_panels = layer_panels(out, schedule, c.program.group);
-  out.serial_panels = layer_panels(out, schedule, 1);
+  out.shared_panels = layer_panels(out, schedule, c.program);
+  out.serial_panels = layer_panels(out, schedule, c.serial_program);
   return out;
 }
 
@@ -295,6 +302,14 @@ void report(const Compilation& c, const CompileOptions& options) {
 }
 
 }  // namespace
+
+std::int64_t LayerCode::hoisted_panels() const {
+  std::uint32_t most = 0;
+  if (!hoist) return most;
+  const jit::KernelPlan& plan = hoist->bound.plan;
+  for (const jit::Stage& stage : plan.stages) most = std::max(most, plan.panels(stage));
+  return most;
+}
 
 Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
                                     const DumpHook& dump) {

@@ -51,7 +51,8 @@ struct PanelOrders {
 /// Orders of the kernels of a layer for one number of participants.
 struct LayerPanels {
   std::unique_ptr<PanelOrders> step;
-  std::unique_ptr<PanelOrders> hoist;  ///< null if nothing is hoisted
+  std::unique_ptr<PanelOrders> hoist;   ///< null if nothing is hoisted
+  std::unique_ptr<PanelOrders> pieces;  ///< with hoisters: of the parts of Program::panel_parts
 };
 
 /// One layer; its directions share everything but the weights.
@@ -68,6 +69,8 @@ struct LayerCode {
 
   const LayerPanels& panels(bool serial) const { return serial ? serial_panels : shared_panels; }
   bool too_large() const { return step.too_large || (hoist && hoist->too_large); }
+  /// Panels of the hoisted products' stage with the most.
+  std::int64_t hoisted_panels() const;
 };
 
 /// Everything compile_program derives; immutable afterwards.

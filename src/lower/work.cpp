@@ -226,6 +226,12 @@ std::uint32_t LayerWork::own_panels(int sharers, Panel panel) const {
   return most;
 }
 
+std::uint32_t LayerWork::hoisted_panels() const {
+  std::uint32_t most = 0;
+  for (const StageWork& s : hoist.stages) most = std::max(most, s.panels(1, Panel::narrow));
+  return most;
+}
+
 std::uint32_t LayerWork::shares() const {
   std::uint32_t most = 1;
   for (const auto& forms : step) {

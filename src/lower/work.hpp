@@ -81,6 +81,8 @@ struct LayerWork {
   std::uint32_t panels(int sharers, Panel panel) const;
   /// Panels of it that the participant with the most walks.
   std::uint32_t own_panels(int sharers, Panel panel) const;
+  /// Panels of the hoisted products' stage with the most.
+  std::uint32_t hoisted_panels() const;
   /// Shares of the stage with the most: more participants find nothing to do.
   std::uint32_t shares() const;
 };

@@ -14,7 +14,7 @@ namespace {
 /// kernels do not show, short enough that what one layer hands to the next stays in the L2 cache.
 constexpr std::int64_t kPlainBlock = 64;
 
-std::int64_t block_of(const ModelSpec& spec, const Schedule& schedule) {
+std::int64_t longest_block(const ModelSpec& spec, const Schedule& schedule) {
   std::int64_t block = 0;
   for (const LayerSchedule& l : schedule.layers)
     block = std::max<std::int64_t>(block, l.hoist_block);
@@ -53,7 +53,9 @@ void connect(Program& p) {
 Program Program::build(const ModelSpec& spec, const Schedule& schedule) {
   Program p;
   const int groups = groups_of(spec, schedule);
-  p.block = block_of(spec, schedule);
+  p.block = longest_block(spec, schedule);
+  p.full_blocks = std::any_of(schedule.layers.begin(), schedule.layers.end(),
+                              [](const LayerSchedule& l) { return l.hoist_ahead; });
   p.whole_sequence = spec.directions() == 2 && spec.layers() > 1;
   if (schedule.parallel == Parallel::hoist) p.hoisters = schedule.threads - 1;
   p.row_parts = schedule.split_rows;
@@ -115,7 +117,7 @@ Status check_division(const ModelSpec& spec, const Schedule& schedule) {
       why = "needs products of the input";
     if (why != nullptr) return Error(fmt::format("parallel=hoist: {}", why));
   }
-  const std::int64_t block = block_of(spec, schedule);
+  const std::int64_t block = longest_block(spec, schedule);
   for (int layer = 0; layer < spec.layers(); ++layer) {
     const LayerSchedule& own = schedule.layers[static_cast<std::size_t>(layer)];
     if (!own.hoist_ahead) continue;

@@ -28,7 +28,8 @@ struct ProgramStep {
 /// until its producers have finished the block and its consumers have left the memory it writes.
 struct Program {
   std::vector<ProgramStep> steps;
-  std::int64_t block = 0;       ///< time steps per block; 0 = a step takes the whole sequence
+  std::int64_t block = 0;       ///< most time steps of a block; 0 = a step takes the whole sequence
+  bool full_blocks = false;     ///< all but the last of a run have the most (products ahead)
   bool whole_sequence = false;  ///< layers hand over whole sequences: bidirectional stacks
   int participants = 1;
   int group = 1;  ///< participants that share the panels of a step
@@ -42,11 +43,25 @@ struct Program {
   int handover_slots = 1;  ///< blocks that stand between two layers; 2 lets a layer run ahead
 
   static Program build(const ModelSpec& spec, const Schedule& schedule);
-  /// With hoisters: time steps of hoisted products that are taken at once in a run of `steps`.
-  /// Two for each participant and block, so that all are busy to the end.
-  std::int64_t piece(std::int64_t steps) const {
-    const std::int64_t parts = 2 * participants;
-    return std::max<std::int64_t>(1, (std::min(block, steps) + parts - 1) / parts);
+  /// Time steps of all blocks but the last in a run of `steps`, where there are blocks. They are
+  /// divided evenly: a short last block would read W for a few steps only.
+  std::int64_t block_of(std::int64_t steps) const {
+    if (full_blocks || block == 0 || steps <= 0) return std::max<std::int64_t>(1, block);
+    const std::int64_t blocks = (steps - 1) / block + 1;
+    return (steps - 1) / blocks + 1;
+  }
+  /// With hoisters, the hoisted products of a block are taken in two pieces for each participant,
+  /// so that all are busy to the end. Pieces have panels of their own, `panel_parts` of them, and
+  /// where there are too few panels, time steps of their own: so panels are read for as many steps
+  /// at once as can be.
+  std::int64_t pieces() const { return 2 * participants; }
+  std::int64_t panel_parts(std::int64_t panels) const {
+    return std::clamp<std::int64_t>(panels, 1, pieces());
+  }
+  /// Time steps of a piece in a run of `steps`.
+  std::int64_t piece_steps(std::int64_t steps, std::int64_t panels) const {
+    const std::int64_t parts = (pieces() - 1) / panel_parts(panels) + 1;
+    return (block_of(steps) - 1) / parts + 1;
   }
   /// How a step's kernel shares its work.
   lower::Sharing sharing(Exchange exchange) const {

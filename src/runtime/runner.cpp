@@ -30,7 +30,9 @@ void Runner::run(const RunInput& in) noexcept {
   if (!rings_ready_) prepare_rings();
   call_.shares_hoist = queue_ && !order_.ragged();
   if (call_.shares_hoist) {
-    queue_->begin(order_.longest(), program_->block, program_->piece(order_.longest()));
+    const std::int64_t panels = parts_.front().code->hoisted_panels();
+    queue_->begin(order_.longest(), block_steps(), program_->piece_steps(order_.longest(), panels),
+                  program_->panel_parts(panels));
   }
   if (team_ && (!queue_ || call_.shares_hoist)) {
     team_->run(&Runner::work, this);
@@ -56,7 +58,7 @@ void Runner::work(void* self, int participant) noexcept {
 
 /// Time steps per block of this run.
 std::int64_t Runner::block_steps() const {
-  if (program_->block > 0) return program_->block;
+  if (program_->block > 0) return program_->block_of(order_.longest());
   const bool look_at_lengths = order_.ragged() || program_->whole_sequence;
   return look_at_lengths ? kRaggedBlock : std::max<std::int64_t>(1, order_.longest());
 }
@@ -182,14 +184,24 @@ void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& 
   const View view = view_of(part, roles[x], call_.in, steps);
   seat.slot = HoistQueue::slot(piece.block);
   bind(part, seat, x, view, steps);
-  run_hoist(part, seat, x, view, steps, piece.first - piece.block * program_->block);
+  const jit::PanelRange* all = seat.hoist_args.ranges;
+  seat.hoist_args.ranges = part.code->shared_panels.pieces->of(piece.part);
+  run_hoist(part, seat, x, view, steps, piece.first - piece.block * block_steps());
+  seat.hoist_args.ranges = all;
   queue_->finish(piece);
 }
 
-/// Takes what is left of a block's pieces, and waits for the others.
+/// Takes what is left of a block's pieces and, rather than wait while others are at work on its
+/// last ones, pieces of the next block. Not at the first block: helpers still come, and in a run
+/// that hangs on the time loop nothing should keep it from beginning.
 void Runner::finish_hoist(const Part& part, Seat& seat, Block block) {
   const std::int64_t number = block_in_run(block);
-  while (const auto piece = queue_->take_of(number)) hoist_piece(part, seat, *piece);
+  while (!queue_->finished(number)) {
+    auto piece = queue_->take_of(number);
+    if (!piece && number > 0) piece = queue_->take_of(number + 1);
+    if (!piece) break;
+    hoist_piece(part, seat, *piece);
+  }
   queue_->wait_for_block(number);
   seat.slot = HoistQueue::slot(number);
 }

@@ -18,15 +18,17 @@ struct Handover {
   double hidden_seconds = 0.0;       ///< of these, behind products that look late (jit::RingWaits)
   double acknowledge_seconds = 0.0;  ///< of a flag that nothing but the order of steps hangs on
   double vector_seconds = 0.0;
+  double line_seconds = 0.0;  ///< a journey of one cache line
 };
 
 /// One layer and direction on one group of participants.
 struct PartPlan {
   const LayerWork* work;
   const LayerSchedule* schedule;
-  double block;  ///< steps
-  double piece;  ///< steps of hoisted products that are taken at once
-  int hoisters;  ///< further participants, which only take such pieces
+  double block;        ///< steps
+  double piece_steps;  ///< of hoisted products that are taken at once
+  double panel_parts;  ///< into how many the panels of hoisted products are divided
+  int hoisters;        ///< further participants, which only take such pieces
 };
 
 /// Adds up what one group of participants does in a run.
@@ -83,14 +85,15 @@ class GroupCost {
 
   /// All participants compute the first block's hoisted products; those of later ones run beside
   /// the time loop, and are divided so that all participants are done at the same time, but for
-  /// half a piece. Per block the loop waits for a counter of the others.
+  /// half a piece. Per block two lines travel while the loop waits: how many pieces are finished,
+  /// and the first sums of others.
   void share_hoist(const PartPlan& p, double blocks, const Handover& handover) {
     const double participants = 1.0 + p.hoisters;
     const double loop = out_.parts.products + out_.parts.gates;
     const double all = out_.parts.hoist;
     const double steps = std::max(steps_, 1.0);
     const double first = all * std::min(1.0, p.block / steps);
-    const double piece = all * std::min(1.0, p.piece / steps);
+    const double piece = all * std::min(1.0, p.piece_steps / steps) / p.panel_parts;
     out_.parts.hoist = first / participants + 0.5 * piece +
                        std::max(0.0, (loop + all - first) / participants - loop);
     out_.hoist_share = all > 0 ? std::min(1.0, out_.parts.hoist / all) : 1.0;
@@ -99,7 +102,7 @@ class GroupCost {
       out_.level_bytes[l] -= (1.0 - out_.hoist_share) * out_.hoisted.level_bytes[l];
       out_.hoisted.level_bytes[l] *= out_.hoist_share;
     }
-    const double journeys = 1e6 * blocks * handover.seconds;
+    const double journeys = 1e6 * blocks * 2.0 * handover.line_seconds;
     out_.journeys_us += journeys;
     out_.parts.exchange += journeys;
   }
@@ -197,7 +200,7 @@ class GroupCost {
       flops += count * cost.own_flops;
       out_.flops += count * cost.flops;
     };
-    const double once = p.hoisters > 0 ? p.piece : p.block;  // steps of one call
+    const double once = p.hoisters > 0 ? p.piece_steps : p.block;  // steps of one call
     const double whole = std::floor(steps_ / once);
     const double ahead = blocks_ahead(p);
     add_block(once, whole - ahead);
@@ -234,7 +237,9 @@ double lag_of(const Program& program, const Schedule& schedule, double steps) {
   // A wavefront has no hoisters.
   const int others = program.participants / program.participants_of_step() - 1;
   const bool whole = program.whole_sequence || program.block == 0;
-  return others * (whole ? 1.0 : std::min(1.0, static_cast<double>(program.block) / steps));
+  if (whole) return others;
+  const auto block = program.block_of(static_cast<std::int64_t>(steps));
+  return others * std::min(1.0, static_cast<double>(block) / steps);
 }
 
 }  // namespace
@@ -247,15 +252,17 @@ std::vector<Prediction> CostModel::groups(const ModelWork& whole, const Schedule
   const ModelWork& work = whole.part(schedule.split_rows);
   const int active = std::min(program.participants, machine_->cores);
   const StreamCost streams(*machine_, isa_, active);
-  const double block =
-      program.block > 0 ? static_cast<double>(program.block) : std::max(steps, 1.0);
+  const double block = program.block > 0
+                           ? static_cast<double>(program.block_of(static_cast<std::int64_t>(steps)))
+                           : std::max(steps, 1.0);
   Handover handover;
   if (program.group > 1 || program.hoisters > 0) {
     const bool data = schedule.exchange == Exchange::data;
     const double lines = data ? own_.lines_by_data : own_.lines_by_flag;
-    handover.seconds = lines * machine_->exchange_ns * 1e-9;
-    handover.hidden_seconds = data ? own_.lines_hidden * machine_->exchange_ns * 1e-9 : 0.0;
-    handover.acknowledge_seconds = data ? 0.0 : machine_->exchange_ns * 1e-9;
+    handover.line_seconds = machine_->exchange_ns * 1e-9;
+    handover.seconds = lines * handover.line_seconds;
+    handover.hidden_seconds = data ? own_.lines_hidden * handover.line_seconds : 0.0;
+    handover.acknowledge_seconds = data ? 0.0 : handover.line_seconds;
     handover.vector_seconds = streams.cycles(data ? own_.poll_cycles : own_.gather_cycles);
   }
   std::vector<Prediction> out;
@@ -265,9 +272,12 @@ std::vector<Prediction> CostModel::groups(const ModelWork& whole, const Schedule
     for (const ProgramStep& s : program.steps) {
       if (s.first != first) continue;
       const auto layer = static_cast<std::size_t>(s.layer);
-      parts.push_back({&work.layers[layer], &schedule.layers[layer], block,
-                       static_cast<double>(program.piece(static_cast<std::int64_t>(block))),
-                       program.hoisters});
+      const LayerWork& one = work.layers[layer];
+      const std::int64_t panels = one.hoisted_panels();
+      const std::int64_t steps_of_piece =
+          program.piece_steps(static_cast<std::int64_t>(block), panels);
+      parts.push_back({&one, &schedule.layers[layer], block, static_cast<double>(steps_of_piece),
+                       static_cast<double>(program.panel_parts(panels)), program.hoisters});
     }
     const Prediction one = GroupCost(streams, own_, work, program.group, steps).of(parts, handover);
     // Every part of the batch rows is taken to last as long as the largest.

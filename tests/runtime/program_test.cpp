@@ -138,16 +138,37 @@ TEST_CASE("the order of many rows is that of a stable sort, and every step count
   }
 }
 
+TEST_CASE("a run is divided into blocks evenly, but with products ahead, which need full ones") {
+  Program p;
+  p.block = 8;
+  CHECK(p.block_of(25) == 7);  // 7 + 7 + 7 + 4, not 8 + 8 + 8 + 1
+  CHECK(p.block_of(24) == 8);
+  CHECK(p.block_of(9) == 5);
+  CHECK(p.block_of(8) == 8);
+  CHECK(p.block_of(1) == 1);
+  CHECK(p.block_of(0) == 8);
+  p.full_blocks = true;
+  CHECK(p.block_of(25) == 8);
+  const ModelSpec spec = ModelSpec::parse("lstm:i8h8").value();
+  Schedule schedule = schedule_for(spec, Isa::interpreter, 1, Parallel::none);
+  CHECK_FALSE(Program::build(spec, schedule).full_blocks);
+  schedule.layers[0].hoist_ahead = true;
+  CHECK(Program::build(spec, schedule).full_blocks);
+}
+
 TEST_CASE("one participant runs the time loop, the others hoisted products only") {
   const Program p = build("lstm:i4h8", 3, Parallel::hoist);  // blocks of 4 steps
   CHECK(p.participants == 3);
   CHECK(p.hoisters == 2);
   CHECK(p.group == 1);
-  CHECK(p.piece(100) == 1);
-  const Program two = build("lstm:i4h8", 2, Parallel::hoist);
-  CHECK(two.piece(100) == 1);
-  CHECK(two.piece(3) == 1);
-  CHECK(two.piece(0) == 1);
+  CHECK(p.panel_parts(100) == 6);  // two pieces per participant and block
+  CHECK(p.panel_parts(4) == 4);
+  CHECK(p.panel_parts(0) == 1);
+  CHECK(p.piece_steps(100, 6) == 4);  // panels are enough, so each piece has all steps
+  CHECK(p.piece_steps(100, 4) == 2);  // 4 parts of the panels and 2 of the steps
+  CHECK(p.piece_steps(100, 1) == 1);
+  CHECK(p.piece_steps(3, 6) == 3);
+  CHECK(p.piece_steps(0, 6) == 4);
   REQUIRE(p.steps.size() == 1);
   CHECK(p.runs_on(p.steps[0], 0));
   CHECK(!p.runs_on(p.steps[0], 1));

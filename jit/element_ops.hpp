@@ -16,7 +16,7 @@ template <class Vmm>
 class VecCode;
 
 /// Most temporary registers that any operation asks for.
-inline constexpr int kMaxElementTemps = 3;
+inline constexpr int kMaxElementTemps = 4;
 
 struct ElementOp {
   Op op;

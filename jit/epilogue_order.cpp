@@ -22,10 +22,24 @@ bool is_function(const Instr& instr) {
 
 std::array<int, 3> operands(const Instr& i) { return {i.a, i.b, i.c}; }
 
-/// How many functions stand one after the other up to each instruction, itself among them. What has
-/// no operands comes with the first instruction that reads it, but before it is overwritten.
+/// Whether another function, at some distance, waits for the result.
+std::vector<bool> feeds_function(const std::vector<Instr>& epilogue) {
+  std::vector<bool> out(epilogue.size(), false);
+  for (std::size_t i = epilogue.size(); i-- > 0;) {
+    if (!out[i] && !is_function(epilogue[i])) continue;
+    for (const int o : operands(epilogue[i])) {
+      if (o >= 0) out[at(o)] = true;
+    }
+  }
+  return out;
+}
+
+/// How many functions stand one after the other up to each instruction, itself among them; of
+/// those with as many, what no further function waits for comes later. What has no operands comes
+/// with the first instruction that reads it, but before it is overwritten.
 std::vector<int> waves(const std::vector<Instr>& epilogue) {
   const int count = static_cast<int>(epilogue.size());
+  const std::vector<bool> urgent = feeds_function(epilogue);
   std::vector<int> wave(epilogue.size(), 0);
   int stored = 0;
   for (int i = 0; i < count; ++i) {
@@ -38,6 +52,7 @@ std::vector<int> waves(const std::vector<Instr>& epilogue) {
       wave[at(i)] = stored = std::max(stored, wave[at(i)]);
     }
   }
+  for (int i = 0; i < count; ++i) wave[at(i)] = 2 * wave[at(i)] + (urgent[at(i)] ? 0 : 1);
   std::vector<int> first(epilogue.size(), std::numeric_limits<int>::max());
   for (int i = 0; i < count; ++i) {
     for (const int o : operands(epilogue[at(i)])) {

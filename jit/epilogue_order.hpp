@@ -16,7 +16,8 @@ struct EpilogueStep {
 };
 
 /// The epilogue for `columns` columns. All functions that depend on no other function come first,
-/// for one column after the other, then those that depend on these, and so on. A core takes in
+/// for one column after the other, then those that depend on these, and so on; of each of these
+/// groups, what further functions wait for comes before the rest, for all columns. A core takes in
 /// instructions in order, and what waits for operands keeps its place from others; so what will
 /// wait long comes late. Each column computes what it would by itself, and stores in the order in
 /// which it would. Loads come before stores to the same buffer, as in every plan.

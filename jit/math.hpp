@@ -19,15 +19,15 @@ class VecCode;
 float exp_f32(float x) noexcept;
 /// 1 / (1 + e^-x), within 2.3 ulp down to results of 2^-126.
 float sigmoid_f32(float x) noexcept;
-/// Hyperbolic tangent, within 2.6 ulp, also near zero; tanh(-0) is -0.
+/// Hyperbolic tangent, within 2.9 ulp, also near zero; tanh(-0) is -0.
 float tanh_f32(float x) noexcept;
 
 /// Temporary registers that each of the emitters below overwrites.
-inline constexpr int kMathTemps = 3;
+inline constexpr int kMathTemps = 4;
 
 /// Emit dst = f(a). dst may equal a; temps: kMathTemps registers different from each other, from
 /// dst and from a. No mask or general register is touched. Vector instructions apart from loads
-/// of constants: exp 16, sigmoid 14, tanh 16, of which sigmoid and tanh have one division.
+/// of constants: exp 16, sigmoid 14, tanh 17, of which sigmoid and tanh have one division.
 template <class Vmm>
 void emit_exp(VecCode<Vmm>& v, Vmm dst, Vmm a, const Vmm* temps);
 template <class Vmm>

@@ -59,7 +59,7 @@ std::vector<std::byte> emit_element_kernel(Op op, float p, float q, Target targe
   const Vmm own(kFirst + 2);
   const Vmm dst = target == Target::a ? a : target == Target::b ? b : own;
   const std::array<Vmm, kMaxElementTemps> temps = {Vmm(kFirst + 3), Vmm(kFirst + 4),
-                                                   Vmm(kFirst + 5)};
+                                                   Vmm(kFirst + 5), Vmm(kFirst + 6)};
   Xbyak::Label loop;
   code.xor_(eax, eax);
   code.L(loop);

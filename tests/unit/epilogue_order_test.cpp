@@ -104,6 +104,19 @@ TEST_CASE("epilogue order: a state is read before it is overwritten") {
   CHECK(letters(by_waves(epilogue, 1)) == "aslysmx");
 }
 
+TEST_CASE("epilogue order: what no further function waits for comes behind what one waits for") {
+  // sigmoid(a) * tanh(tanh(b)), as an LSTM's output gate: its sigmoid has time.
+  const std::vector<Instr> epilogue{sum(0),
+                                    element(Op::sigmoid, 0),
+                                    sum(1),
+                                    element(Op::tanh, 2),
+                                    element(Op::tanh, 3),
+                                    element(Op::mul, 1, 4),
+                                    store(5, 0)};
+  CHECK(letters(by_waves(epilogue, 1)) == "btastmx");
+  CHECK(letters(by_waves(epilogue, 2)) == "btBTasAStmxTMX");
+}
+
 TEST_CASE("epilogue order: nothing gives nothing") { CHECK(by_waves({}, 2).empty()); }
 
 }  // namespace

@@ -67,8 +67,9 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK(recurrent.operations.tanhs == 2);     // g and of c
   CHECK(recurrent.operations.others == 3);    // i * g, fma, o * tanh(c)
   CHECK(recurrent.divisions == 5);
-  // g, product, fma, tanh, product: each tanh 13 steps of 4 cycles and a division of 14.
-  CHECK(recurrent.latency_cycles == 2 * (13 * 4 + 14) + 3 * 4);
+  // i, product, fma, tanh, product: sigmoid has 11 steps of 4 cycles and tanh 10, and each a
+  // division of 14.
+  CHECK(recurrent.latency_cycles == (11 + 10) * 4 + 2 * 14 + 3 * 4);
   // Four sums, c twice, h, y.
   CHECK(recurrent.row_bytes == 8 * vector);
 

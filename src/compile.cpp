@@ -53,17 +53,31 @@ std::pair<std::uint32_t, std::uint32_t> owned_panels(const jit::KernelPlan& plan
   return {first, before(shares * (p + 1) / n) - first};
 }
 
-/// Divides the panels of every stage of `plan` over the participants, each a contiguous range.
-/// `step` is the time loop's plan of the layer.
-std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const jit::KernelPlan& step,
-                                          const LayerSchedule& layer, std::uint32_t participants) {
+/// Part p of n of a stage's panels, of which none depends on another stage: first and number. What
+/// two parts store never shares a cache line.
+std::pair<std::uint32_t, std::uint32_t> panels_of_part(const jit::KernelPlan& plan,
+                                                       const jit::Stage& stage, std::uint32_t p,
+                                                       std::uint32_t n) {
+  const std::uint32_t side_by_side = lower::panels_per_line(plan.lanes, stage.units_per_panel);
+  const std::uint32_t panels = plan.panels(stage);
+  const std::uint32_t lines = (panels + side_by_side - 1) / side_by_side;
+  const auto before = [&](std::uint32_t line) { return std::min(line * side_by_side, panels); };
+  const std::uint32_t first = before(lines * p / n);
+  return {first, before(lines * (p + 1) / n) - first};
+}
+
+/// Divides the panels of every stage of `plan` into contiguous ranges. `range(stage, p)` gives the
+/// first and the number of those of participant or part p.
+template <class Range>
+std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const LayerSchedule& layer,
+                                          std::uint32_t parts, Range range) {
   auto out = std::make_unique<PanelOrders>();
   out->stages = plan.stages.size();
   std::vector<std::size_t> at;
   const bool alternating = layer.sweep == Sweep::alternating;
-  for (std::uint32_t p = 0; p < participants; ++p) {
+  for (std::uint32_t p = 0; p < parts; ++p) {
     for (const jit::Stage& stage : plan.stages) {
-      const auto [first, count] = owned_panels(plan, step, stage, p, participants);
+      const auto [first, count] = range(stage, p);
       for (const bool backward : {false, alternating}) {
         const auto order =
             order_of(first, count, static_cast<std::uint32_t>(layer.group), backward);
@@ -80,19 +94,35 @@ std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const jit
   return out;
 }
 
+/// Of the stage with the most, how many parts there can be: see panels_of_part().
+std::uint32_t most_lines(const jit::KernelPlan& plan) {
+  std::uint32_t most = 1;
+  for (const jit::Stage& stage : plan.stages) {
+    const std::uint32_t one = lower::panels_per_line(plan.lanes, stage.units_per_panel);
+    most = std::max(most, (plan.panels(stage) + one - 1) / one);
+  }
+  return most;
+}
+
 LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule,
                          const Program& program) {
-  const auto count = static_cast<std::uint32_t>(program.group);
-  LayerPanels out;
+  const auto group = static_cast<std::uint32_t>(program.group);
   const jit::KernelPlan& step = layer.step.bound.plan;
-  out.step = panel_orders(step, step, schedule, count);
+  const auto owned = [&](const jit::KernelPlan& plan) {
+    return panel_orders(plan, schedule, group, [&](const jit::Stage& stage, std::uint32_t p) {
+      return owned_panels(plan, step, stage, p, group);
+    });
+  };
+  LayerPanels out;
+  out.step = owned(step);
   if (!layer.hoist) return out;
   const jit::KernelPlan& hoist = layer.hoist->bound.plan;
-  out.hoist = panel_orders(hoist, step, schedule, count);
-  if (program.hoisters > 0) {
-    const auto parts = static_cast<std::uint32_t>(program.panel_parts(layer.hoisted_panels()));
-    out.pieces = panel_orders(hoist, hoist, schedule, parts);
-  }
+  out.hoist = owned(hoist);
+  if (program.hoisters == 0) return out;
+  const auto parts = static_cast<std::uint32_t>(program.panel_parts(most_lines(hoist)));
+  out.pieces = panel_orders(hoist, schedule, parts, [&](const jit::Stage& stage, std::uint32_t p) {
+    return panels_of_part(hoist, stage, p, parts);
+  });
   return out;
 }
 
@@ -303,14 +333,6 @@ void report(const Compilation& c, const CompileOptions& options) {
 
 }  // namespace
 
-std::int64_t LayerCode::hoisted_panels() const {
-  std::uint32_t most = 0;
-  if (!hoist) return most;
-  const jit::KernelPlan& plan = hoist->bound.plan;
-  for (const jit::Stage& stage : plan.stages) most = std::max(most, plan.panels(stage));
-  return most;
-}
-
 Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions& options,
                                     const DumpHook& dump) {
   const auto start = std::chrono::steady_clock::now();
@@ -347,6 +369,9 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     c.schedule.layers[static_cast<std::size_t>(layer)].hoist_ahead = code->ahead != nullptr;
     c.layers.push_back(std::move(*code));
   }
+  // Without products ahead, if a kernel with them could not be emitted.
+  c.program.full_blocks = Program::build(spec, c.schedule).full_blocks;
+  c.serial_program.full_blocks = c.program.full_blocks;
   c.microseconds = microseconds_since(start);
   if (dump) dump("schedule", c.schedule.to_json() + "\n");
   if (dump) dump("plan", plan_text(c));

@@ -34,7 +34,7 @@ struct Kernel {
   }
 };
 
-/// The panels of every stage of a plan, divided over participants, in walking order.
+/// The panels of every stage of a plan, divided over participants or into parts, in walking order.
 struct PanelOrders {
   std::vector<std::uint32_t> numbers;
   std::vector<jit::PanelRange> ranges;  ///< [participant][stage]
@@ -45,6 +45,9 @@ struct PanelOrders {
 
   const jit::PanelRange* of(int participant) const {
     return ranges.data() + static_cast<std::size_t>(participant) * stages;
+  }
+  std::int64_t parts() const {
+    return stages == 0 ? 1 : static_cast<std::int64_t>(ranges.size() / stages);
   }
 };
 
@@ -69,8 +72,6 @@ struct LayerCode {
 
   const LayerPanels& panels(bool serial) const { return serial ? serial_panels : shared_panels; }
   bool too_large() const { return step.too_large || (hoist && hoist->too_large); }
-  /// Panels of the hoisted products' stage with the most.
-  std::int64_t hoisted_panels() const;
 };
 
 /// Everything compile_program derives; immutable afterwards.

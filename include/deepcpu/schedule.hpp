@@ -78,7 +78,7 @@ enum class Start : std::uint8_t {
 /// Decisions for one layer (all its directions).
 struct LayerSchedule {
   bool fuse_gates = true;  ///< gates with a common operand in one product, or one product each
-  int hoist_block = 0;     ///< steps per block of hoisted x·W; 0 = x·W stays inside the step
+  int hoist_block = 0;     ///< most steps of a block of hoisted x·W; 0 = x·W stays in the step
   int tile_rows = 1;       ///< batch rows of the register tile of the recurrent products
   int hoist_rows = 1;      ///< rows (time steps x batch) of the register tile of hoisted products
   Sweep sweep = Sweep::alternating;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "jit/math.hpp"
 #include "src/lower/context.hpp"
 
 namespace deepcpu::lower {
@@ -17,14 +18,24 @@ using jit::Stage;
 Status check_registers(const KernelPlan& plan) {
   if (!plan.weights_in_registers) return {};
   std::uint64_t vectors = 0;
+  std::uint64_t sums = 0;  // of a panel
   bool one_panel = plan.rows == 1;
   for (const Stage& stage : plan.stages) {
+    sums = std::max(sums, std::uint64_t{stage.sums.size()} * plan.units(stage, 0));
     if (!stage.products.empty()) one_panel = one_panel && plan.panels(stage) == 1;
     for (const Product& p : stage.products) {
       vectors += std::uint64_t{p.k} * p.gate.size() * plan.units(stage, 0);
     }
   }
-  const std::uint64_t limit = plan.isa == Isa::avx2 ? 6 : 16;
+  const bool avx2 = plan.isa == Isa::avx2;
+  const std::uint64_t limit = avx2 ? 6 : 16;
+  // While one function runs, the panel's other sums wait in registers.
+  const std::uint64_t beside = sums + jit::kMathTemps + 1;
+  if (one_panel && vectors > 0 && vectors + beside > (avx2 ? 16 : 32)) {
+    return Error(fmt::format(
+        "weights=registers: {} vectors of weights and {} sums leave too few registers to functions",
+        vectors, sums));
+  }
   if (one_panel && vectors > 0 && vectors <= limit) return {};
   return Error(fmt::format(
       "weights=registers: needs batch 1, one panel and at most {} vectors of weights; this layer "

@@ -84,6 +84,13 @@ struct Sharing {
   bool hoisters = false;  ///< other participants compute hoisted products (Parallel::hoist)
 };
 
+/// Panels of hoisted products that together store whole cache lines: those of one gate lie side by
+/// side, `units` unit blocks each.
+inline std::uint32_t panels_per_line(std::uint32_t lanes, std::uint32_t units) {
+  constexpr std::uint32_t kNumbers = 64 / sizeof(float);
+  return std::max(1U, kNumbers / (lanes * units));
+}
+
 /// Unit blocks that belong to one participant together: the widest panel of the stages of `step`
 /// that have this width. The panels of all stages of the width end where shares do.
 std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width);

@@ -226,9 +226,12 @@ std::uint32_t LayerWork::own_panels(int sharers, Panel panel) const {
   return most;
 }
 
-std::uint32_t LayerWork::hoisted_panels() const {
-  std::uint32_t most = 0;
-  for (const StageWork& s : hoist.stages) most = std::max(most, s.panels(1, Panel::narrow));
+std::uint32_t LayerWork::hoisted_parts(std::uint32_t lanes) const {
+  std::uint32_t most = 1;
+  for (const StageWork& s : hoist.stages) {
+    const std::uint32_t one = lower::panels_per_line(lanes, s.panel_units(1, Panel::narrow));
+    most = std::max(most, (s.panels(1, Panel::narrow) + one - 1) / one);
+  }
   return most;
 }
 

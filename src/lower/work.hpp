@@ -81,8 +81,9 @@ struct LayerWork {
   std::uint32_t panels(int sharers, Panel panel) const;
   /// Panels of it that the participant with the most walks.
   std::uint32_t own_panels(int sharers, Panel panel) const;
-  /// Panels of the hoisted products' stage with the most.
-  std::uint32_t hoisted_panels() const;
+  /// Into how many parts at most the panels of hoisted products are divided, each of whole cache
+  /// lines of what is stored.
+  std::uint32_t hoisted_parts(std::uint32_t lanes) const;
   /// Shares of the stage with the most: more participants find nothing to do.
   std::uint32_t shares() const;
 };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// HoistQueue: the hoisted products of one run, as pieces that participants take when they have
 /// time. The participant that runs the time loop needs the pieces of a block before it begins the
-/// block; the others work ahead of it as far as there are slots.
+/// block, and takes one of the next when it would have to wait; the others work ahead of it as far
+/// as there are slots.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "src/runtime/blocks.hpp"
 #include "src/runtime/wait.hpp"
 
 namespace deepcpu {
@@ -20,22 +22,21 @@ class HoistQueue {
 
   /// Some time steps of one block, for one part of the panels.
   struct Piece {
-    std::int64_t block = 0;  ///< of this run
-    std::int64_t first = 0;  ///< step of the run
+    std::int64_t block = 0;    ///< of this run
+    std::int64_t skipped = 0;  ///< steps of the block in front of it
+    std::int64_t first = 0;    ///< step of the run
     std::int64_t steps = 0;
     int part = 0;  ///< of the panels
   };
 
-  /// Before a run, while nobody else is at it. `piece` <= `block`, both in steps and at least 1, as
-  /// is `parts`, into how many the panels are divided.
-  void begin(std::int64_t steps, std::int64_t block, std::int64_t piece,
-             std::int64_t parts) noexcept {
-    steps_ = steps;
-    block_ = block;
-    piece_ = piece;
+  /// Before a run, while nobody else is at it. A piece is one of `parts` parts of the panels and at
+  /// most `piece_steps` steps of a block; both are at least 1.
+  void begin(const Blocks& blocks, std::int64_t piece_steps, std::int64_t parts) noexcept {
+    blocks_ = blocks;
+    piece_steps_ = piece_steps;
     parts_ = parts;
-    per_block_ = (block + piece - 1) / piece * parts;
-    pieces_ = (steps + block - 1) / block * per_block_;
+    per_block_ = (blocks.longest() + piece_steps - 1) / piece_steps * parts;
+    pieces_ = blocks.count() * per_block_;
     next_.value = 0;
     read_.value = 0;
     for (Counter& c : done_) c.value = 0;
@@ -43,9 +44,15 @@ class HoistQueue {
 
   static std::size_t slot(std::int64_t block) { return static_cast<std::size_t>(block % kSlots); }
 
-  /// A piece of `block` that nobody has taken, if there is one.
-  std::optional<Piece> take_of(std::int64_t block) noexcept {
-    return take_below((block + 1) * per_block_);
+  /// For who runs the time loop and needs `block` next: one of its pieces that nobody has taken,
+  /// or, while others are at work on its last ones, a piece of the next block. Not at the first
+  /// block: helpers are still on their way then, and the loop should begin. None when it is time to
+  /// wait.
+  std::optional<Piece> take_for(std::int64_t block) noexcept {
+    if (finished(block)) return std::nullopt;
+    auto piece = take_below((block + 1) * per_block_);
+    if (!piece && block > 0) piece = take_below((block + 2) * per_block_);
+    return piece;
   }
 
   /// The next piece, once there is room for its sums; none when all are taken.
@@ -100,18 +107,20 @@ class HoistQueue {
     return std::nullopt;
   }
 
-  /// The last block may be short: then its last pieces are empty.
+  /// A block may be shorter than the longest: then its last pieces are shorter, or empty.
   Piece piece_at(std::int64_t n) const noexcept {
-    const std::int64_t block = n / per_block_;
-    const std::int64_t begin = block * block_ + n % per_block_ / parts_ * piece_;
-    const std::int64_t end = std::min({begin + piece_, (block + 1) * block_, steps_});
-    return {block, std::min(begin, end), std::max<std::int64_t>(0, end - begin),
-            static_cast<int>(n % parts_)};
+    Piece piece;
+    piece.block = n / per_block_;
+    piece.part = static_cast<int>(n % parts_);
+    const std::int64_t size = blocks_.size(piece.block);
+    piece.skipped = std::min(n % per_block_ / parts_ * piece_steps_, size);
+    piece.first = blocks_.begin(piece.block) + piece.skipped;
+    piece.steps = std::min(piece_steps_, size - piece.skipped);
+    return piece;
   }
 
-  std::int64_t steps_ = 0;
-  std::int64_t block_ = 1;
-  std::int64_t piece_ = 1;
+  Blocks blocks_;
+  std::int64_t piece_steps_ = 1;
   std::int64_t parts_ = 1;
   std::int64_t per_block_ = 1;
   std::int64_t pieces_ = 0;

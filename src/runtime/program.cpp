@@ -131,10 +131,10 @@ Status check_division(const ModelSpec& spec, const Schedule& schedule) {
 }
 
 std::string Program::to_text() const {
-  std::string out = whole_sequence
-                        ? "for the whole sequence:\n"
-                        : (block == 0 ? std::string("for all steps at once:\n")
-                                      : fmt::format("for each block of {} steps:\n", block));
+  std::string out =
+      whole_sequence ? "for the whole sequence:\n"
+                     : (block == 0 ? std::string("for all steps at once:\n")
+                                   : fmt::format("for each block of at most {} steps:\n", block));
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const ProgramStep& s = steps[i];
     out += fmt::format("  step {}: layer {} direction {}{} on participants {}..{}", i, s.layer,

@@ -10,6 +10,7 @@
 #include "deepcpu/model.hpp"
 #include "deepcpu/schedule.hpp"
 #include "src/lower/lower.hpp"
+#include "src/runtime/blocks.hpp"
 
 namespace deepcpu {
 
@@ -43,25 +44,22 @@ struct Program {
   int handover_slots = 1;  ///< blocks that stand between two layers; 2 lets a layer run ahead
 
   static Program build(const ModelSpec& spec, const Schedule& schedule);
-  /// Time steps of all blocks but the last in a run of `steps`, where there are blocks. They are
-  /// divided evenly: a short last block would read W for a few steps only.
-  std::int64_t block_of(std::int64_t steps) const {
-    if (full_blocks || block == 0 || steps <= 0) return std::max<std::int64_t>(1, block);
-    const std::int64_t blocks = (steps - 1) / block + 1;
-    return (steps - 1) / blocks + 1;
+  /// The blocks of a run of `steps`; needs `block` > 0.
+  Blocks blocks_of(std::int64_t steps) const {
+    return full_blocks ? Blocks::full(steps, block) : Blocks::even(steps, block);
   }
   /// With hoisters, the hoisted products of a block are taken in two pieces for each participant,
-  /// so that all are busy to the end. Pieces have panels of their own, `panel_parts` of them, and
-  /// where there are too few panels, time steps of their own: so panels are read for as many steps
-  /// at once as can be.
-  std::int64_t pieces() const { return 2 * participants; }
+  /// so that all are busy to the end. A piece is one of the parts that the panels are divided into,
+  /// and where there are too few panels, some of the block's steps: so panels are read for as many
+  /// steps at once as can be.
+  std::int64_t pieces() const { return std::int64_t{2} * participants; }
   std::int64_t panel_parts(std::int64_t panels) const {
     return std::clamp<std::int64_t>(panels, 1, pieces());
   }
-  /// Time steps of a piece in a run of `steps`.
-  std::int64_t piece_steps(std::int64_t steps, std::int64_t panels) const {
-    const std::int64_t parts = (pieces() - 1) / panel_parts(panels) + 1;
-    return (block_of(steps) - 1) / parts + 1;
+  /// Time steps of a piece of a block of `steps`, whose panels are divided into `parts`.
+  std::int64_t piece_steps(std::int64_t steps, std::int64_t parts) const {
+    const std::int64_t times = (pieces() - 1) / parts + 1;
+    return std::max<std::int64_t>(1, (steps + times - 1) / times);
   }
   /// How a step's kernel shares its work.
   lower::Sharing sharing(Exchange exchange) const {

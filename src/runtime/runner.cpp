@@ -30,9 +30,9 @@ void Runner::run(const RunInput& in) noexcept {
   if (!rings_ready_) prepare_rings();
   call_.shares_hoist = queue_ && !order_.ragged();
   if (call_.shares_hoist) {
-    const std::int64_t panels = parts_.front().code->hoisted_panels();
-    queue_->begin(order_.longest(), block_steps(), program_->piece_steps(order_.longest(), panels),
-                  program_->panel_parts(panels));
+    const Blocks all = blocks();
+    const std::int64_t parts = parts_.front().code->shared_panels.pieces->parts();
+    queue_->begin(all, program_->piece_steps(all.longest(), parts), parts);
   }
   if (team_ && (!queue_ || call_.shares_hoist)) {
     team_->run(&Runner::work, this);
@@ -56,25 +56,25 @@ void Runner::work(void* self, int participant) noexcept {
   static_cast<Runner*>(self)->run_participant(participant);
 }
 
-/// Time steps per block of this run.
-std::int64_t Runner::block_steps() const {
-  if (program_->block > 0) return program_->block_of(order_.longest());
+/// Blocks of this run.
+Blocks Runner::blocks() const {
+  const std::int64_t steps = order_.longest();
+  if (program_->block > 0) return program_->blocks_of(steps);
   const bool look_at_lengths = order_.ragged() || program_->whole_sequence;
-  return look_at_lengths ? kRaggedBlock : std::max<std::int64_t>(1, order_.longest());
+  return Blocks::even(steps, look_at_lengths ? kRaggedBlock : std::max<std::int64_t>(1, steps));
 }
 
+/// What Block::number counts: a layer that takes whole sequences hands them over as one.
 std::int64_t Runner::blocks_per_run() const {
-  if (program_->whole_sequence) return 1;
-  return (order_.longest() + block_steps() - 1) / block_steps();
+  return program_->whole_sequence ? 1 : blocks().count();
 }
 
 void Runner::run_participant(int participant) noexcept {
   const FlushDenormals guard;
   if (participant >= program_->participants - program_->hoisters) return hoist_pieces(participant);
-  const std::int64_t blocks = blocks_per_run();
-  const std::int64_t longest = order_.longest();
-  const std::int64_t size = block_steps();
-  for (std::int64_t b = 0; b < blocks; ++b) {
+  const Blocks all = blocks();
+  const std::int64_t count = blocks_per_run();
+  for (std::int64_t b = 0; b < count; ++b) {
     const std::uint64_t number = call_.blocks_done + static_cast<std::uint64_t>(b);
     for (Part& part : parts_) {
       if (!program_->runs_on(*part.step, participant)) continue;
@@ -83,7 +83,7 @@ void Runner::run_participant(int participant) noexcept {
         if (program_->whole_sequence) {
           run_sequence(part, seat, number);
         } else {
-          run_block(part, seat, {b * size, std::min(size, longest - b * size), number});
+          run_block(part, seat, {all.begin(b), all.size(b), number});
         }
       }
     }
@@ -100,11 +100,11 @@ std::pair<int, int> Runner::seats_of(const ProgramStep& step, int participant) c
 
 /// A layer that takes the whole sequence: block by block all the same, for the hoisted products.
 void Runner::run_sequence(Part& part, int seat, std::uint64_t number) {
-  const std::int64_t size = block_steps();
+  const Blocks all = blocks();
   Seat& own = *part.seats[at(seat)];
   wait_for_neighbours(part, own.part, {0, 0, number});
-  for (std::int64_t s = 0; s < order_.longest(); s += size) {
-    run_kernels(part, own, {s, std::min(size, order_.longest() - s), number});
+  for (std::int64_t b = 0; b < all.count(); ++b) {
+    run_kernels(part, own, {all.begin(b), all.size(b), number});
   }
   part.blocks[at(seat)]->store(number + 1);
 }
@@ -186,22 +186,15 @@ void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& 
   bind(part, seat, x, view, steps);
   const jit::PanelRange* all = seat.hoist_args.ranges;
   seat.hoist_args.ranges = part.code->shared_panels.pieces->of(piece.part);
-  run_hoist(part, seat, x, view, steps, piece.first - piece.block * block_steps());
+  run_hoist(part, seat, x, view, steps, piece.skipped);
   seat.hoist_args.ranges = all;
   queue_->finish(piece);
 }
 
-/// Takes what is left of a block's pieces and, rather than wait while others are at work on its
-/// last ones, pieces of the next block. Not at the first block: helpers still come, and in a run
-/// that hangs on the time loop nothing should keep it from beginning.
+/// Helps until all hoisted products of a block are there.
 void Runner::finish_hoist(const Part& part, Seat& seat, Block block) {
   const std::int64_t number = block_in_run(block);
-  while (!queue_->finished(number)) {
-    auto piece = queue_->take_of(number);
-    if (!piece && number > 0) piece = queue_->take_of(number + 1);
-    if (!piece) break;
-    hoist_piece(part, seat, *piece);
-  }
+  while (const auto piece = queue_->take_for(number)) hoist_piece(part, seat, *piece);
   queue_->wait_for_block(number);
   seat.slot = HoistQueue::slot(number);
 }

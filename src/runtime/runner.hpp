@@ -162,7 +162,7 @@ class Runner {
   std::int64_t place(const Seat& seat, std::int64_t r) const {
     return r * program_->row_parts + seat.part;
   }
-  std::int64_t block_steps() const;
+  Blocks blocks() const;
   std::int64_t blocks_per_run() const;
   void zero_past_end(const RunInput& in) const;
   void permute_states(bool back) noexcept;

@@ -216,7 +216,9 @@ class GroupCost {
       out_.flops += ahead * one.flops;
     }
     out_.parts.hoist += 1e6 * seconds;
-    add_traffic(out_.hoisted, flops, blocks, pass.level_bytes);
+    // W is read once for each block, or for the pieces of some of its steps.
+    const double reads = p.hoisters > 0 ? std::ceil(steps_ / once) : blocks;
+    add_traffic(out_.hoisted, flops, reads, pass.level_bytes);
   }
 
   const StreamCost& streams_;
@@ -229,6 +231,11 @@ class GroupCost {
   Prediction out_;
 };
 
+/// Most steps of a block of a run.
+double longest_block(const Program& program, double steps) {
+  return static_cast<double>(program.blocks_of(static_cast<std::int64_t>(steps)).longest());
+}
+
 /// What waiting for layers on other groups adds to the time of the busiest group, as a share of it:
 /// each group starts a block, or at most a run, after the one that it reads from; a layer that
 /// reads a bidirectional one starts when that is done.
@@ -238,8 +245,7 @@ double lag_of(const Program& program, const Schedule& schedule, double steps) {
   const int others = program.participants / program.participants_of_step() - 1;
   const bool whole = program.whole_sequence || program.block == 0;
   if (whole) return others;
-  const auto block = program.block_of(static_cast<std::int64_t>(steps));
-  return others * std::min(1.0, static_cast<double>(block) / steps);
+  return others * std::min(1.0, longest_block(program, steps) / steps);
 }
 
 }  // namespace
@@ -252,9 +258,7 @@ std::vector<Prediction> CostModel::groups(const ModelWork& whole, const Schedule
   const ModelWork& work = whole.part(schedule.split_rows);
   const int active = std::min(program.participants, machine_->cores);
   const StreamCost streams(*machine_, isa_, active);
-  const double block = program.block > 0
-                           ? static_cast<double>(program.block_of(static_cast<std::int64_t>(steps)))
-                           : std::max(steps, 1.0);
+  const double block = program.block > 0 ? longest_block(program, steps) : std::max(steps, 1.0);
   Handover handover;
   if (program.group > 1 || program.hoisters > 0) {
     const bool data = schedule.exchange == Exchange::data;
@@ -273,11 +277,11 @@ std::vector<Prediction> CostModel::groups(const ModelWork& whole, const Schedule
       if (s.first != first) continue;
       const auto layer = static_cast<std::size_t>(s.layer);
       const LayerWork& one = work.layers[layer];
-      const std::int64_t panels = one.hoisted_panels();
-      const std::int64_t steps_of_piece =
-          program.piece_steps(static_cast<std::int64_t>(block), panels);
-      parts.push_back({&one, &schedule.layers[layer], block, static_cast<double>(steps_of_piece),
-                       static_cast<double>(program.panel_parts(panels)), program.hoisters});
+      const std::int64_t panel_parts = program.panel_parts(one.hoisted_parts(work.lanes));
+      const std::int64_t piece_steps =
+          program.piece_steps(static_cast<std::int64_t>(block), panel_parts);
+      parts.push_back({&one, &schedule.layers[layer], block, static_cast<double>(piece_steps),
+                       static_cast<double>(panel_parts), program.hoisters});
     }
     const Prediction one = GroupCost(streams, own_, work, program.group, steps).of(parts, handover);
     // Every part of the batch rows is taken to last as long as the largest.

@@ -163,11 +163,12 @@ std::string sharing_words(const Schedule& s, const ModelSpec& spec) {
 
 std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
   std::vector<std::string> out;
-  out.push_back(l.hoist_block > 0
-                    ? fmt::format("x*W is hoisted: computed for {} before the time loop runs over "
-                                  "them, in tiles of {}",
-                                  plural(l.hoist_block, "step"), plural(l.hoist_rows, "row"))
-                    : std::string("x*W stays inside the time loop"));
+  out.push_back(
+      l.hoist_block > 0
+          ? fmt::format("x*W is hoisted: computed for up to {} before the time loop runs over "
+                        "them, in tiles of {}",
+                        plural(l.hoist_block, "step"), plural(l.hoist_rows, "row"))
+          : std::string("x*W stays inside the time loop"));
   if (l.hoist_ahead) {
     out.emplace_back(
         "but for the first block and a short last one, they are computed among the "

@@ -138,22 +138,34 @@ TEST_CASE("the order of many rows is that of a stable sort, and every step count
   }
 }
 
-TEST_CASE("a run is divided into blocks evenly, but with products ahead, which need full ones") {
-  Program p;
-  p.block = 8;
-  CHECK(p.block_of(25) == 7);  // 7 + 7 + 7 + 4, not 8 + 8 + 8 + 1
-  CHECK(p.block_of(24) == 8);
-  CHECK(p.block_of(9) == 5);
-  CHECK(p.block_of(8) == 8);
-  CHECK(p.block_of(1) == 1);
-  CHECK(p.block_of(0) == 8);
-  p.full_blocks = true;
-  CHECK(p.block_of(25) == 8);
+TEST_CASE("a run is divided evenly into as few blocks as there can be") {
+  for (std::int64_t steps = 0; steps <= 300; ++steps) {
+    for (std::int64_t most = 1; most <= 32; ++most) {
+      const Blocks blocks = Blocks::even(steps, most);
+      REQUIRE(blocks.count() == (steps + most - 1) / most);
+      REQUIRE(blocks.begin(0) == 0);
+      REQUIRE(blocks.begin(blocks.count()) == steps);
+      REQUIRE(blocks.longest() >= 1);
+      for (std::int64_t b = 0; b < blocks.count(); ++b) {
+        REQUIRE(blocks.size(b) <= std::min(most, blocks.longest()));
+        REQUIRE(2 * blocks.size(b) >= blocks.longest());
+        REQUIRE(blocks.size(b) >= 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("products ahead need full blocks") {
   const ModelSpec spec = ModelSpec::parse("lstm:i8h8").value();
   Schedule schedule = schedule_for(spec, Isa::interpreter, 1, Parallel::none);
-  CHECK_FALSE(Program::build(spec, schedule).full_blocks);
+  schedule.layers[0].hoist_block = 8;
+  const Blocks even = Program::build(spec, schedule).blocks_of(25);
+  CHECK(even.size(0) == 7);
+  CHECK(even.size(3) == 4);
   schedule.layers[0].hoist_ahead = true;
-  CHECK(Program::build(spec, schedule).full_blocks);
+  const Blocks full = Program::build(spec, schedule).blocks_of(25);
+  CHECK(full.size(0) == 8);
+  CHECK(full.size(3) == 1);
 }
 
 TEST_CASE("one participant runs the time loop, the others hoisted products only") {
@@ -164,11 +176,11 @@ TEST_CASE("one participant runs the time loop, the others hoisted products only"
   CHECK(p.panel_parts(100) == 6);  // two pieces per participant and block
   CHECK(p.panel_parts(4) == 4);
   CHECK(p.panel_parts(0) == 1);
-  CHECK(p.piece_steps(100, 6) == 4);  // panels are enough, so each piece has all steps
-  CHECK(p.piece_steps(100, 4) == 2);  // 4 parts of the panels and 2 of the steps
-  CHECK(p.piece_steps(100, 1) == 1);
+  CHECK(p.piece_steps(4, 6) == 4);  // panels are enough, so each piece has all steps
+  CHECK(p.piece_steps(4, 4) == 2);  // 4 parts of the panels and 2 of the steps
+  CHECK(p.piece_steps(4, 1) == 1);
   CHECK(p.piece_steps(3, 6) == 3);
-  CHECK(p.piece_steps(0, 6) == 4);
+  CHECK(p.piece_steps(1, 1) == 1);
   REQUIRE(p.steps.size() == 1);
   CHECK(p.runs_on(p.steps[0], 0));
   CHECK(!p.runs_on(p.steps[0], 1));

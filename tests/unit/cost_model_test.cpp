@@ -261,6 +261,43 @@ TEST_CASE("cost model: bytes of all levels are those that the compiled kernels w
   }
 }
 
+TEST_CASE("cost model: hoisted products beside the loop, in the pieces that the program has") {
+  const MachineModel m = test::round_machine();
+  Schedule s;
+  s.isa = Isa::avx512;
+  s.threads = 2;
+  s.parallel = Parallel::hoist;
+  s.exchange = Exchange::flag;
+  s.layers.resize(1);
+  s.layers[0].hoist_block = 20;
+  for (const char* problem : {"lstm:i64h64", "lstm:i256h40", "gru:i64h100", "rnn:i64h64"}) {
+    INFO(problem);
+    const ModelSpec spec = test::parse_problem(problem).value();
+    const auto work = ModelWork::of(spec, s.isa, 2).value();
+    const Prediction p = CostModel(m, s.isa).predict(work, s, 100);
+    // Two lines of 50 ns in each of five blocks.
+    CHECK(p.parts.exchange == Approx(5 * 2 * 0.05));
+    CompileOptions options;
+    options.schedule = s;
+    options.threads = 2;
+    options.schedule->isa = host_isa();
+    const auto compiled = compile_program(spec, options);
+    REQUIRE(compiled.ok());
+    const auto here = ModelWork::of(spec, host_isa(), 2).value();
+    const std::int64_t most = here.layers[0].hoisted_parts(here.lanes);
+    CHECK(compiled->layers[0].shared_panels.pieces->parts() == compiled->program.panel_parts(most));
+  }
+  // Of the first block both compute a half, and half a piece is waited for; the loop of this small
+  // input takes long enough for the rest. A piece is one of four panels, for all 20 steps.
+  const auto work = ModelWork::of(test::parse_problem("lstm:i64h64").value(), s.isa, 2).value();
+  Schedule alone = s;
+  alone.threads = 1;
+  alone.parallel = Parallel::none;
+  const double all = CostModel(m, s.isa).predict(work, alone, 100).parts.hoist;
+  const double shared = CostModel(m, s.isa).predict(work, s, 100).parts.hoist;
+  CHECK(shared == Approx(all / 5 * (0.5 + 0.5 / 4)).epsilon(0.02));
+}
+
 TEST_CASE("cost model: layers of a bidirectional stack cannot overlap") {
   const MachineModel m = uneven_machine();
   const CostModel model(m, Isa::avx512);

@@ -32,10 +32,18 @@ Work count_work(const Compilation& compiled, std::int64_t steps) {
     const LayerCode& layer = compiled.layers[static_cast<std::size_t>(step.layer)];
     add_products(work, layer.step.bound.plan, batch, steps);
     if (!layer.hoist) continue;
-    const std::int64_t block = compiled.program.block;
-    const jit::KernelPlan& hoist = layer.hoist->bound.plan;
-    add_products(work, hoist, block * batch, steps / block);
-    if (steps % block != 0) add_products(work, hoist, steps % block * batch, 1);
+    const Program& program = compiled.program;
+    const Blocks blocks = program.blocks_of(steps);
+    // A piece has some panels, and one of each of the others has the same steps.
+    const auto& pieces = layer.shared_panels.pieces;
+    const std::int64_t most =
+        pieces ? program.piece_steps(blocks.longest(), pieces->parts()) : blocks.longest();
+    for (std::int64_t b = 0; b < blocks.count(); ++b) {
+      for (std::int64_t done = 0; done < blocks.size(b); done += most) {
+        const std::int64_t together = std::min(most, blocks.size(b) - done);
+        add_products(work, layer.hoist->bound.plan, together * batch, 1);
+      }
+    }
   }
   return work;
 }

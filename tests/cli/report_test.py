@@ -124,7 +124,7 @@ class Dump(cli.CliTest):
             layer["hoist_block"] = 7
         self.write("s.json", json.dumps(schedule).encode())
         self.assertEqual(json.loads(self.dump("schedule", "--schedule", "s.json")), schedule)
-        self.assertIn("each block of 7 steps", self.dump("plan", "--schedule", "s.json"))
+        self.assertIn("each block of at most 7 steps", self.dump("plan", "--schedule", "s.json"))
 
     def test_dot(self):
         text = self.dump("dag", "--dot")

@@ -158,7 +158,7 @@ constexpr std::array kRows = {
     DEEPCPU_ELEMENT(leaky_relu, 1, 1, 2, 3, 0, 3),
     DEEPCPU_ELEMENT(hard_sigmoid, 1, 2, 1, 3, 0, 3),
     DEEPCPU_ELEMENT(softsign, 1, 0, 1, 2, 1, 2),
-    DEEPCPU_ELEMENT(exp, 1, 0, 3, 16, 0, 15),
+    DEEPCPU_ELEMENT(exp, 1, 0, kMathTemps, 16, 0, 15),
     DEEPCPU_ELEMENT(clip, 1, 2, 1, 2, 0, 2),
 };
 

@@ -58,12 +58,12 @@ std::pair<std::uint32_t, std::uint32_t> owned_panels(const jit::KernelPlan& plan
 std::pair<std::uint32_t, std::uint32_t> panels_of_part(const jit::KernelPlan& plan,
                                                        const jit::Stage& stage, std::uint32_t p,
                                                        std::uint32_t n) {
-  const std::uint32_t side_by_side = lower::panels_per_line(plan.lanes, stage.units_per_panel);
+  const std::uint32_t together = lower::panels_per_line(plan.lanes, stage.units_per_panel);
   const std::uint32_t panels = plan.panels(stage);
-  const std::uint32_t lines = (panels + side_by_side - 1) / side_by_side;
-  const auto before = [&](std::uint32_t line) { return std::min(line * side_by_side, panels); };
-  const std::uint32_t first = before(lines * p / n);
-  return {first, before(lines * (p + 1) / n) - first};
+  const std::uint32_t most = lower::most_panel_parts(panels, plan.lanes, stage.units_per_panel);
+  const auto before = [&](std::uint32_t part) { return std::min(part * together, panels); };
+  const std::uint32_t first = before(most * p / n);
+  return {first, before(most * (p + 1) / n) - first};
 }
 
 /// Divides the panels of every stage of `plan` into contiguous ranges. `range(stage, p)` gives the
@@ -95,11 +95,11 @@ std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const Lay
 }
 
 /// Of the stage with the most, how many parts there can be: see panels_of_part().
-std::uint32_t most_lines(const jit::KernelPlan& plan) {
+std::uint32_t most_parts(const jit::KernelPlan& plan) {
   std::uint32_t most = 1;
   for (const jit::Stage& stage : plan.stages) {
-    const std::uint32_t one = lower::panels_per_line(plan.lanes, stage.units_per_panel);
-    most = std::max(most, (plan.panels(stage) + one - 1) / one);
+    most = std::max(most,
+                    lower::most_panel_parts(plan.panels(stage), plan.lanes, stage.units_per_panel));
   }
   return most;
 }
@@ -119,7 +119,7 @@ LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule,
   const jit::KernelPlan& hoist = layer.hoist->bound.plan;
   out.hoist = owned(hoist);
   if (program.hoisters == 0) return out;
-  const auto parts = static_cast<std::uint32_t>(program.panel_parts(most_lines(hoist)));
+  const auto parts = static_cast<std::uint32_t>(program.panel_parts(most_parts(hoist)));
   out.pieces = panel_orders(hoist, schedule, parts, [&](const jit::Stage& stage, std::uint32_t p) {
     return panels_of_part(hoist, stage, p, parts);
   });
@@ -369,9 +369,10 @@ Result<Compilation> compile_program(const ModelSpec& spec, const CompileOptions&
     c.schedule.layers[static_cast<std::size_t>(layer)].hoist_ahead = code->ahead != nullptr;
     c.layers.push_back(std::move(*code));
   }
-  // Without products ahead, if a kernel with them could not be emitted.
-  c.program.full_blocks = Program::build(spec, c.schedule).full_blocks;
-  c.serial_program.full_blocks = c.program.full_blocks;
+  // There are no products ahead if the kernels with them could not be emitted.
+  c.program.full_blocks = c.serial_program.full_blocks =
+      std::any_of(c.layers.begin(), c.layers.end(),
+                  [](const LayerCode& layer) { return layer.ahead != nullptr; });
   c.microseconds = microseconds_since(start);
   if (dump) dump("schedule", c.schedule.to_json() + "\n");
   if (dump) dump("plan", plan_text(c));

@@ -31,12 +31,12 @@ Status check_registers(const KernelPlan& plan) {
   const std::uint64_t limit = avx2 ? 6 : 16;
   // While one function runs, the panel's other sums wait in registers.
   const std::uint64_t beside = sums + jit::kMathTemps + 1;
-  if (one_panel && vectors > 0 && vectors + beside > (avx2 ? 16 : 32)) {
+  if (one_panel && vectors > 0 && vectors <= limit) {
+    if (vectors + beside <= (avx2 ? 16 : 32)) return {};
     return Error(fmt::format(
         "weights=registers: {} vectors of weights and {} sums leave too few registers to functions",
         vectors, sums));
   }
-  if (one_panel && vectors > 0 && vectors <= limit) return {};
   return Error(fmt::format(
       "weights=registers: needs batch 1, one panel and at most {} vectors of weights; this layer "
       "has {}",

@@ -90,6 +90,12 @@ inline std::uint32_t panels_per_line(std::uint32_t lanes, std::uint32_t units) {
   constexpr std::uint32_t kNumbers = 64 / sizeof(float);
   return std::max(1U, kNumbers / (lanes * units));
 }
+/// Into how many parts at most so many panels can be divided without a line in two parts.
+inline std::uint32_t most_panel_parts(std::uint32_t panels, std::uint32_t lanes,
+                                      std::uint32_t units) {
+  const std::uint32_t together = panels_per_line(lanes, units);
+  return (panels + together - 1) / together;
+}
 
 /// Unit blocks that belong to one participant together: the widest panel of the stages of `step`
 /// that have this width. The panels of all stages of the width end where shares do.

@@ -229,8 +229,8 @@ std::uint32_t LayerWork::own_panels(int sharers, Panel panel) const {
 std::uint32_t LayerWork::hoisted_parts(std::uint32_t lanes) const {
   std::uint32_t most = 1;
   for (const StageWork& s : hoist.stages) {
-    const std::uint32_t one = lower::panels_per_line(lanes, s.panel_units(1, Panel::narrow));
-    most = std::max(most, (s.panels(1, Panel::narrow) + one - 1) / one);
+    most = std::max(most, lower::most_panel_parts(s.panels(1, Panel::narrow), lanes,
+                                                  s.panel_units(1, Panel::narrow)));
   }
   return most;
 }

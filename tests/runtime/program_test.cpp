@@ -168,6 +168,35 @@ TEST_CASE("products ahead need full blocks") {
   CHECK(full.size(3) == 1);
 }
 
+TEST_CASE("pieces: every panel stands in one part, and no cache line of sums in two") {
+  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+    if (isa > host_isa()) continue;
+    for (const char* problem :
+         {"lstm:i8h100", "gru:i8h48,reset=before", "rnn:i8h64", "lstm:i8h8"}) {
+      const ModelSpec spec = ModelSpec::parse(problem).value();
+      CompileOptions options;
+      options.threads = 2;
+      options.schedule = schedule_for(spec, isa, 2, Parallel::hoist);
+      const auto c = compile_program(spec, options);
+      REQUIRE(c.ok());
+      const jit::KernelPlan& plan = c->layers[0].hoist->bound.plan;
+      const PanelOrders& pieces = *c->layers[0].shared_panels.pieces;
+      INFO(problem << " " << pieces.parts());
+      for (std::size_t s = 0; s < plan.stages.size(); ++s) {
+        const jit::Stage& stage = plan.stages[s];
+        std::uint32_t next = 0;
+        for (int part = 0; part < pieces.parts(); ++part) {
+          const jit::PanelRange& range = pieces.of(part)[s];
+          CHECK(next * stage.units_per_panel * plan.lanes % 16 == 0);
+          for (std::uint64_t i = 0; i < range.count; ++i) CHECK(range.order[0][i] == next++);
+          if (plan.stages.size() == 1) CHECK(range.count > 0);
+        }
+        CHECK(next == plan.panels(stage));
+      }
+    }
+  }
+}
+
 TEST_CASE("one participant runs the time loop, the others hoisted products only") {
   const Program p = build("lstm:i4h8", 3, Parallel::hoist);  // blocks of 4 steps
   CHECK(p.participants == 3);

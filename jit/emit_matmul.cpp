@@ -7,6 +7,7 @@
 #include <string>
 
 #include "jit/emit_ahead.hpp"
+#include "jit/panel_claims.hpp"
 
 namespace deepcpu::jit {
 namespace {
@@ -247,9 +248,13 @@ void MatmulEmitter<Vmm>::start_fetch(EmitContext<Vmm>& ctx, const Stage& stage) 
   auto& code = ctx.code;
   Xbyak::Label last;
   code.mov(kFetch, reg::panel);
-  code.cmp(ctx.frame.slot("panels left"), 1);
-  code.je(last);
   code.mov(reg::scratch, ctx.frame.slot("order"));
+  if (PanelClaims<Vmm>::of(ctx, stage)) {
+    code.cmp(reg::scratch, PanelClaims<Vmm>::order_end(ctx));
+  } else {
+    code.cmp(ctx.frame.slot("panels left"), 1);
+  }
+  code.je(last);
   code.mov(kFetch.cvt32(), dword[reg::scratch]);
   code.L(last);
   MatmulEmitter products(ctx, stage, {1, 1, 0});

@@ -10,6 +10,7 @@
 #include "jit/emit_ahead.hpp"
 #include "jit/emit_epilogue.hpp"
 #include "jit/emit_row_tiles.hpp"
+#include "jit/panel_claims.hpp"
 
 namespace deepcpu::jit {
 
@@ -43,6 +44,7 @@ void TimestepEmitter<Vmm>::emit() {
   start_step(done);
   for (std::size_t s = 0; s < ctx_.plan.stages.size(); ++s) stage(s);
   finish_step();
+  PanelClaims<Vmm>(ctx_).finish_step();
   code_.dec(ctx_.frame.slot("steps left"));
   code_.jnz(step, kNear);
   ctx_.record.label("done");
@@ -108,6 +110,7 @@ void TimestepEmitter<Vmm>::start_call() {
   RowTilesEmitter<Vmm>::divide_rows(ctx_);
   copy("flip", offsetof(KernelArgs, parity));
   copy("epoch", offsetof(KernelArgs, epoch));
+  PanelClaims<Vmm>(ctx_).start_call();
   for (std::size_t i = 0; i < ctx_.plan.buffers.size(); ++i) {
     const auto id = static_cast<std::uint16_t>(i);
     const Buffer& b = ctx_.plan.buffers[i];
@@ -283,6 +286,7 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   code_.test(reg::k, reg::k);
   code_.jz(late_ ? idle : end, kNear);
   code_.mov(ctx_.frame.slot("panels left"), reg::k);
+  if (PanelClaims<Vmm>::of(ctx_, stage)) PanelClaims<Vmm>(ctx_).start_stage(index);
   code_.mov(reg::k, ctx_.frame.slot("flip"));
   code_.mov(reg::k, ptr[reg::scratch + reg::k * 8 + range]);
   code_.mov(ctx_.frame.slot("order"), reg::k);
@@ -290,7 +294,7 @@ void TimestepEmitter<Vmm>::stage(std::size_t index) {
   if (weaves(stage)) {
     woven_panels(stage, full, last);
   } else {
-    panels(stage, full, last);
+    panels(index, full, last);
   }
   end_stage(stage, idle, end);
   code_.L(end);
@@ -307,7 +311,8 @@ void TimestepEmitter<Vmm>::take_panel(const Tile& full) {
 
 /// One panel after the other.
 template <class Vmm>
-void TimestepEmitter<Vmm>::panels(const Stage& stage, const Tile& full, const Tile& last) {
+void TimestepEmitter<Vmm>::panels(std::size_t index, const Tile& full, const Tile& last) {
+  const Stage& stage = ctx_.plan.stages[index];
   const auto count = ctx_.plan.panels(stage);
   Xbyak::Label loop;
   Xbyak::Label ragged;
@@ -330,6 +335,7 @@ void TimestepEmitter<Vmm>::panels(const Stage& stage, const Tile& full, const Ti
   code_.L(next);
   code_.dec(ctx_.frame.slot("panels left"));
   code_.jnz(loop, kNear);
+  if (PanelClaims<Vmm>::of(ctx_, stage)) PanelClaims<Vmm>(ctx_).take_others(index, loop);
 }
 
 /// The epilogue of a full panel is woven into the products of the full panel that follows. By

@@ -30,7 +30,7 @@ class TimestepEmitter {
   void stage(std::size_t index);
   void point_ring(std::uint16_t id);
   void take_panel(const Tile& full);
-  void panels(const Stage& stage, const Tile& full, const Tile& last);
+  void panels(std::size_t index, const Tile& full, const Tile& last);
   void woven_panels(const Stage& stage, const Tile& full, const Tile& last);
   void woven_panel(const Stage& stage, const Tile& full);
   void panel(const Stage& stage, const Tile& tile);

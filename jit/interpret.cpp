@@ -5,6 +5,7 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <optional>
 
 #include "jit/element_ops.hpp"
 #include "jit/kernel_plan.hpp"
@@ -58,12 +59,13 @@ class Interpreter {
 
  private:
   void run_steps() {
+    if (args_.steps > 1) offer_panels();
     for (t_ = 0; t_ < args_.steps; ++t_) {
       rows_ = args_.active != nullptr ? static_cast<std::uint64_t>(args_.active[t_]) : args_.rows;
       if (rows_ == 0) return;
       for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
         if (args_.participants > 1) poll(plan_.stages[s]);
-        run_stage(plan_.stages[s], args_.ranges[s]);
+        run_stage(s);
         if (plan_.stages[s].exchange && args_.participants > 1) exchange();
       }
     }
@@ -127,15 +129,65 @@ class Interpreter {
     return reinterpret_cast<float*>(base + ref.offset);
   }
 
-  void run_stage(const Stage& stage, const PanelRange& range) const {
-    for (std::uint64_t i = 0; i < range.count; ++i) {
-      const std::uint32_t panel = range.order[flip()][i];
-      const std::uint32_t units = plan_.units(stage, panel);
-      mark(stage, panel, units);
-      for (std::uint64_t row = 0; row < rows_; ++row) {
-        for (std::uint32_t u = 0; u < units; ++u) {
-          run_unit(stage, panel * stage.units_per_panel + u, row);
-        }
+  void run_stage(std::size_t s) const {
+    const Stage& stage = plan_.stages[s];
+    const PanelRange& range = args_.ranges[s];
+    const std::uint32_t* order = range.order[flip()];
+    // As said at Claims.
+    const bool shares = stage.steals && args_.participants > 1 && t_ + 1 < args_.steps;
+    if (shares && t_ + 2 < args_.steps) offer(s, t_ + 1);
+    const std::uint64_t own = shares ? Claims::kept(range.count) : range.count;
+    for (std::uint64_t i = 0; i < own; ++i) run_panel(stage, order[i]);
+    if (!shares || range.count == 0) return;
+    while (const auto place = take(s, args_.participant, true)) run_panel(stage, order[*place]);
+    for (std::uint64_t n = 1; n < args_.participants; ++n) {
+      const std::uint64_t other = (args_.participant + n) % args_.participants;
+      const auto stages = static_cast<std::int64_t>(plan_.stages.size());
+      const auto away = static_cast<std::int64_t>(other - args_.participant) * stages;
+      const PanelRange& theirs = args_.ranges[away + static_cast<std::int64_t>(s)];
+      while (const auto place = take(s, other, false)) {
+        run_panel(stage, theirs.order[flip()][*place]);
+      }
+    }
+  }
+
+  void run_panel(const Stage& stage, std::uint32_t panel) const {
+    const std::uint32_t units = plan_.units(stage, panel);
+    mark(stage, panel, units);
+    for (std::uint64_t row = 0; row < rows_; ++row) {
+      for (std::uint32_t u = 0; u < units; ++u) {
+        run_unit(stage, panel * stage.units_per_panel + u, row);
+      }
+    }
+  }
+
+  std::uint64_t& claims(std::size_t stage, std::uint64_t participant, std::uint64_t t) const {
+    return args_.claims[participant][2 * stage + ((args_.parity + t) & 1)].word;
+  }
+
+  void offer_panels() const {
+    for (std::size_t s = 0; s < plan_.stages.size(); ++s) {
+      if (plan_.stages[s].steals && args_.participants > 1) offer(s, 0);
+    }
+  }
+
+  void offer(std::size_t stage, std::uint64_t t) const {
+    std::atomic_ref<std::uint64_t>(claims(stage, args_.participant, t))
+        .store(Claims::begin(args_.first_step + t, args_.ranges[stage].count),
+               std::memory_order_release);
+  }
+
+  /// A place in a participant's order that nobody has taken, for this step.
+  std::optional<std::uint64_t> take(std::size_t stage, std::uint64_t participant,
+                                    bool first) const {
+    std::atomic_ref<std::uint64_t> word(claims(stage, participant, t_));
+    const std::uint64_t step = Claims::step((args_.first_step + t_) << 32);
+    std::uint64_t seen = word.load(std::memory_order_acquire);
+    for (;;) {
+      if (Claims::step(seen) != step || Claims::first(seen) >= Claims::end(seen)) return {};
+      const std::uint64_t add = first ? Claims::kTakeFirst : Claims::kTakeLast;
+      if (word.compare_exchange_weak(seen, seen + add, std::memory_order_acq_rel)) {
+        return first ? Claims::first(seen) : Claims::end(seen) - 1;
       }
     }
   }

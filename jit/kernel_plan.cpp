@@ -33,8 +33,9 @@ class Hasher {
 std::uint64_t bits(int v) { return static_cast<std::uint64_t>(static_cast<std::int64_t>(v)); }
 
 void add(Hasher& h, const Stage& s) {
-  for (const std::uint64_t v : {std::uint64_t{s.width}, std::uint64_t{s.units_per_panel},
-                                std::uint64_t{s.tile_rows}, std::uint64_t{s.exchange}}) {
+  for (const std::uint64_t v :
+       {std::uint64_t{s.width}, std::uint64_t{s.units_per_panel}, std::uint64_t{s.tile_rows},
+        std::uint64_t{s.exchange}, std::uint64_t{s.steals}}) {
     h.number(v);
   }
   for (const Sum& sum : s.sums) {
@@ -116,9 +117,10 @@ std::string text(const KernelPlan& plan, const Instr& i, std::size_t index) {
 }
 
 std::string text(const KernelPlan& plan, const Stage& s) {
-  std::string out = fmt::format(
-      "  stage {}: {} units, {} panels of {} unit blocks, tile of {} rows{}\n", s.name, s.width,
-      plan.panels(s), s.units_per_panel, s.tile_rows, s.exchange ? ", then exchange" : "");
+  std::string out =
+      fmt::format("  stage {}: {} units, {} panels of {} unit blocks, tile of {} rows{}{}\n",
+                  s.name, s.width, plan.panels(s), s.units_per_panel, s.tile_rows,
+                  s.steals ? ", then those of others" : "", s.exchange ? ", then exchange" : "");
   for (const Ref& r : s.polls) {
     out += fmt::format("    wait until all of {} is written\n", text(plan, r));
   }

@@ -9,6 +9,7 @@
 ///       for stage in stages
 ///         wait until every number of stage.polls has been written
 ///         for panel in args.ranges[stage].order[(parity + t) & 1]
+///           (with Stage::steals: those of other participants that nobody has begun come last)
 ///           mark what it will store into rings one step later as not written
 ///           for tile of up to stage.tile_rows rows
 ///             sums   = init                           one accumulator per (row, unit, gate)
@@ -45,11 +46,16 @@
 /// (t-1) % 3. Of a scratch ring, that slot was read in step t-2, and numbers of step t-1 have been
 /// seen. Why a slot is filled before anybody polls it: slot (t+2) % 3 is polled one step after slot
 /// (t+1) % 3 has been seen complete, and each owner stored into that one after filling the other;
-/// x86 makes stores visible in program order. Rows that end early only take rows out of both sides:
-/// a step's rows are among those of the step before. A buffer of two slots that is stored just
-/// before a ring, unit by unit, and read after the ring has been polled needs no poll of its own.
-/// Between calls the order of steps goes on; the caller fills the slot to be written whenever it
-/// has touched a ring, or rows have ended early.
+/// x86 makes stores visible in program order. With Stage::steals read "who computes the panel" for
+/// "owner": it may be another participant in every step. All of this holds, since who computes a
+/// panel in one step has seen the numbers of the step before, whoever stored them, and all that was
+/// done for them before; since every panel of a writing stage stands in its ring, so that to see
+/// all numbers is to know that all have finished reading for that stage; and since everybody has a
+/// panel that is not for others, so that its numbers say how far it is. Rows that end early only
+/// take rows out of both sides: a step's rows are among those of the step before. A buffer of two
+/// slots that is stored just before a ring, unit by unit, and read after the ring has been polled
+/// needs no poll of its own. Between calls the order of steps goes on; the caller fills the slot to
+/// be written whenever it has touched a ring, or rows have ended early.
 #pragma once
 
 #include <bit>
@@ -197,12 +203,22 @@ struct Stage {
   std::vector<Ref> gathers;
   /// Other participants read what this stage writes: publish and wait before the next stage.
   bool exchange = false;
+  /// A participant that has computed its panels takes some that another one has not begun: see
+  /// Claims. Only in plans of which each stage waits for all panels of the stage before it.
+  bool steals = false;
   bool operator==(const Stage& o) const {
     return width == o.width && units_per_panel == o.units_per_panel && tile_rows == o.tile_rows &&
            sums == o.sums && products == o.products && epilogue == o.epilogue && polls == o.polls &&
-           gathers == o.gathers && exchange == o.exchange;
+           gathers == o.gathers && exchange == o.exchange && steals == o.steals;
   }
 };
+
+/// Of a stage's products, for one row.
+inline std::uint64_t multiply_adds(const Stage& s) {
+  std::uint64_t sum = 0;
+  for (const Product& p : s.products) sum += std::uint64_t{p.k} * p.gate.size() * s.width;
+  return sum;
+}
 
 /// Products of a later block of steps. They depend on nothing that the steps compute, so emitted
 /// code runs them between the multiply-adds of the steps, which mostly wait for weights and leave
@@ -277,6 +293,34 @@ struct PanelRange {
   std::uint64_t count;
 };
 
+/// Which of one participant's panels nobody has begun, in one stage that others may take panels of
+/// (Stage::steals) and one time step: which place of the participant's order is taken next and
+/// which one is behind the last. The participant takes the first of these, others the last. The
+/// first half of its panels is its own: so most are taken without a claim, and everybody has one at
+/// least, whose numbers are a sign of how far it is. There are two for each stage, for even and odd
+/// steps: in step t a participant writes that of step t + 1, which others may look at from then on.
+/// The last step of a call has none: what the caller does next, as to compute other hoisted sums,
+/// might come before another participant has finished. (Where rows end early, the last step with
+/// live rows may have one; the caller waits for all before it does anything with these rows.) Each
+/// has cache lines of its own, so that who looks at one does not take another one away from its
+/// owner.
+struct alignas(128) Claims {
+  std::uint64_t word;
+
+  /// Places of `count` panels that are not for others.
+  static constexpr std::uint64_t kept(std::uint64_t count) { return (count + 1) / 2; }
+  static constexpr std::uint64_t kMostPanels = 0xFFFF;
+  static constexpr std::uint64_t begin(std::uint64_t step, std::uint64_t count) {
+    return step << 32 | count << 16 | kept(count);
+  }
+  static constexpr std::uint64_t step(std::uint64_t w) { return w >> 32; }
+  static constexpr std::uint64_t first(std::uint64_t w) { return w & kMostPanels; }
+  static constexpr std::uint64_t end(std::uint64_t w) { return w >> 16 & kMostPanels; }
+  /// What is added when the first one is taken, and when the last one is.
+  static constexpr std::uint64_t kTakeFirst = 1;
+  static constexpr std::uint64_t kTakeLast = ~std::uint64_t{0} << 16;
+};
+
 /// The one argument of a kernel. Plain data; the caller owns everything it points to.
 struct KernelArgs {
   const unsigned char* weights;  ///< packed weights of this layer and direction
@@ -285,8 +329,9 @@ struct KernelArgs {
   std::uint64_t phase;           ///< 0, 1 or 2: the same mod 3 (rings)
   std::uint64_t rows;            ///< live rows when `active` is null
   const std::int32_t* active;    ///< live rows per step, non-increasing; or null
-  const PanelRange* ranges;      ///< one per stage
-  const AheadTile* ahead;        ///< with KernelPlan::ahead: at least one
+  /// One per stage; with Stage::steals, in the middle of those of all participants in turn.
+  const PanelRange* ranges;
+  const AheadTile* ahead;  ///< with KernelPlan::ahead: at least one
   std::uint64_t ahead_tiles;
   void* buffer[kMaxBuffers];         ///< base pointers, or tables of row pointers (external)
   std::int64_t stride[kMaxBuffers];  ///< external: bytes per step; strided: bytes per row
@@ -295,6 +340,9 @@ struct KernelArgs {
   std::uint64_t participants;
   std::uint64_t* const* published;  ///< per participant: its counter of stages completed
   std::uint64_t epoch;              ///< value of every counter when this call starts
+  /// Per participant [stage][step % 2]; with Stage::steals and several participants.
+  Claims* const* claims;
+  std::uint64_t first_step;  ///< number of the first step, counted on from call to call
   void (*wait_slow)(const volatile std::uint64_t* counter, std::uint64_t at_least);
   /// Returns once none of `count` numbers is kUnwritten.
   void (*wait_data)(const volatile std::uint32_t* numbers, std::uint64_t count);

@@ -16,6 +16,7 @@
 #include "src/machine/machine.hpp"
 #include "src/machine/machine_model.hpp"
 #include "src/machine/system.hpp"
+#include "src/runtime/hoist_share.hpp"
 #include "src/runtime/kernel_cache.hpp"
 #include "src/schedule/check.hpp"
 #include "src/tune/estimate.hpp"
@@ -94,6 +95,21 @@ std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const Lay
   return out;
 }
 
+/// Piece i of n of the panels that a participant owns. What two pieces of a participant store never
+/// shares a cache line.
+std::pair<std::uint32_t, std::uint32_t> panels_of_piece(
+    const jit::KernelPlan& plan, const jit::Stage& stage,
+    std::pair<std::uint32_t, std::uint32_t> owned, std::uint32_t i, std::uint32_t n) {
+  const std::uint32_t together = lower::panels_per_line(plan.lanes, stage.units_per_panel);
+  const std::uint32_t first = owned.first;
+  const std::uint32_t count = owned.second;
+  const auto before = [&](std::uint32_t piece) {
+    if (piece == 0 || piece == n) return first + (piece == 0 ? 0 : count);
+    return std::clamp((first + count * piece / n) / together * together, first, first + count);
+  };
+  return {before(i), before(i + 1) - before(i)};
+}
+
 /// Of the stage with the most, how many parts there can be: see panels_of_part().
 std::uint32_t most_parts(const jit::KernelPlan& plan) {
   std::uint32_t most = 1;
@@ -118,6 +134,20 @@ LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule,
   if (!layer.hoist) return out;
   const jit::KernelPlan& hoist = layer.hoist->bound.plan;
   out.hoist = owned(hoist);
+  // With products ahead few blocks are hoisted by themselves, and not by all participants alike.
+  if (group > 1 && !layer.ahead) {
+    std::uint32_t most = 1;
+    for (std::size_t s = 0; s < hoist.stages.size(); ++s) {
+      most = std::max(most, static_cast<std::uint32_t>(out.hoist->of(0)[s].count));
+    }
+    const std::uint32_t each = std::min<std::uint32_t>(most, HoistShare::kPieces);
+    out.pieces_each = static_cast<int>(each);
+    out.own_pieces =
+        panel_orders(hoist, schedule, group * each, [&](const jit::Stage& stage, std::uint32_t i) {
+          const auto own = owned_panels(hoist, step, stage, i / each, group);
+          return panels_of_piece(hoist, stage, own, i % each, each);
+        });
+  }
   if (program.hoisters == 0) return out;
   const auto parts = static_cast<std::uint32_t>(program.panel_parts(most_parts(hoist)));
   out.pieces = panel_orders(hoist, schedule, parts, [&](const jit::Stage& stage, std::uint32_t p) {

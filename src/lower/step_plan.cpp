@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "src/lower/context.hpp"
+#include "src/lower/exchange_plan.hpp"
 #include "src/lower/stages.hpp"
 
 namespace deepcpu::lower {
@@ -40,8 +41,7 @@ class StepPlan {
     }
     fit_plain_panels();
     finish_slots();
-    finish_exchange();
-    finish_gathers();
+    plan_exchange(ctx_.sharing, bound_);
     return std::move(bound_);
   }
 
@@ -89,9 +89,14 @@ class StepPlan {
       b.width = static_cast<std::uint32_t>(ctx_.hoist.row / sizeof(float));
       b.row_stride = ctx_.hoist.row;
       b.step_stride = ctx_.hoist.row * ctx_.batch;
-      b.fetch_next = ctx_.sharing.hoisters && b.step_stride <= Buffer::kFarthestFetch;
+      b.fetch_next = others_hoist() && b.step_stride <= Buffer::kFarthestFetch;
       buffers_.add(Role::hoisted, 0, b);
     }
+  }
+
+  /// Whether other participants may have computed hoisted sums of one's own units.
+  bool others_hoist() const {
+    return ctx_.sharing.hoisters || (ctx_.sharing.participants > 1 && !ctx_.schedule.hoist_ahead);
   }
 
   /// Scratch that carries expr `id` from its home stage to later ones.
@@ -177,14 +182,20 @@ class StepPlan {
     code_ = &stage.epilogue;
     memo_.clear();
     std::vector<std::pair<int, Ref>> stores;
+    std::vector<std::pair<int, Ref>> rows;  // that products read
     for (int id = 0; id < static_cast<int>(ctx_.graph.exprs.size()); ++id) {
-      if (map_.home[at(id)] == stage_ && crosses(id)) stores.emplace_back(emit(id), scratch(id));
+      if (map_.home[at(id)] == stage_ && crosses(id)) {
+        (multiplied(id) ? rows : stores).emplace_back(emit(id), scratch(id));
+      }
     }
     for (int i = 0; i < static_cast<int>(map_.store_stage.size()); ++i) {
       if (map_.store_stage[at(i)] != stage_) continue;
-      stores.emplace_back(emit(ctx_.graph.state_next[at(i)]),
-                          Ref{buffers_.get(Role::state, i), true, 0});
+      (multiplied_state(i) ? rows : stores)
+          .emplace_back(emit(ctx_.graph.state_next[at(i)]),
+                        Ref{buffers_.get(Role::state, i), true, 0});
     }
+    // Whoever has seen what products read, which others wait for, sees the rest as well.
+    stores.insert(stores.end(), rows.begin(), rows.end());
     if (map_.output_stage == stage_) {
       stores.emplace_back(emit(ctx_.graph.output), Ref{buffers_.get(Role::output, 0), false, 0});
     }
@@ -199,13 +210,23 @@ class StepPlan {
     }
   }
 
+  bool multiplied(int id) const {
+    return std::any_of(ctx_.graph.sums.begin(), ctx_.graph.sums.end(), [&](const SumExpr& s) {
+      return std::any_of(s.products.begin(), s.products.end(),
+                         [&](const SumProduct& p) { return p.operand == id; });
+    });
+  }
+
+  bool multiplied_state(int state) const {
+    for (int id = 0; id < static_cast<int>(ctx_.graph.exprs.size()); ++id) {
+      if (expr(id).kind == Kind::state && expr(id).index == state && multiplied(id)) return true;
+    }
+    return false;
+  }
+
   /// Whether a later stage needs the value, or a product reads it from memory.
   bool crosses(int id) const {
-    for (const SumExpr& s : ctx_.graph.sums) {
-      for (const SumProduct& p : s.products) {
-        if (p.operand == id) return true;
-      }
-    }
+    if (multiplied(id)) return true;
     if (expr(id).level == 0) return false;
     for (int user = id + 1; user < static_cast<int>(ctx_.graph.exprs.size()); ++user) {
       const Expr& u = expr(user);
@@ -297,162 +318,12 @@ class StepPlan {
     }
   }
 
-  template <class Visit>
-  void each_read(Visit visit) {
-    for (int s = 0; s < static_cast<int>(bound_.plan.stages.size()); ++s) {
-      const Stage& stage = bound_.plan.stages[at(s)];
-      for (const Product& p : stage.products) visit(s, p.operand, true);
-      for (const Instr& i : stage.epilogue) {
-        if (i.action == Action::load) visit(s, i.ref, false);
-        if (i.action == Action::broadcast) visit(s, i.ref, true);
-      }
-    }
-  }
-
   /// A state is updated in place unless other units, or a later stage, still read the old value.
   void finish_slots() {
-    each_read([&](int stage, const Ref& ref, bool whole_row) {
+    each_read(bound_.plan, [&](int stage, const Ref& ref, bool whole_row) {
       const BufferRole role = bound_.roles[ref.buffer];
       if (role.role != Role::state) return;
       if (whole_row || stage > map_.store_stage[at(role.index)]) buffers_.of(ref.buffer).slots = 2;
-    });
-  }
-
-  bool is_written(const Ref& ref) const {
-    return std::any_of(bound_.plan.stages.begin(), bound_.plan.stages.end(),
-                       [&](const Stage& s) { return store_of(s, ref.buffer) >= 0; });
-  }
-
-  /// The stage that stores a state or scratch.
-  int writer_of(std::uint16_t buffer) const {
-    int s = 0;
-    while (store_of(bound_.plan.stages[at(s)], buffer) < 0) ++s;
-    return s;
-  }
-
-  void finish_exchange() {
-    std::map<std::uint16_t, std::vector<int>> readers;
-    // What is read unit by unit was computed by the reader itself: participants own the same units
-    // in all stages of a width.
-    each_read([&](int reader, const Ref& ref, bool whole_row) {
-      if (whole_row && is_written(ref)) readers[ref.buffer].push_back(reader);
-    });
-    for (const auto& [buffer, stages] : readers) {
-      const int writer = writer_of(buffer);
-      if (!can_be_ring(buffer, writer, stages)) exchange_by_flag(writer, stages);
-    }
-    std::vector<Ring> rings;
-    for (const auto& [buffer, stages] : readers) {
-      const int writer = writer_of(buffer);
-      // Where flags stand on all sides anyway, polling would come on top of them.
-      if (has_flags(writer, stages)) continue;
-      rings.push_back({buffer, writer, *std::min_element(stages.begin(), stages.end()),
-                       store_of(bound_.plan.stages[at(writer)], buffer)});
-    }
-    for (const Ring& ring : rings) {
-      const bool carried = std::any_of(rings.begin(), rings.end(),
-                                       [&](const Ring& other) { return rides_on(ring, other); });
-      if (!carried) make_ring(ring);
-    }
-  }
-
-  /// What others have written and nobody polls is fetched before products read it.
-  void finish_gathers() {
-    if (ctx_.sharing.participants < 2) return;
-    each_read([&](int reader, const Ref& ref, bool whole_row) {
-      if (!whole_row || !is_written(ref) || bound_.plan.buffers[ref.buffer].slots == 3) return;
-      auto& gathers = bound_.plan.stages[at(reader)].gathers;
-      const Ref row{ref.buffer, ref.next, 0};
-      if (std::find(gathers.begin(), gathers.end(), row) == gathers.end()) gathers.push_back(row);
-    });
-  }
-
-  /// A buffer that may be a ring: who writes it, who reads it first, and where the store stands.
-  struct Ring {
-    std::uint16_t buffer;
-    int writer;
-    int first_reader;
-    int store;
-  };
-
-  static int store_of(const Stage& stage, std::uint16_t buffer) {
-    for (int n = 0; n < static_cast<int>(stage.epilogue.size()); ++n) {
-      const Instr& i = stage.epilogue[at(n)];
-      if (i.action == Action::store && i.ref.buffer == buffer) return n;
-    }
-    return -1;
-  }
-
-  /// Whether waiting for `other` is waiting for `ring`, which then needs two slots only: every unit
-  /// of it is stored before the same unit of `other`, nobody reads it before having seen all of
-  /// `other`, and it is written again after the next look at `other`.
-  bool rides_on(const Ring& ring, const Ring& other) const {
-    return ring.writer == other.writer && ring.store < other.store &&
-           ring.first_reader >= other.first_reader &&
-           bound_.roles[ring.buffer].role == bound_.roles[other.buffer].role;
-  }
-
-  bool has_flags(int writer, const std::vector<int>& readers) const {
-    const auto& stages = bound_.plan.stages;
-    return stages[at(writer)].exchange && std::all_of(readers.begin(), readers.end(), [&](int r) {
-             return stages[at(r)].exchange;
-           });
-  }
-
-  /// An exchange stands after the stage that stores what others read, so that they find it
-  /// complete, and after every stage that reads what others store, so that nobody overwrites it
-  /// while it is still being read.
-  void exchange_by_flag(int writer, const std::vector<int>& readers) {
-    bound_.plan.stages[at(writer)].exchange = true;
-    for (const int r : readers) bound_.plan.stages[at(r)].exchange = true;
-  }
-
-  /// The conditions for rings, see the head of kernel_plan.hpp.
-  bool can_be_ring(std::uint16_t buffer, int writer, const std::vector<int>& readers) const {
-    const Sharing& sharing = ctx_.sharing;
-    if (sharing.participants < 2 || sharing.exchange != Exchange::data) return false;
-    const std::uint32_t width = bound_.plan.stages[at(writer)].width;
-    if (shares(bound_.plan, width) < sharing.participants) return false;
-    const bool state = bound_.roles[buffer].role == Role::state;
-    return std::all_of(readers.begin(), readers.end(),
-                       [&](int r) { return state ? r <= writer : r > writer; });
-  }
-
-  /// The first stage that reads numbers of others waits for them; later ones find them there.
-  void make_ring(const Ring& ring) {
-    buffers_.of(ring.buffer).slots = 3;
-    const bool next = bound_.roles[ring.buffer].role == Role::scratch;
-    bound_.plan.stages[at(ring.first_reader)].polls.push_back({ring.buffer, next, 0});
-    quiet_stores(bound_.plan.stages[at(ring.writer)], ring.buffer);
-  }
-
-  /// What is not surely the result of arithmetic might be a caller's signalling NaN.
-  static void quiet_stores(Stage& stage, std::uint16_t buffer) {
-    const auto stores = std::find_if(stage.epilogue.begin(), stage.epilogue.end(),
-                                     [](const Instr& i) { return i.action == Action::store; });
-    const auto place = static_cast<int>(stores - stage.epilogue.begin());
-    for (std::size_t n = at(place); n < stage.epilogue.size(); ++n) {
-      const int value = stage.epilogue[n].a;
-      if (stage.epilogue[n].ref.buffer != buffer || is_arithmetic(stage, value)) continue;
-      Instr quiet;
-      quiet.action = Action::quiet;
-      quiet.a = value;
-      stage.epilogue[n].a = place;
-      stage.epilogue.insert(stage.epilogue.begin() + place, std::move(quiet));
-      return;  // a buffer is stored once
-    }
-  }
-
-  /// Whether a value is never a signalling NaN: the result of an addition or multiplication.
-  static bool is_arithmetic(const Stage& stage, int value) {
-    const Instr& i = stage.epilogue[at(value)];
-    if (i.action == Action::fma) return true;
-    if (i.action == Action::element) {
-      return i.op == Op::add || i.op == Op::sub || i.op == Op::mul;
-    }
-    if (i.action != Action::sum) return false;
-    return std::any_of(stage.products.begin(), stage.products.end(), [&](const Product& p) {
-      return std::find(p.sum.begin(), p.sum.end(), i.gate) != p.sum.end();
     });
   }
 

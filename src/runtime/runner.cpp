@@ -142,6 +142,8 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
     if (call_.shares_hoist) {
       finish_hoist(part, seat, block);
       bind(part, seat, b, view, block);
+    } else if (!seat.hoisted && shares_hoist(part, seat, block)) {
+      share_hoist(part, seat, b, view, block);
     } else if (!seat.hoisted) {
       run_hoist(part, seat, b, view, block, 0);
     }
@@ -164,6 +166,7 @@ void Runner::run_kernels(Part& part, Seat& seat, Block block) {
   }
   args.epoch = *args.published[args.participant];
   ahead ? (*part.code->ahead)(args) : part.code->step(args);
+  args.first_step += args.steps;
   if (call_.shares_hoist) queue_->release(block_in_run(block));
   seat.hoisted = ahead;
   if (ahead) seat.slot ^= 1;
@@ -189,6 +192,27 @@ void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& 
   run_hoist(part, seat, x, view, steps, piece.skipped);
   seat.hoist_args.ranges = all;
   queue_->finish(piece);
+}
+
+/// Whether all participants of the seat's group do: what it depends on is the same for them.
+bool Runner::shares_hoist(const Part& part, const Seat& seat, Block block) const {
+  if (part.hoist_shares.empty()) return false;
+  return block.steps * seat.rows * part.hoist_row_work >= HoistShare::kLeastWork * program_->group;
+}
+
+/// With the other participants of the seat's group, until all are done.
+void Runner::share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
+                         Block block) {
+  HoistShare& share = *part.hoist_shares[at(seat.part)];
+  const int self = static_cast<int>(seat.args.participant);
+  const jit::PanelRange* own = seat.hoist_args.ranges;
+  share.begin(self, seat.hoists);
+  while (const auto piece = share.take(self, seat.hoists)) {
+    seat.hoist_args.ranges = part.code->shared_panels.own_pieces->of(*piece);
+    run_hoist(part, seat, x_buffer, x, block, 0);
+  }
+  seat.hoist_args.ranges = own;
+  share.finish(self, seat.hoists++);
 }
 
 /// Helps until all hoisted products of a block are there.

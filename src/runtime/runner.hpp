@@ -14,6 +14,7 @@
 #include "jit/kernel_plan.hpp"
 #include "src/compile.hpp"
 #include "src/runtime/hoist_queue.hpp"
+#include "src/runtime/hoist_share.hpp"
 #include "src/runtime/memory.hpp"
 #include "src/runtime/packed_weights.hpp"
 #include "src/runtime/row_order.hpp"
@@ -81,8 +82,9 @@ class Runner {
     std::vector<jit::AheadTile> ahead[2];
     std::size_t slot = 0;
     bool hoisted = false;
-    int part = 0;           ///< of the batch rows
-    std::int64_t rows = 0;  ///< in it
+    std::uint64_t hoists = 0;  ///< blocks whose products all participants have shared so far
+    int part = 0;              ///< of the batch rows
+    std::int64_t rows = 0;     ///< in it
   };
   /// One program step with its memory.
   struct Part {
@@ -96,7 +98,11 @@ class Runner {
     std::vector<std::unique_ptr<Seat>> seats;
     std::vector<std::unique_ptr<Counter>> published;  ///< exchanges done, per participant
     std::vector<std::uint64_t*> published_at;
-    std::vector<std::unique_ptr<Counter>> blocks;  ///< blocks done, per participant
+    std::vector<std::vector<jit::Claims>> claims;  ///< per participant
+    std::vector<jit::Claims*> claims_at;
+    std::vector<std::unique_ptr<Counter>> blocks;           ///< blocks done, per participant
+    std::vector<std::unique_ptr<HoistShare>> hoist_shares;  ///< per row part, with several sharers
+    std::int64_t hoist_row_work = 0;  ///< multiply-adds of one row of hoisted sums
   };
   /// Steps between two looks at the rows' lengths where no schedule asks for blocks.
   static constexpr std::int64_t kRaggedBlock = 256;
@@ -146,6 +152,8 @@ class Runner {
   void run_kernels(Part& part, Seat& seat, Block block);
   void hoist_pieces(int participant) noexcept;
   void hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece);
+  bool shares_hoist(const Part& part, const Seat& seat, Block block) const;
+  void share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block);
   void finish_hoist(const Part& part, Seat& seat, Block block);
   void read_hoisted(const Part& part, Seat& seat) const;
   std::int64_t block_in_run(Block block) const {

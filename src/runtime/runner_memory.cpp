@@ -202,7 +202,18 @@ void Runner::make_part(Part& part, std::size_t index) {
   for (int i = 0; i < program_->participants_of_step(); ++i) {
     part.published.push_back(std::make_unique<Counter>());
     part.published_at.push_back(&part.published.back()->value);
+    part.claims.emplace_back(2 * part.code->step.bound.plan.stages.size());
+    part.claims_at.push_back(part.claims.back().data());
     part.blocks.push_back(std::make_unique<Counter>());
+  }
+  const int pieces = part.code->shared_panels.pieces_each;
+  if (pieces > 0 && program_->group > 1) {
+    for (const jit::Stage& s : part.code->hoist->bound.plan.stages) {
+      part.hoist_row_work += static_cast<std::int64_t>(jit::multiply_adds(s));
+    }
+    for (int rows = 0; rows < program_->row_parts; ++rows) {
+      part.hoist_shares.push_back(std::make_unique<HoistShare>(program_->group, pieces));
+    }
   }
   for (int rows = 0; rows < program_->row_parts; ++rows) {
     for (int i = 0; i < program_->group; ++i) make_seat(part, rows, i, false);
@@ -233,6 +244,7 @@ void Runner::make_seat(Part& part, int row_part, int index, bool hoister) {
   args.participant = static_cast<std::uint64_t>(index);
   args.participants = static_cast<std::uint64_t>(program_->group);
   args.published = part.published_at.data() + row_part * program_->group;
+  args.claims = part.claims_at.data() + row_part * program_->group;
   args.wait_slow = &wait_until;
   args.wait_data = &wait_until_written;
   args.ranges = part.code->panels(serial).step->of(index);

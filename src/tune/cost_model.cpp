@@ -4,13 +4,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/lower/exchange_plan.hpp"
 #include "src/lower/lower.hpp"
+#include "src/runtime/hoist_share.hpp"
 #include "src/runtime/program.hpp"
 #include "src/tune/kernel_cost.hpp"
 #include "src/tune/stream_cost.hpp"
 
 namespace deepcpu {
 namespace {
+
+/// Of one row, on whole vectors.
+double multiply_adds(const StageWork& s, std::uint32_t lanes) {
+  double sum = 0.0;
+  for (const ProductWork& p : s.products) sum += 1.0 * p.k * p.gates;
+  return sum * s.width.blocks * lanes;
+}
 
 /// What handing numbers over takes: its latency, and work for every vector.
 struct Handover {
@@ -79,6 +88,7 @@ class GroupCost {
     const double idle = add_step(p, blocks, handover);
     if (hoists(p)) add_hoist(p, blocks, idle);
     if (p.hoisters > 0) share_hoist(p, blocks, handover);
+    if (p.hoisters == 0 && hoists(p)) wait_for_hoist(p, blocks, handover);
     const double kernels = hoists(p) ? 2.0 * blocks - blocks_ahead(p) : blocks;
     out_.parts.calls += kernels * own_.block_us;
   }
@@ -102,6 +112,19 @@ class GroupCost {
       out_.level_bytes[l] -= (1.0 - out_.hoist_share) * out_.hoisted.level_bytes[l];
       out_.hoisted.level_bytes[l] *= out_.hoist_share;
     }
+    const double journeys = 1e6 * blocks * 2.0 * handover.line_seconds;
+    out_.journeys_us += journeys;
+    out_.parts.exchange += journeys;
+  }
+
+  /// Participants that take hoisted products of each other (HoistShare) wait for the last ones: a
+  /// look at what is left and a word that all is done, a journey each.
+  void wait_for_hoist(const PartPlan& p, double blocks, const Handover& handover) {
+    double row = 0.0;
+    for (const StageWork& s : p.work->hoist.stages) row += multiply_adds(s, work_.lanes);
+    const double own = row * rows_ * std::min(p.block, steps_) / sharers_;
+    const bool shares = own >= static_cast<double>(HoistShare::kLeastWork);
+    if (sharers_ < 2 || p.schedule->hoist_ahead || !shares) return;
     const double journeys = 1e6 * blocks * 2.0 * handover.line_seconds;
     out_.journeys_us += journeys;
     out_.parts.exchange += journeys;
@@ -248,6 +271,31 @@ double lag_of(const Program& program, const Schedule& schedule, double steps) {
   return others * std::min(1.0, longest_block(program, steps) / steps);
 }
 
+/// Whether participants that are not equally fast end a step at about the same time all the same,
+/// as they take panels of each other: as in plan_steals(), if the stages wait for each other. With
+/// half as many panels they do not (lstm i128h128b31 took 1.05 of the time of split_rows, gru
+/// i256h256b64 1.03).
+bool evens_out(const ModelWork& whole, const Schedule& schedule, const Program& program) {
+  constexpr std::uint32_t kFine = 8;
+  const ModelWork& work = whole.part(schedule.split_rows);
+  if (program.group < 2 || work.spec.batch < 2) return false;
+  const auto rows = static_cast<double>(work.spec.batch);
+  for (std::size_t l = 0; l < work.layers.size(); ++l) {
+    const LayerSchedule& layer = schedule.layers[l];
+    if (!layer.fuse_gates && !work.layers[l].one_gate_stages) return false;
+    for (const StageWork& s : work.layers[l].step[layer.hoist_block > 0][1].stages) {
+      if (s.products.empty()) continue;
+      const double own = multiply_adds(s, work.lanes) * rows / program.group;
+      if (own < static_cast<double>(lower::kLeastStolenFrom)) return false;
+      if (s.panels(program.group, layer.panel) <
+          kFine * static_cast<std::uint32_t>(program.group)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 CostModel::CostModel(const MachineModel& machine, Isa isa, const OwnCosts& own)
@@ -319,6 +367,7 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
   worst.parts.calls += worst.parts.total() * (turns - 1.0) + own_.call_us;
   if (program.participants > 1) worst.parts.calls += own_.team_us;
   worst.us = worst.parts.total();
+  worst.even = evens_out(work, schedule, program);
   return worst;
 }
 

@@ -31,6 +31,8 @@ struct Traffic {
 struct Prediction {
   double us = 0.0;
   CostParts parts;
+  /// Participants take panels of each other, and these are small enough for it.
+  bool even = false;
   double hoist_share = 1.0;  ///< of the hoisted products, what the busiest participant computes
   double journeys_us = 0.0;  ///< of parts.exchange: journeys of cache lines between cores
   Traffic hoisted;           ///< ahead of the time loop

@@ -27,6 +27,11 @@ double cautious_us(const Schedule& schedule, const Prediction& predicted) {
   return predicted.us * (1.0 + kThreadGain) + kJourneyRisk * predicted.journeys_us;
 }
 
+double ranking_us(const Schedule& schedule, const Prediction& predicted) {
+  const double even = predicted.even ? kEvenGain * predicted.us : 0.0;
+  return cautious_us(schedule, predicted) - even;
+}
+
 std::vector<Ranked> rank_schedules(const ScheduleSpace& space, const ModelWork& work,
                                    const CostModel& model, double steps, std::size_t most,
                                    const std::function<bool()>& stop) {
@@ -60,16 +65,21 @@ Result<Schedule> estimate_schedule(const ModelSpec& spec, Isa isa, int threads,
   const CostModel model(machine, isa);
   const ScheduleSpace space(*work, machine, threads);
   const auto steps = static_cast<double>(spec.steps);
-  Schedule best;
-  double best_us = std::numeric_limits<double>::infinity();
+  struct Best {
+    Schedule schedule;
+    double ranking_us = std::numeric_limits<double>::infinity();
+    double cautious_us = std::numeric_limits<double>::infinity();
+  };
+  Best alone;
+  Best several;  // threads
   space.for_each([&](const Schedule& s) {
-    const double us = cautious_us(s, model.predict(*work, s, steps));
-    if (us >= best_us) return true;
-    best = s;
-    best_us = us;
+    const Prediction predicted = model.predict(*work, s, steps);
+    Best& best = s.threads == 1 ? alone : several;
+    const double us = ranking_us(s, predicted);
+    if (us < best.ranking_us) best = {s, us, cautious_us(s, predicted)};
     return true;
   });
-  return best;
+  return several.cautious_us < alone.cautious_us ? several.schedule : alone.schedule;
 }
 
 }  // namespace deepcpu

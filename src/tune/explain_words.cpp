@@ -104,6 +104,13 @@ std::string predicted_words(const Explanation& chosen, const Alternative& a) {
         "; further threads must gain {:.0f} % by prediction even if exchanges take {:.0f} % longer",
         100 * kThreadGain, 100 * kJourneyRisk);
   }
+  const bool both = chosen.schedule.threads > 1 && a.schedule.threads > 1;
+  if (both &&
+      cautious_us(a.schedule, a.predicted) < cautious_us(chosen.schedule, chosen.predicted) &&
+      ranking_us(a.schedule, a.predicted) >= ranking_us(chosen.schedule, chosen.predicted)) {
+    out += fmt::format("; not chosen, as unequal cores would cost it more ({:.0f} % are allowed)",
+                       100 * kEvenGain);
+  }
   return out;
 }
 

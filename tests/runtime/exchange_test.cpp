@@ -12,6 +12,7 @@
 
 #include "jit/emitter.hpp"
 #include "src/compile.hpp"
+#include "src/lower/exchange_plan.hpp"
 #include "src/runtime/flush_denormals.hpp"
 #include "src/runtime/memory.hpp"
 #include "src/runtime/wait.hpp"
@@ -30,6 +31,8 @@ constexpr std::int64_t kChunk = 1000;  ///< steps between two comparisons
 
 thread_local Random delays(1);
 std::atomic<std::uint64_t> slow_waits{0};
+/// Panels that participants have taken of each other, as far as they were counted.
+std::atomic<std::uint64_t> panels_taken{0};
 
 void spin(std::int64_t turns) {
   for (volatile std::int64_t i = 0; i < turns;) i = i + 1;
@@ -109,6 +112,8 @@ class Team {
     for (int p = 0; p < participants; ++p) {
       counters_.push_back(std::make_unique<Counter>());
       published_.push_back(&counters_.back()->value);
+      claims_.emplace_back(2 * code_.step.bound.plan.stages.size());
+      claims_at_.push_back(claims_.back().data());
     }
     for (int p = 0; p < participants; ++p) make_seat(weights, p, participants);
     for (auto& seat : seats_) {
@@ -129,7 +134,9 @@ class Team {
     seat.args.parity = static_cast<std::uint64_t>(first % 2);
     seat.args.phase = static_cast<std::uint64_t>(first % 3);
     seat.args.epoch = *published_[static_cast<std::size_t>(participant)];
+    seat.args.first_step = static_cast<std::uint64_t>(first);
     code_.step(seat.args);
+    if (count > 2) count_taken(participant, first + count - 2);
   }
 
   bool has_code() const { return code_.step.code != nullptr; }
@@ -139,6 +146,18 @@ class Team {
     jit::KernelArgs args{};
     std::vector<std::vector<void*>> rows;
   };
+
+  /// In a step that all participants have left, and the one after it, too.
+  void count_taken(int participant, std::int64_t step) {
+    const auto& stages = code_.step.bound.plan.stages;
+    for (std::size_t s = 0; s < stages.size(); ++s) {
+      if (!stages[s].steals || seats_.size() < 2) continue;
+      const Seat& seat = *seats_[static_cast<std::size_t>(participant)];
+      const auto place = 2 * s + static_cast<std::size_t>(step % 2);
+      const std::uint64_t word = claims_[static_cast<std::size_t>(participant)][place].word;
+      panels_taken += seat.args.ranges[s].count - jit::Claims::end(word);
+    }
+  }
 
   /// Slot 1 of a ring is the one that the first step writes.
   void mark(const jit::Buffer& ring, std::size_t b) {
@@ -156,6 +175,7 @@ class Team {
     args.participant = static_cast<std::uint64_t>(participant);
     args.participants = static_cast<std::uint64_t>(participants);
     args.published = published_.data();
+    args.claims = claims_at_.data();
     seat->rows.resize(buffers.size());
     for (std::size_t b = 0; b < buffers.size(); ++b) {
       args.buffer[b] = memory_[b].data();
@@ -182,6 +202,8 @@ class Team {
   std::vector<AlignedBytes> memory_;  ///< per buffer: states and scratch
   std::vector<std::unique_ptr<Counter>> counters_;
   std::vector<std::uint64_t*> published_;
+  std::vector<std::vector<jit::Claims>> claims_;
+  std::vector<jit::Claims*> claims_at_;
   std::vector<std::unique_ptr<Seat>> seats_;
 };
 
@@ -215,7 +237,10 @@ struct Subject {
     options.schedule->exchange = exchange;
     options.schedule->layers[0].hoist_block = 0;
     compiled = compile_program(sample.spec, options).value();
-    const LayerCode& layer = compiled.layers.front();
+    LayerCode& layer = compiled.layers.front();
+    // However short a step is.
+    lower::plan_steals(static_cast<std::uint32_t>(threads), layer.step.bound, 0);
+    if (isa != Isa::interpreter) layer.step.code = jit::emit(layer.step.bound.plan).value();
     weights = AlignedBytes(layer.layout.bytes);
     lower::pack(sample.spec.cell, layer.layout, layer.widths, sample.weights, "_l0",
                 weights.data());
@@ -278,6 +303,14 @@ const std::vector<Stress>& stresses() {
       {"rnn:i2h9", 2, Exchange::flag},
       {"lstm:i5h70", 3, Exchange::flag},
       {"lstm:i5h70", 3, Exchange::data},
+      {"lstm:i5h150b3", 2, Exchange::flag},
+      {"lstm:i5h150b3", 2, Exchange::data},
+      {"lstm:i5h210b2", 3, Exchange::data},
+      {"gru:i3h160b2,reset=before", 2, Exchange::flag},
+      {"gru:i3h160b2,reset=before", 2, Exchange::data},
+      {"gru:i3h160b2", 2, Exchange::data},
+      {"lstm:i4h150p130b2", 2, Exchange::data},
+      {"rnn:i2h150b5", 2, Exchange::data},
   };
   return table;
 }
@@ -306,12 +339,15 @@ TEST_CASE("participants held up at random give the bits of one") {
   slow_waits.store(0);
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
+    panels_taken.store(0);
     for (const Stress& c : stresses()) {
       INFO(c.problem << " " << to_string(isa) << " threads " << c.threads << " "
                      << (c.exchange == Exchange::data ? "data" : "flag"));
       const std::int64_t steps = c.threads == 2 ? 2 * kChunk : kChunk;
       CHECK(stress(c, isa, steps).empty());
     }
+    INFO(to_string(isa));
+    CHECK(panels_taken.load() > 20);
   }
   CHECK(slow_waits.load() > 100);  // the slow path was taken
 }
@@ -403,6 +439,32 @@ TEST_CASE("stages of one width whose panels differ hand values over without an e
       }
       CHECK(stress(s, 2, 4 * kChunk, kStayBehind).empty());
     }
+  }
+}
+
+template <class Check>
+void for_shared_panels(const Cell& cell, const Check& check) {
+  const ModelSpec spec = ModelSpec::make(cell, 4, {144}, 3).value();
+  for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
+    if (isa > host_isa()) continue;
+    for (const Exchange exchange : {Exchange::flag, Exchange::data}) {
+      INFO(cell.name() << " " << to_string(isa)
+                       << (exchange == Exchange::data ? " data" : " flag"));
+      Subject s(spec, isa, 2, exchange);
+      check(s, isa);
+    }
+  }
+}
+
+TEST_CASE("panels are taken of others only where all stages wait for each other") {
+  for (const Cell& cell : {late_reader(), many_gates()}) {
+    for_shared_panels(cell, [&](const Subject& s, Isa) {
+      const jit::KernelPlan& plan = s.compiled.layers.front().step.bound.plan;
+      // A second stage that reads unit by unit what the first one stores, and does not wait for it.
+      const bool waits = cell.name() != "many_gates" || plan.stages[0].exchange;
+      for (const jit::Stage& stage : plan.stages) CHECK((waits || !stage.steals));
+      CHECK(stress(s, 2, 4 * kChunk, kStayBehind).empty());
+    });
   }
 }
 

@@ -453,5 +453,26 @@ TEST_CASE("the estimate is for the steps that the spec names") {
   CHECK(hoists("lstm:i256h256"));
 }
 
+TEST_CASE("cost model: participants even out where they have enough panels of several rows") {
+  const MachineModel m = test::round_machine();
+  const CostModel model(m, Isa::avx512);
+  const auto even = [&](const char* problem, int threads, int split_rows) {
+    const ModelSpec spec = ModelSpec::parse(problem).value();
+    const ModelWork work = ModelWork::of(spec, Isa::avx512, threads).value();
+    Schedule s;
+    s.isa = Isa::avx512;
+    s.threads = threads;
+    s.split_rows = split_rows;
+    s.layers.resize(1);
+    return model.predict(work, s, 10.0).even;
+  };
+  CHECK(even("lstm:i64h256b8", 2, 1));  // sixteen panels
+  CHECK_FALSE(even("lstm:i64h256b8", 1, 1));
+  CHECK_FALSE(even("lstm:i64h256b8", 2, 2));
+  CHECK_FALSE(even("lstm:i64h128b8", 2, 1));
+  CHECK_FALSE(even("lstm:i64h256", 2, 1));
+  CHECK_FALSE(even("lstm:i64h256b2", 2, 1));  // steps that are too short
+}
+
 }  // namespace
 }  // namespace deepcpu

@@ -97,6 +97,20 @@ TEST_CASE("explain: a schedule that promises too little for its threads says so"
         "by prediction even if exchanges take 50 % longer");
 }
 
+TEST_CASE("explain: a faster schedule that unequal cores would cost more says so", "[explain]") {
+  Explanation e = by_hand();
+  e.schedule.threads = 2;
+  e.predicted.even = true;
+  Alternative a{e.schedule, "", e.predicted, {}, 0.0, ""};
+  a.predicted.us -= 1.0;
+  a.predicted.parts.products -= 1.0;
+  CHECK(why_not(e, a) == "predicted 1 us less: 1 us less products");
+  a.predicted.even = false;
+  CHECK(why_not(e, a) ==
+        "predicted 1 us less: 1 us less products; not chosen, as unequal cores would cost it more "
+        "(3 % are allowed)");
+}
+
 TEST_CASE("explain: differences name decisions and their values", "[explain]") {
   Schedule a;
   a.layers.resize(2);

@@ -161,8 +161,8 @@ class Interpreter {
     }
   }
 
-  std::uint64_t& claims(std::size_t stage, std::uint64_t participant, std::uint64_t t) const {
-    return args_.claims[participant][2 * stage + ((args_.parity + t) & 1)].word;
+  Claims& claims(std::size_t stage, std::uint64_t participant, std::uint64_t t) const {
+    return args_.claims[participant][2 * stage + ((args_.parity + t) & 1)];
   }
 
   void offer_panels() const {
@@ -172,24 +172,14 @@ class Interpreter {
   }
 
   void offer(std::size_t stage, std::uint64_t t) const {
-    std::atomic_ref<std::uint64_t>(claims(stage, args_.participant, t))
-        .store(Claims::begin(args_.first_step + t, args_.ranges[stage].count),
-               std::memory_order_release);
+    const std::uint64_t count = args_.ranges[stage].count;
+    claims(stage, args_.participant, t).offer(args_.first_step + t, Claims::kept(count), count);
   }
 
   /// A place in a participant's order that nobody has taken, for this step.
   std::optional<std::uint64_t> take(std::size_t stage, std::uint64_t participant,
                                     bool first) const {
-    std::atomic_ref<std::uint64_t> word(claims(stage, participant, t_));
-    const std::uint64_t step = Claims::step((args_.first_step + t_) << 32);
-    std::uint64_t seen = word.load(std::memory_order_acquire);
-    for (;;) {
-      if (Claims::step(seen) != step || Claims::first(seen) >= Claims::end(seen)) return {};
-      const std::uint64_t add = first ? Claims::kTakeFirst : Claims::kTakeLast;
-      if (word.compare_exchange_weak(seen, seen + add, std::memory_order_acq_rel)) {
-        return first ? Claims::first(seen) : Claims::end(seen) - 1;
-      }
-    }
+    return claims(stage, participant, t_).take(args_.first_step + t_, first);
   }
 
   /// One unit block of one row: its sums, then its epilogue.

@@ -58,6 +58,7 @@
 /// be written whenever it has touched a ring, or rows have ended early.
 #pragma once
 
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -310,15 +311,30 @@ struct alignas(128) Claims {
   /// Places of `count` panels that are not for others.
   static constexpr std::uint64_t kept(std::uint64_t count) { return (count + 1) / 2; }
   static constexpr std::uint64_t kMostPanels = 0xFFFF;
-  static constexpr std::uint64_t begin(std::uint64_t step, std::uint64_t count) {
-    return step << 32 | count << 16 | kept(count);
-  }
-  static constexpr std::uint64_t step(std::uint64_t w) { return w >> 32; }
-  static constexpr std::uint64_t first(std::uint64_t w) { return w & kMostPanels; }
-  static constexpr std::uint64_t end(std::uint64_t w) { return w >> 16 & kMostPanels; }
   /// What is added when the first one is taken, and when the last one is.
   static constexpr std::uint64_t kTakeFirst = 1;
   static constexpr std::uint64_t kTakeLast = ~std::uint64_t{0} << 16;
+
+  static constexpr std::uint64_t first(std::uint64_t w) { return w & kMostPanels; }
+  static constexpr std::uint64_t end(std::uint64_t w) { return w >> 16 & kMostPanels; }
+
+  /// Offers the places from `from` up to `count` of a step, of which the low 32 bits count.
+  void offer(std::uint64_t step, std::uint64_t from, std::uint64_t count) noexcept {
+    const std::uint64_t offered = step << 32 | count << 16 | from;
+    std::atomic_ref<std::uint64_t>(word).store(offered, std::memory_order_release);
+  }
+  /// Takes the first place or the last one, if there is one for this step.
+  std::optional<std::uint64_t> take(std::uint64_t step, bool from_front) noexcept {
+    std::atomic_ref<std::uint64_t> shared(word);
+    std::uint64_t seen = shared.load(std::memory_order_acquire);
+    for (;;) {
+      if (seen >> 32 != (step & 0xFFFFFFFF) || first(seen) >= end(seen)) return std::nullopt;
+      const std::uint64_t taken = seen + (from_front ? kTakeFirst : kTakeLast);
+      if (shared.compare_exchange_weak(seen, taken, std::memory_order_acq_rel)) {
+        return from_front ? first(seen) : end(seen) - 1;
+      }
+    }
+  }
 };
 
 /// The one argument of a kernel. Plain data; the caller owns everything it points to.

@@ -38,12 +38,18 @@ void PanelClaims<Vmm>::point_word(const Xbyak::Reg64& participant, std::size_t i
   code_.lea(kWord, ptr[kWord + kNew + offsetof(Claims, word) + 2 * sizeof(Claims) * index]);
 }
 
-/// Writes the word at kWord for the step number in kNew. Overwrites kFirst.
+/// kFirst = Claims::kept(count).
+template <class Vmm>
+void PanelClaims<Vmm>::keep(const Xbyak::Reg64& count) {
+  code_.lea(kFirst, ptr[count + 1]);
+  code_.shr(kFirst, 1);
+}
+
+/// As Claims::offer: writes the word at kWord for the step number in kNew. Overwrites kFirst.
 template <class Vmm>
 void PanelClaims<Vmm>::offer(const Xbyak::Reg64& count) {
   code_.shl(kNew, 32);
-  code_.lea(kFirst, ptr[count + 1]);
-  code_.shr(kFirst, 1);
+  keep(count);
   code_.or_(kNew, kFirst);
   code_.mov(kFirst, count);
   code_.shl(kFirst, 16);
@@ -77,7 +83,6 @@ void PanelClaims<Vmm>::start_call() {
 template <class Vmm>
 void PanelClaims<Vmm>::start_stage(std::size_t index) {
   Xbyak::Label alone;
-  Xbyak::Label kept;
   const Xbyak::Reg64& count = kEnd;
   code_.mov(kNew, ctx_.frame.slot("flip"));
   code_.mov(kNew, ptr[reg::scratch + kNew * 8 + index * sizeof(PanelRange)]);
@@ -90,8 +95,7 @@ void PanelClaims<Vmm>::start_stage(std::size_t index) {
   code_.cmp(ctx_.frame.slot("steps left"), 2);
   code_.jb(alone, kNear);
   code_.mov(ctx_.frame.slot("shares panels"), 1);
-  code_.lea(kFirst, ptr[count + 1]);
-  code_.shr(kFirst, 1);
+  keep(count);
   code_.mov(ctx_.frame.slot("panels left"), kFirst);
   code_.cmp(ctx_.frame.slot("steps left"), 3);
   code_.jb(alone, kNear);

@@ -35,6 +35,7 @@ class PanelClaims {
  private:
   bool any() const;
   void point_word(const Xbyak::Reg64& participant, std::size_t index, bool next_step);
+  void keep(const Xbyak::Reg64& count);
   void offer(const Xbyak::Reg64& count);
   void split_word();
   void run_place(std::size_t index, const Xbyak::Label& loop, bool own);

@@ -54,17 +54,20 @@ std::pair<std::uint32_t, std::uint32_t> owned_panels(const jit::KernelPlan& plan
   return {first, before(shares * (p + 1) / n) - first};
 }
 
-/// Part p of n of a stage's panels, of which none depends on another stage: first and number. What
-/// two parts store never shares a cache line.
-std::pair<std::uint32_t, std::uint32_t> panels_of_part(const jit::KernelPlan& plan,
-                                                       const jit::Stage& stage, std::uint32_t p,
-                                                       std::uint32_t n) {
+/// Part p of n of some panels of a stage (first and number), of which none depends on another
+/// stage. What two parts store never shares a cache line.
+std::pair<std::uint32_t, std::uint32_t> panels_of_part(
+    const jit::KernelPlan& plan, const jit::Stage& stage,
+    std::pair<std::uint32_t, std::uint32_t> panels, std::uint32_t p, std::uint32_t n) {
   const std::uint32_t together = lower::panels_per_line(plan.lanes, stage.units_per_panel);
-  const std::uint32_t panels = plan.panels(stage);
-  const std::uint32_t most = lower::most_panel_parts(panels, plan.lanes, stage.units_per_panel);
-  const auto before = [&](std::uint32_t part) { return std::min(part * together, panels); };
-  const std::uint32_t first = before(most * p / n);
-  return {first, before(most * (p + 1) / n) - first};
+  const std::uint32_t first = panels.first;
+  const std::uint32_t end = first + panels.second;
+  const std::uint32_t skipped = first / together;  // whole lines
+  const std::uint32_t lines = (end + together - 1) / together - skipped;
+  const auto before = [&](std::uint32_t part) {
+    return std::clamp((skipped + lines * part / n) * together, first, end);
+  };
+  return {before(p), before(p + 1) - before(p)};
 }
 
 /// Divides the panels of every stage of `plan` into contiguous ranges. `range(stage, p)` gives the
@@ -93,21 +96,6 @@ std::unique_ptr<PanelOrders> panel_orders(const jit::KernelPlan& plan, const Lay
     out->ranges[i].order[1] = out->numbers.data() + at[2 * i + 1];
   }
   return out;
-}
-
-/// Piece i of n of the panels that a participant owns. What two pieces of a participant store never
-/// shares a cache line.
-std::pair<std::uint32_t, std::uint32_t> panels_of_piece(
-    const jit::KernelPlan& plan, const jit::Stage& stage,
-    std::pair<std::uint32_t, std::uint32_t> owned, std::uint32_t i, std::uint32_t n) {
-  const std::uint32_t together = lower::panels_per_line(plan.lanes, stage.units_per_panel);
-  const std::uint32_t first = owned.first;
-  const std::uint32_t count = owned.second;
-  const auto before = [&](std::uint32_t piece) {
-    if (piece == 0 || piece == n) return first + (piece == 0 ? 0 : count);
-    return std::clamp((first + count * piece / n) / together * together, first, first + count);
-  };
-  return {before(i), before(i + 1) - before(i)};
 }
 
 /// Of the stage with the most, how many parts there can be: see panels_of_part().
@@ -141,17 +129,16 @@ LayerPanels layer_panels(const LayerCode& layer, const LayerSchedule& schedule,
       most = std::max(most, static_cast<std::uint32_t>(out.hoist->of(0)[s].count));
     }
     const std::uint32_t each = std::min<std::uint32_t>(most, HoistShare::kPieces);
-    out.pieces_each = static_cast<int>(each);
     out.own_pieces =
         panel_orders(hoist, schedule, group * each, [&](const jit::Stage& stage, std::uint32_t i) {
           const auto own = owned_panels(hoist, step, stage, i / each, group);
-          return panels_of_piece(hoist, stage, own, i % each, each);
+          return panels_of_part(hoist, stage, own, i % each, each);
         });
   }
   if (program.hoisters == 0) return out;
   const auto parts = static_cast<std::uint32_t>(program.panel_parts(most_parts(hoist)));
   out.pieces = panel_orders(hoist, schedule, parts, [&](const jit::Stage& stage, std::uint32_t p) {
-    return panels_of_part(hoist, stage, p, parts);
+    return panels_of_part(hoist, stage, {0, hoist.panels(stage)}, p, parts);
   });
   return out;
 }

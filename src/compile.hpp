@@ -56,9 +56,8 @@ struct LayerPanels {
   std::unique_ptr<PanelOrders> step;
   std::unique_ptr<PanelOrders> hoist;   ///< null if nothing is hoisted
   std::unique_ptr<PanelOrders> pieces;  ///< with hoisters: of the parts of Program::panel_parts
-  /// With several participants: those of each in so many pieces, see HoistShare.
+  /// With several participants, of the pieces of each in turn, as many for everybody: HoistShare.
   std::unique_ptr<PanelOrders> own_pieces;
-  int pieces_each = 0;
 };
 
 /// One layer; its directions share everything but the weights.

@@ -5,12 +5,12 @@
 /// hardware thread takes half of its multipliers.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "jit/kernel_plan.hpp"
 #include "src/runtime/wait.hpp"
 
 namespace deepcpu {
@@ -32,16 +32,18 @@ class HoistShare {
   /// Participant `self` has left the block before, so that its sums may be overwritten: offers its
   /// own pieces of a block. Blocks are numbered from one run to the next.
   void begin(int self, std::uint64_t block) noexcept {
-    seat(self).offered.store(block << 32 | pieces_ << 16);
+    seat(self).offered.offer(block, 0, pieces_);
   }
 
   /// A piece that nobody has taken, one of its own as long as there are any; participant p has the
   /// pieces from pieces * p on. None when it is time to wait.
   std::optional<int> take(int self, std::uint64_t block) noexcept {
-    if (const auto own = take_from(self, block, true)) return own;
     const int participants = static_cast<int>(seats_.size());
-    for (int n = 1; n < participants; ++n) {
-      if (const auto piece = take_from((self + n) % participants, block, false)) return piece;
+    for (int n = 0; n < participants; ++n) {
+      const int other = (self + n) % participants;
+      if (const auto piece = seat(other).offered.take(block, n == 0)) {
+        return other * static_cast<int>(pieces_) + static_cast<int>(*piece);
+      }
     }
     return std::nullopt;
   }
@@ -56,28 +58,11 @@ class HoistShare {
 
  private:
   struct Seat {
-    /// Bits 0 to 15 the next piece, 16 to 31 the one behind the last, 32 to 63 the block.
-    Counter offered;
-    Counter finished;  ///< blocks
+    jit::Claims offered{};  ///< of a block instead of a step
+    Counter finished;       ///< blocks
   };
 
   Seat& seat(int p) noexcept { return *seats_[static_cast<std::size_t>(p)]; }
-
-  std::optional<int> take_from(int participant, std::uint64_t block, bool first) noexcept {
-    constexpr std::uint64_t kPart = 0xFFFF;
-    std::atomic_ref<std::uint64_t> word(seat(participant).offered.value);
-    std::uint64_t seen = word.load(std::memory_order_acquire);
-    for (;;) {
-      const std::uint64_t next = seen & kPart;
-      const std::uint64_t end = seen >> 16 & kPart;
-      if (static_cast<std::uint32_t>(seen >> 32) != static_cast<std::uint32_t>(block)) return {};
-      if (next >= end) return {};
-      const std::uint64_t taken = first ? seen + 1 : seen - (kPart + 1);
-      if (word.compare_exchange_weak(seen, taken, std::memory_order_acq_rel)) {
-        return participant * static_cast<int>(pieces_) + static_cast<int>(first ? next : end - 1);
-      }
-    }
-  }
 
   std::uint64_t pieces_;
   std::vector<std::unique_ptr<Seat>> seats_;

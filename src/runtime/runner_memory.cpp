@@ -206,13 +206,14 @@ void Runner::make_part(Part& part, std::size_t index) {
     part.claims_at.push_back(part.claims.back().data());
     part.blocks.push_back(std::make_unique<Counter>());
   }
-  const int pieces = part.code->shared_panels.pieces_each;
-  if (pieces > 0 && program_->group > 1) {
+  const auto& pieces = part.code->shared_panels.own_pieces;
+  if (pieces && program_->group > 1) {
     for (const jit::Stage& s : part.code->hoist->bound.plan.stages) {
       part.hoist_row_work += static_cast<std::int64_t>(jit::multiply_adds(s));
     }
     for (int rows = 0; rows < program_->row_parts; ++rows) {
-      part.hoist_shares.push_back(std::make_unique<HoistShare>(program_->group, pieces));
+      const auto each = static_cast<int>(pieces->parts()) / program_->group;
+      part.hoist_shares.push_back(std::make_unique<HoistShare>(program_->group, each));
     }
   }
   for (int rows = 0; rows < program_->row_parts; ++rows) {

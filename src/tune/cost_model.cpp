@@ -112,9 +112,7 @@ class GroupCost {
       out_.level_bytes[l] -= (1.0 - out_.hoist_share) * out_.hoisted.level_bytes[l];
       out_.hoisted.level_bytes[l] *= out_.hoist_share;
     }
-    const double journeys = 1e6 * blocks * 2.0 * handover.line_seconds;
-    out_.journeys_us += journeys;
-    out_.parts.exchange += journeys;
+    add_two_lines(blocks, handover);
   }
 
   /// Participants that take hoisted products of each other (HoistShare) wait for the last ones: a
@@ -125,6 +123,11 @@ class GroupCost {
     const double own = row * rows_ * std::min(p.block, steps_) / sharers_;
     const bool shares = own >= static_cast<double>(HoistShare::kLeastWork);
     if (sharers_ < 2 || p.schedule->hoist_ahead || !shares) return;
+    add_two_lines(blocks, handover);
+  }
+
+  /// Two lines that travel in every block while somebody waits.
+  void add_two_lines(double blocks, const Handover& handover) {
     const double journeys = 1e6 * blocks * 2.0 * handover.line_seconds;
     out_.journeys_us += journeys;
     out_.parts.exchange += journeys;

@@ -74,13 +74,14 @@ TEST_CASE("hoist share: pieces hold every panel of their participant once") {
         const Compilation c = compile_program(ModelSpec::parse(problem).value(), options).value();
         INFO(problem << " " << to_string(isa) << " threads " << threads);
         const LayerPanels& panels = c.layers[0].shared_panels;
-        REQUIRE(panels.own_pieces->parts() == threads * panels.pieces_each);
-        CHECK(panels.pieces_each <= HoistShare::kPieces);
+        REQUIRE(panels.own_pieces->parts() % threads == 0);
+        const int each = static_cast<int>(panels.own_pieces->parts()) / threads;
+        CHECK(each <= HoistShare::kPieces);
         for (int p = 0; p < threads; ++p) {
           for (std::size_t stage = 0; stage < panels.hoist->stages; ++stage) {
             std::vector<std::uint32_t> all;
-            for (int i = 0; i < panels.pieces_each; ++i) {
-              const jit::PanelRange& r = panels.own_pieces->of(p * panels.pieces_each + i)[stage];
+            for (int i = 0; i < each; ++i) {
+              const jit::PanelRange& r = panels.own_pieces->of(p * each + i)[stage];
               all.insert(all.end(), r.order[0], r.order[0] + r.count);
             }
             const jit::PanelRange& own = panels.hoist->of(p)[stage];

@@ -100,13 +100,21 @@ std::uint32_t units_for(std::uint32_t wanted, std::uint32_t registers, const Pan
   return std::bit_floor(static_cast<std::uint32_t>(std::max<std::uint64_t>(units, 1)));
 }
 
+/// Where they would make one full panel and a lower one, all blocks are one panel, if registers
+/// reach: the lower one has fewer sums than multiply-adds under way, and neither runs beside the
+/// epilogue of the other.
+std::uint32_t wide_units(std::uint32_t registers, const PanelNeeds& n) {
+  const std::uint32_t units = units_for(kWidePanel, registers, n);
+  return n.blocks < 2 * units && n.blocks * n.sums <= registers ? n.blocks : units;
+}
+
 }  // namespace
 
 PanelWidth panel_width(const Context& ctx, const Stage& stage, bool one_row) {
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
   const std::uint32_t registers = ctx.layout.lanes == 16 ? kPanelRegisters512 : kPanelRegisters256;
-  const auto units = [&](std::uint32_t sums) { return units_for(sums, registers, needs); };
-  return {needs.blocks, units(kNarrowPanel), units(one_row ? kWidePanel : kNarrowPanel), false};
+  const std::uint32_t narrow = units_for(kNarrowPanel, registers, needs);
+  return {needs.blocks, narrow, one_row ? wide_units(registers, needs) : narrow, false};
 }
 
 std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width) {

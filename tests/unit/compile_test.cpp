@@ -185,6 +185,15 @@ TEST_CASE("wide panels are as narrow ones where that lets another participant sh
     CHECK(panels("lstm:i8h64", Isa::avx512, 2, Panel::wide) == Units{2});
     CHECK(panels("lstm:i8h64", Isa::avx512, 4, Panel::wide) == Units{1});
     CHECK(panels("lstm:i8h64b2", Isa::avx512, 1, Panel::wide) == Units{1});
+    // Three blocks are one panel, not one of two and one of one; five take too many registers.
+    CHECK(panels("lstm:i8h48", Isa::avx512, 1, Panel::wide) == Units{3});
+    CHECK(panels("lstm:i8h33", Isa::avx512, 1, Panel::wide) == Units{3});
+    CHECK(panels("lstm:i8h80", Isa::avx512, 1, Panel::wide) == Units{2});
+    CHECK(panels("lstm:i8h48", Isa::avx512, 2, Panel::wide) == Units{1});
+    CHECK(panels("gru:i8h48", Isa::avx512, 1, Panel::narrow) == Units{2});
+    CHECK(panels("gru:i8h48", Isa::avx512, 1, Panel::wide) == Units{3});
+    CHECK(panels("rnn:i8h96", Isa::avx512, 1, Panel::wide) == Units{6});
+    CHECK(panels("rnn:i8h112", Isa::avx512, 1, Panel::wide) == Units{4});
     CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1, Panel::narrow) == Units{2, 2});
     CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1, Panel::wide) == Units{4, 4});
     CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 2, Panel::wide) == Units{2, 2});

@@ -360,7 +360,7 @@ TEST_CASE("cost model: what eight sums gain in products depends on the multiply-
   const auto ratio = [](double per_cycle, const char* problem = "lstm:i48h64") {
     const auto work = ModelWork::of(ModelSpec::parse(problem).value(), Isa::avx512).value();
     MachineModel m = wide_machine(per_cycle);
-    m.isas[1].levels[0].forward_bytes = m.isas[1].levels[0].alternating_bytes = 128 << 10;
+    m.isas[1].levels[0].forward_bytes = m.isas[1].levels[0].alternating_bytes = 256 << 10;
     Schedule s;
     s.isa = Isa::avx512;
     s.layers.resize(1);
@@ -375,8 +375,10 @@ TEST_CASE("cost model: what eight sums gain in products depends on the multiply-
   CHECK(ratio(2.0) == Approx(0.5));
   // Wide ones have twice the multiply-adds: 2 x (512 + 24) against 4 x (256 + 24).
   CHECK(ratio(1.0) == Approx(1072.0 / 1120.0));
-  // Of three blocks the second wide panel has one, whose sums wait as long: two against three.
-  CHECK(ratio(2.0, "lstm:i48h48") == Approx(2.0 / 3.0));
+  // Of five blocks the third wide panel has one, whose sums wait as long: three against five.
+  CHECK(ratio(2.0, "lstm:i48h80") == Approx(3.0 / 5.0));
+  // Three blocks are one panel of twelve sums: 48 x 6 + 24 against 3 x (48 x 4 + 24).
+  CHECK(ratio(2.0, "lstm:i48h48") == Approx(312.0 / 648.0));
 }
 
 TEST_CASE("cost model: the first tile waits for what lies beyond L2, others hide a part of it") {

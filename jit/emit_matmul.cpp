@@ -29,8 +29,13 @@ void MatmulEmitter<Vmm>::emit() {
   if (waits_ != nullptr) waits_->begin();
   if (ctx_.plan.ahead) ahead.resume();
   start_sums();
-  for (const Product& p : stage_.products) product(p);
+  run();
   if (ctx_.plan.ahead) ahead.pause();
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::run() {
+  for (const Product& p : stage_.products) product(p);
 }
 
 template <class Vmm>

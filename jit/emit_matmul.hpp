@@ -46,8 +46,12 @@ class MatmulEmitter {
   /// must outlive this object.
   void wait_with(RingWaits<Vmm>& waits) { waits_ = &waits; }
 
-  /// Starts the accumulators only.
+  /// Whether the product asks for the weights that come next.
+  bool fetches(const Product& p) const { return ctx_.fetches && p.fetch > 0 && tile_.rows > 1; }
+
+  /// The two halves of emit() for several rows.
   void start_sums();
+  void run();
   /// The steps over k from the number at `start` on, `k_block` of them or what is left of the
   /// product, added to the accumulators as they stand. `start` is a multiple of `k_block`.
   void piece(const Product& p, std::uint32_t k_block, const Xbyak::Address& start);
@@ -73,7 +77,6 @@ class MatmulEmitter {
   void point_rows(const Product& p);
   void point_weights(const Product& p, const Xbyak::Reg64& panel = reg::panel);
   void add_offset(const Xbyak::Reg64& to, std::uint64_t bytes);
-  bool fetches(const Product& p) const { return ctx_.fetches && p.fetch > 0 && tile_.rows > 1; }
   void point_fetch(const Product& p, std::uint64_t bytes);
   void fetch(const Product& p, int step);
   /// Of a unit block, within so many steps over k.

@@ -155,9 +155,11 @@ void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label
     code.jb(lower, kNear);
     MatmulEmitter<Vmm> products(ctx_, stage_, tile(rows));
     if (pass == Pass::all) {
-      products.emit();
+      products.start_sums();
+      fetch_rows(rows);
+      products.run();
     } else {
-      run_piece(products, *p);
+      run_piece(products, *p, rows);
       if (finishes) {
         code.cmp(piece_start(), (p->k - 1) / piece_steps(*p) * piece_steps(*p));
         code.je(last, kNear);
@@ -187,9 +189,45 @@ void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label
   code.jmp(loop, kNear);
 }
 
+/// At the start of a tile whose products fetch weights: asks for what its epilogue will read, and
+/// for the hoisted sums that the tile behind it begins with. Since the last step so many weights
+/// may have passed that both have left the L2 cache. Overwrites reg::scratch and reg::pointer[0].
+template <class Vmm>
+void RowTilesEmitter<Vmm>::fetch_rows(int rows) {
+  const MatmulEmitter<Vmm> products(ctx_, stage_, tile(rows));
+  if (std::none_of(stage_.products.begin(), stage_.products.end(),
+                   [&](const Product& p) { return products.fetches(p); })) {
+    return;
+  }
+  for (const Sum& sum : stage_.sums) {
+    const Buffer& from = ctx_.plan.buffers[sum.ref.buffer];
+    if (sum.init == Sum::Init::load && from.space == Space::block) fetch_rows(sum.ref, rows, rows);
+  }
+  for (const Instr& i : stage_.epilogue) {
+    const Space space = ctx_.plan.buffers[i.ref.buffer].space;
+    if (i.action != Action::load || space == Space::params) continue;
+    fetch_rows(i.ref, 0, rows);
+  }
+}
+
+/// The panel's numbers of `rows` rows, from the one `skipped` rows behind reg::row on.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::fetch_rows(const Ref& ref, int skipped, int rows) {
+  const Xbyak::Reg64& at = reg::pointer[0];
+  const auto stride = static_cast<int>(ctx_.plan.buffers[ref.buffer].row_stride);
+  ctx_.row_pointer(at, ref, reg::row);
+  for (int row = 0; row < rows; ++row) {
+    if (row > 0) ctx_.next_row(at, at, ref, row);
+    for (int unit = 0; unit < panel_.units; ++unit) {
+      const int offset = static_cast<int>(ref.offset) + unit * ctx_.kBytes;
+      ctx_.code.prefetcht1(ptr[at + reg::unit + disp(offset + skipped * stride)]);
+    }
+  }
+}
+
 /// The sums begin as they are meant to, or go on from where the piece before left them.
 template <class Vmm>
-void RowTilesEmitter<Vmm>::run_piece(MatmulEmitter<Vmm>& products, const Product& p) {
+void RowTilesEmitter<Vmm>::run_piece(MatmulEmitter<Vmm>& products, const Product& p, int rows) {
   auto& code = ctx_.code;
   Xbyak::Label kept;
   Xbyak::Label ready;
@@ -197,6 +235,7 @@ void RowTilesEmitter<Vmm>::run_piece(MatmulEmitter<Vmm>& products, const Product
     code.cmp(piece_start(), 0);
     code.jne(kept, kNear);
     products.start_sums();
+    fetch_rows(rows);
     code.jmp(ready, kNear);
   }
   code.L(kept);

@@ -42,7 +42,9 @@ class RowTilesEmitter {
   void pieces(const Product& p);
   void tiles(Pass pass, const Product* p, const Xbyak::Label& done);
   void compare_rows_left(int rows);
-  void run_piece(MatmulEmitter<Vmm>& products, const Product& p);
+  void fetch_rows(int rows);
+  void fetch_rows(const Ref& ref, int skipped, int rows);
+  void run_piece(MatmulEmitter<Vmm>& products, const Product& p, int rows);
   void keep_sums(MatmulEmitter<Vmm>& products);
   void point_kept();
   /// Of the sums of one row.

@@ -62,6 +62,20 @@ TEST_CASE("fetch: unfused gates do not ask for the lines of others") {
   }
 }
 
+/// Vectors that the tiles of all heights above one row ask for besides weights: hoisted sums, and
+/// what epilogues load.
+std::size_t row_fetches(const jit::KernelPlan& plan, const jit::Stage& stage) {
+  std::size_t vectors = 0;
+  for (const jit::Sum& sum : stage.sums) {
+    if (plan.buffers[sum.ref.buffer].space == jit::Space::block) ++vectors;
+  }
+  for (const jit::Instr& i : stage.epilogue) {
+    if (i.action == jit::Action::load) ++vectors;
+  }
+  const std::size_t heights = stage.tile_rows == 4 ? 4 + 3 + 2 : stage.tile_rows == 3 ? 3 + 2 : 2;
+  return vectors * heights * stage.units_per_panel;
+}
+
 TEST_CASE("fetch: code asks for as many lines as the plan says") {
   // Whole panels, panels in pieces, panels of two unit blocks.
   const auto problem = GENERATE("lstm:i32h64b8", "lstm:i32h256b8", "gru:i32h256b8");
@@ -75,8 +89,11 @@ TEST_CASE("fetch: code asks for as many lines as the plan says") {
     // Per tile height above one row, of 4 3 2, 3 2 or 2: a turn of the loop, or all steps in
     // straight code.
     const std::size_t turn = std::size_t{p.fetch} * stage.units_per_panel;
-    CHECK(count(text, "prefetcht1") % turn == 0);
-    CHECK(count(text, "prefetcht1") >= (stage.tile_rows - 1) * turn);
+    const std::size_t all = count(text, "prefetcht1");
+    const std::size_t rows = row_fetches(c.layers[0].step.bound.plan, stage);
+    CHECK(rows > 0);
+    CHECK((all - rows) % turn == 0);
+    CHECK(all - rows >= (stage.tile_rows - 1) * turn);
     CHECK(count(text, "prefetcht0") == 0);
     jit::KernelPlan none = c.layers[0].step.bound.plan;
     for (jit::Stage& s : none.stages) {

@@ -355,6 +355,7 @@ void Runner::hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int6
   }
   seat.hoist_args.rows = static_cast<std::uint64_t>(count);
   kernel(seat.hoist_args);
+  seat.hoist_args.parity ^= 1;  // the next block finds in the caches what was read last
 }
 
 }  // namespace deepcpu

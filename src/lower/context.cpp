@@ -108,12 +108,29 @@ std::uint32_t wide_units(std::uint32_t registers, const PanelNeeds& n) {
   return n.blocks < 2 * units && n.blocks * n.sums <= registers ? n.blocks : units;
 }
 
+/// Several rows make sums enough. So panels have fewer unit blocks where the rows then fit fewer
+/// tiles, which read each weight less often; but not for tiles of less than five rows.
+std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const PanelNeeds& n) {
+  constexpr std::uint32_t kLeastRows = 5;
+  if (ctx.isa == Isa::avx2) return units;
+  const auto tiles = [&](std::uint32_t u) {
+    const std::uint32_t height = max_tile_rows(ctx.isa, u * n.sums);
+    return (ctx.batch + height - 1) / height;
+  };
+  while (units > 1 && tiles(units / 2) < tiles(units) &&
+         ctx.batch >= kLeastRows * tiles(units / 2)) {
+    units /= 2;
+  }
+  return units;
+}
+
 }  // namespace
 
 PanelWidth panel_width(const Context& ctx, const Stage& stage, bool one_row) {
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
   const std::uint32_t registers = ctx.layout.lanes == 16 ? kPanelRegisters512 : kPanelRegisters256;
-  const std::uint32_t narrow = units_for(kNarrowPanel, registers, needs);
+  const std::uint32_t narrow =
+      units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs);
   return {needs.blocks, narrow, one_row ? wide_units(registers, needs) : narrow, false};
 }
 

@@ -31,8 +31,9 @@ struct KernelCost {
 /// Reading weights once from where they lie.
 struct FirstRead {
   double seconds = 0.0;
-  double far_seconds = 0.0;  ///< of these, beyond the L2 cache
-  double far_part = 0.0;     ///< of the weights, 0 to 1
+  double far_seconds = 0.0;      ///< of these, beyond the L2 cache
+  double far_part = 0.0;         ///< of the weights, 0 to 1
+  double fetched_seconds = 0.0;  ///< what far_seconds would be if it lay in the L2 cache
 };
 
 class KernelCosts {
@@ -90,9 +91,10 @@ class KernelCosts {
     const double all = slice(kernel);
     for (const StageWork& s : kernel.stages) {
       const double share = all > 0 ? blocks_of(s) * s.weight_bytes(lanes_) / all : 0.0;
-      const double idle =
-          add_products(out, s, rows, tile_rows,
-                       {pass.seconds * share, pass.far_seconds * share, pass.far_part}, resident);
+      const double idle = add_products(out, s, rows, tile_rows,
+                                       {pass.seconds * share, pass.far_seconds * share,
+                                        pass.far_part, pass.fetched_seconds * share},
+                                       resident);
       add_gates(out, s, rows, idle);
       if (!s.exchange) continue;
       ++(s.hands_over ? out.exchanges : out.acknowledged);
@@ -106,27 +108,45 @@ class KernelCosts {
   double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
   double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
 
-  /// Seconds of the multiply-adds of one tile and a panel of so many unit blocks, when its weights
-  /// are in the L1 cache.
-  double tile_seconds(const StageWork& s, double units, double height, bool resident) const {
+  /// Pieces of a panel that tiles pass over one after the other, as lower::cut_products makes them.
+  double pieces(const StageWork& s, const ProductWork& p, bool several) const {
+    const double bytes = 4.0 * lanes_ * units_of(s) * p.k * p.gates;
+    const bool cut = several && p.chains == 1 && bytes > lower::kWholePanel;
+    return cut ? std::ceil(bytes / lower::kPieceOfPanel) : 1.0;
+  }
+
+  /// A tile of some rows and a panel of so many unit blocks.
+  struct TileShape {
+    double units = 1.0;
+    double height = 1.0;
+    bool several = false;   ///< there are further tiles
+    bool resident = false;  ///< weights are in registers
+  };
+
+  /// Seconds of the multiply-adds of one tile, when its weights are in the L1 cache. Between two
+  /// pieces its sums are stored and loaded.
+  double tile_seconds(const StageWork& s, const TileShape& tile) const {
     double seconds = 0.0;
     for (const ProductWork& p : s.products) {
-      const double vectors = p.gates * units;
-      const double fma = height * vectors * p.k * streams_.vector_seconds();
-      const double loads = resident ? 0.0 : vectors * p.k * streams_.load_seconds();
+      const double vectors = p.gates * tile.units;
+      const double fma = tile.height * vectors * p.k * streams_.vector_seconds();
+      const double loads = tile.resident ? 0.0 : vectors * p.k * streams_.load_seconds();
       const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
-      seconds += std::max({fma, loads, chain}) + streams_.cycles(own_.tile_cycles);
+      const double kept = (pieces(s, p, tile.several) - 1.0) * tile.height * vectors;
+      seconds += std::max({fma, loads, chain}) + streams_.cycles(kept);
+      seconds += pieces(s, p, tile.several) * streams_.cycles(own_.tile_cycles);
     }
     return seconds;
   }
 
   /// The same of all panels. The last one may have fewer unit blocks; its sums wait as long.
-  double tiles_seconds(const StageWork& s, double height, bool resident) const {
-    const double units = units_of(s);
-    const double full = std::floor(blocks_of(s) / units);
-    const double rest = blocks_of(s) - full * units;
-    const double seconds = full * tile_seconds(s, units, height, resident);
-    return rest > 0 ? seconds + tile_seconds(s, rest, height, resident) : seconds;
+  double tiles_seconds(const StageWork& s, TileShape tile) const {
+    tile.units = units_of(s);
+    const double full = std::floor(blocks_of(s) / tile.units);
+    const double rest = blocks_of(s) - full * tile.units;
+    const double seconds = full * tile_seconds(s, tile);
+    tile.units = rest;
+    return rest > 0 ? seconds + tile_seconds(s, tile) : seconds;
   }
 
   /// A further tile reads a panel again: what is cut into pieces from where those fit (by
@@ -136,18 +156,37 @@ class KernelCosts {
     double seconds = 0.0;
     for (const ProductWork& p : s.products) {
       const double bytes = 4.0 * lanes_ * units_of(s) * p.k * p.gates;
-      const bool cut = several && p.chains == 1 && bytes > lower::kWholePanel;
-      const double walked = cut ? lower::kPieceOfPanel : panel;
+      const double walked = pieces(s, p, several) > 1.0 ? lower::kPieceOfPanel : panel;
       seconds += bytes / walked * streams_.reread_seconds(walked);
     }
     return seconds;
   }
 
+  /// Multiply-adds of several rows and the reading of their weights from L2, which take turns at
+  /// the L1 cache: less than the sum, more than the longer of both. `kBeside` fits what was
+  /// measured.
+  static double beside(double compute, double reading) {
+    constexpr double kBeside = 2.5;
+    return std::pow(std::pow(compute, kBeside) + std::pow(reading, kBeside), 1.0 / kBeside);
+  }
+
   /// The first tile of a panel reads it from where it lies. The prefetcher follows the stream, but
-  /// panels that the L2 cache holds and panels beyond it take their own time each.
-  static double first_seconds(double compute, const FirstRead& first) {
-    const double far = std::max(first.far_part * compute, first.far_seconds);
-    return far + std::max((1.0 - first.far_part) * compute, first.seconds - first.far_seconds);
+  /// what comes from beyond L2 and the rest take their own time each.
+  struct FirstTile {
+    double seconds = 0.0;
+    double waits = 0.0;  ///< of these, for several rows: what would be saved if all lay in L2
+  };
+
+  static FirstTile first_tile(double compute, const FirstRead& first, double height) {
+    const double far = first.far_part * compute;
+    const double near = (1.0 - first.far_part) * compute;
+    const double near_seconds = first.seconds - first.far_seconds;
+    if (height < 2.0) {
+      return {std::max(far, first.far_seconds) + std::max(near, near_seconds), 0.0};
+    }
+    const double fetched = beside(far, first.fetched_seconds);
+    const double waits = std::max(0.0, first.far_seconds - fetched);
+    return {fetched + waits + beside(near, near_seconds), waits};
   }
 
   /// Returns the seconds in which the core waits for weights and could compute something else.
@@ -158,25 +197,24 @@ class KernelCosts {
     const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
     const double again = resident ? 0.0 : panels * again_seconds(s, rows > height);
     bool started = resident;
-    double waits = 0.0;  // of the first tile, for what comes from beyond L2
-    double busy = 0.0;
+    FirstTile start;
+    double idle = 0.0;
     double seconds = 0.0;
-    double first_tile = 0.0;
     double tiles = 0.0;
     jit::each_tile(static_cast<std::uint64_t>(rows), height,
                    [&](std::uint64_t high, std::uint64_t n) {
                      const auto h = static_cast<double>(high);
                      const auto count = static_cast<double>(n);
-                     const double compute = tiles_seconds(s, h, resident);
-                     busy += count * compute;
-                     if (!started) {
-                       waits = std::max(0.0, first.far_seconds - first.far_part * compute);
-                       first_tile = first_seconds(compute, first);
-                       seconds += first_tile;
-                       if (h >= 2.0) busy += waits;  // nothing else runs meanwhile
-                     }
+                     const double compute = tiles_seconds(s, {1.0, h, rows > height, resident});
+                     double all = 0.0;
+                     if (!started) start = first_tile(compute, first, h);
+                     if (!started) all += start.seconds;
+                     all += (count - (started ? 0 : 1)) *
+                            (h < 2.0 ? std::max(compute, again) : beside(compute, again));
+                     // Beside several rows nothing else runs meanwhile.
                      if (h >= 2.0) tiles += count;
-                     seconds += (count - (started ? 0 : 1)) * std::max(compute, again);
+                     if (h < 2.0) idle += all - count * compute;
+                     seconds += all;
                      started = true;
                    });
     if (tiles >= 2.0) {
@@ -184,11 +222,8 @@ class KernelCosts {
           std::all_of(s.products.begin(), s.products.end(), [](const ProductWork& p) {
             return p.gates == p.packed;  // as lower::set_fetch
           });
-      const double others = first.far_part * (seconds - first_tile);
-      const double hidden =
-          fetch ? std::min(waits, own_.fetch_hidden * std::min(waits, others)) : 0;
-      seconds -= hidden;
-      busy -= hidden;
+      const double others = first.far_part * (seconds - start.seconds);
+      if (fetch) seconds -= own_.fetch_hidden * std::min(start.waits, others);
     }
     out.products += seconds;
     for (const ProductWork& p : s.products) {
@@ -196,7 +231,7 @@ class KernelCosts {
       out.flops += per_block * s.width.blocks;
       out.own_flops += per_block * blocks_of(s);
     }
-    return seconds - busy;
+    return idle;
   }
 
   /// Element-wise work of one panel runs while the weights of the next are on their way: `idle`

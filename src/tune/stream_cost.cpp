@@ -60,6 +60,7 @@ StreamTime StreamCost::pass(const Stream& stream) const {
     out.seconds += seconds;
     if (l >= kFar) {
       out.far_seconds += seconds;
+      out.fetched_seconds += (upto - done) * levels_[kFar - 1].seconds_per_byte * slower;
       out.far_part += stream.bytes > 0 ? (upto - done) / stream.bytes : 0.0;
     }
     done = upto;

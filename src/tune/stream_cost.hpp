@@ -23,6 +23,7 @@ struct StreamTime {
   double seconds = 0.0;
   double far_seconds = 0.0;         ///< of these, for what lies beyond the L2 cache
   double far_part = 0.0;            ///< of the bytes, 0 to 1
+  double fetched_seconds = 0.0;     ///< what far_seconds would be if it lay in the L2 cache
   std::vector<double> level_bytes;  ///< by level, nearest first
 };
 

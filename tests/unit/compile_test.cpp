@@ -194,6 +194,13 @@ TEST_CASE("wide panels are as narrow ones where that lets another participant sh
     CHECK(panels("gru:i8h48", Isa::avx512, 1, Panel::wide) == Units{3});
     CHECK(panels("rnn:i8h96", Isa::avx512, 1, Panel::wide) == Units{6});
     CHECK(panels("rnn:i8h112", Isa::avx512, 1, Panel::wide) == Units{4});
+    // Rows that fit fewer tiles, of five rows and more, if panels are narrower.
+    CHECK(panels("gru:i8h64b4", Isa::avx512, 1, Panel::narrow) == Units{2});
+    CHECK(panels("gru:i8h64b5", Isa::avx512, 1, Panel::narrow) == Units{1});
+    CHECK(panels("gru:i8h64b8", Isa::avx512, 1, Panel::narrow) == Units{2});
+    CHECK(panels("gru:i8h64b16", Isa::avx512, 2, Panel::narrow) == Units{1});
+    CHECK(panels("rnn:i8h64b16", Isa::avx512, 1, Panel::narrow) == Units{2});
+    CHECK(panels("gru:i8h64b16,reset=before", Isa::avx512, 1, Panel::narrow) == Units{2, 2});
     CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1, Panel::narrow) == Units{2, 2});
     CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 1, Panel::wide) == Units{4, 4});
     CHECK(panels("gru:i8h64,reset=before", Isa::avx512, 2, Panel::wide) == Units{2, 2});

@@ -129,8 +129,7 @@ std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const Panel
 PanelWidth panel_width(const Context& ctx, const Stage& stage, bool one_row) {
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
   const std::uint32_t registers = ctx.layout.lanes == 16 ? kPanelRegisters512 : kPanelRegisters256;
-  const std::uint32_t narrow =
-      units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs);
+  const std::uint32_t narrow = units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs);
   return {needs.blocks, narrow, one_row ? wide_units(registers, needs) : narrow, false};
 }
 

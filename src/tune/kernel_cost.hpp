@@ -163,8 +163,8 @@ class KernelCosts {
   }
 
   /// Multiply-adds of several rows and the reading of their weights from L2, which take turns at
-  /// the L1 cache: less than the sum, more than the longer of both. `kBeside` fits what was
-  /// measured.
+  /// the L1 cache: less than the sum, more than the longer of both. What `kBeside` fits stands in
+  /// DESIGN.md, the cost model.
   static double beside(double compute, double reading) {
     constexpr double kBeside = 2.5;
     return std::pow(std::pow(compute, kBeside) + std::pow(reading, kBeside), 1.0 / kBeside);

@@ -214,13 +214,17 @@ void RowTilesEmitter<Vmm>::fetch_rows(int rows) {
 template <class Vmm>
 void RowTilesEmitter<Vmm>::fetch_rows(const Ref& ref, int skipped, int rows) {
   const Xbyak::Reg64& at = reg::pointer[0];
-  const auto stride = static_cast<int>(ctx_.plan.buffers[ref.buffer].row_stride);
   ctx_.row_pointer(at, ref, reg::row);
+  if (skipped > 0) {
+    const std::uint64_t stride = ctx_.plan.buffers[ref.buffer].row_stride;
+    ctx_.code.mov(reg::scratch, static_cast<std::uint64_t>(skipped) * stride);
+    ctx_.code.add(at, reg::scratch);
+  }
   for (int row = 0; row < rows; ++row) {
     if (row > 0) ctx_.next_row(at, at, ref, row);
     for (int unit = 0; unit < panel_.units; ++unit) {
       const int offset = static_cast<int>(ref.offset) + unit * ctx_.kBytes;
-      ctx_.code.prefetcht1(ptr[at + reg::unit + disp(offset + skipped * stride)]);
+      ctx_.code.prefetcht1(ptr[at + reg::unit + disp(offset)]);
     }
   }
 }

@@ -95,6 +95,7 @@ constexpr Constant kConstants[] = {
     {"stage_cycles", &OwnCosts::stage_cycles},
     {"exposed_latency", &OwnCosts::exposed_latency},
     {"fetch_hidden", &OwnCosts::fetch_hidden},
+    {"beside", &OwnCosts::beside},
     {"division_cycles", &OwnCosts::division_cycles},
     {"lines_by_flag", &OwnCosts::lines_by_flag},
     {"lines_by_data", &OwnCosts::lines_by_data},

@@ -109,7 +109,8 @@ std::uint32_t wide_units(std::uint32_t registers, const PanelNeeds& n) {
 }
 
 /// Several rows make sums enough. So panels have fewer unit blocks where the rows then fit fewer
-/// tiles, which read each weight less often; but not for tiles of less than five rows.
+/// tiles, which read each weight less often; but not for tiles of less than five rows. Whatever
+/// `tile_rows` is: it must not change who owns which units. Experiment: DESIGN, 3.
 std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const PanelNeeds& n) {
   constexpr std::uint32_t kLeastRows = 5;
   if (ctx.isa == Isa::avx2) return units;

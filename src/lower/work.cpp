@@ -288,11 +288,6 @@ Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa, int threads) {
     rows = most;
     ModelSpec part = spec;
     part.batch = rows;
-    if (rows > 1) {
-      // What a layer does for each row is the same for any number of several rows.
-      out->parts.push_back({part, out->isa, out->lanes, out->layers, {}});
-      continue;
-    }
     auto work = work_of(part, isa);
     if (!work) return work;
     out->parts.push_back(std::move(*work));

@@ -153,7 +153,8 @@ class GroupCost {
     stream.slower = costs.slower(kernel);
     const StreamTime pass = streams_.pass(stream);
     const auto cost_of = [&](const StreamTime& time) {
-      return costs.cost(kernel, rows_, p.schedule->tile_rows, time, resident);
+      return costs.cost(kernel, rows_, p.schedule->tile_rows, time,
+                        resident ? Tiles::resident : Tiles::own);
     };
     const KernelCost cost = cost_of(pass);
     // The first walk of a block finds the caches full of what passed between two blocks.
@@ -199,7 +200,8 @@ class GroupCost {
   AheadBlock ahead_block(const PartPlan& p, double first, double idle) const {
     const KernelWork& kernel = p.work->hoist;
     const KernelCosts costs = kernels(p);
-    const KernelCost cost = costs.cost(kernel, p.block, lower::kAheadRows, StreamTime{}, false);
+    const KernelCost cost =
+        costs.cost(kernel, p.block, lower::kAheadRows, StreamTime{}, Tiles::ahead);
     const double again = p.block / lower::kAheadRows - 1.0;
     const double panel = kernel.weight_bytes / p.work->panels(sharers_, Panel::narrow);
     const double slice = costs.slice(kernel);
@@ -221,7 +223,7 @@ class GroupCost {
     const auto add_block = [&](double steps, double count) {
       if (count <= 0 || steps <= 0) return;
       const KernelCost cost =
-          costs.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass, false);
+          costs.cost(kernel, steps * rows_, p.schedule->hoist_rows, pass, Tiles::own);
       seconds += count * (cost.products + cost.gates);
       flops += count * cost.own_flops;
       out_.flops += count * cost.flops;

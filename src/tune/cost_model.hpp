@@ -57,6 +57,9 @@ struct OwnCosts {
   /// Of the time that the first tile of several rows waits for weights from beyond L2, the part
   /// that further tiles hide by fetching what comes next, if these take as long.
   double fetch_hidden = 0.8;
+  /// Multiply-adds of several rows, m seconds, and reading their weights from L2, r seconds, take
+  /// turns at the L1 cache: (m^beside + r^beside)^(1 / beside), between the sum and the longer one.
+  double beside = 2.5;
   /// Cycles of the division of one 512-bit vector.
   double division_cycles = 10.0;
   /// Transfers of a cache line per exchange: the line of the counter goes to its owner and back,

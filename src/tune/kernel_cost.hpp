@@ -28,9 +28,14 @@ struct KernelCost {
   double own_flops = 0.0;  ///< of the busiest one
 };
 
+/// How tiles come by their weights: from where they lie, in registers, or those of products ahead,
+/// whose panels are not cut and whose reading is not counted here.
+enum class Tiles : std::uint8_t { own, resident, ahead };
+
 /// Reading weights once from where they lie.
 struct FirstRead {
   double seconds = 0.0;
+  double l1_seconds = 0.0;       ///< of these, from the L1 cache
   double far_seconds = 0.0;      ///< of these, beyond the L2 cache
   double far_part = 0.0;         ///< of the weights, 0 to 1
   double fetched_seconds = 0.0;  ///< what far_seconds would be if it lay in the L2 cache
@@ -84,17 +89,16 @@ class KernelCosts {
     return tiles;
   }
 
-  /// `pass`: time to read the slice once from where it lies. `resident`: weights are in registers.
+  /// `pass`: time to read the slice once from where it lies.
   KernelCost cost(const KernelWork& kernel, double rows, int tile_rows, const StreamTime& pass,
-                  bool resident) const {
+                  Tiles tiles) const {
     KernelCost out;
     const double all = slice(kernel);
     for (const StageWork& s : kernel.stages) {
       const double share = all > 0 ? blocks_of(s) * s.weight_bytes(lanes_) / all : 0.0;
-      const double idle = add_products(out, s, rows, tile_rows,
-                                       {pass.seconds * share, pass.far_seconds * share,
-                                        pass.far_part, pass.fetched_seconds * share},
-                                       resident);
+      const FirstRead first{pass.seconds * share, pass.l1_seconds * share, pass.far_seconds * share,
+                            pass.far_part, pass.fetched_seconds * share};
+      const double idle = add_products(out, s, rows, tile_rows, first, tiles);
       add_gates(out, s, rows, idle);
       if (!s.exchange) continue;
       ++(s.hands_over ? out.exchanges : out.acknowledged);
@@ -108,18 +112,25 @@ class KernelCosts {
   double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
   double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
 
-  /// Pieces of a panel that tiles pass over one after the other, as lower::cut_products makes them.
-  double pieces(const StageWork& s, const ProductWork& p, bool several) const {
+  /// Whether lower::cut_products makes pieces of panels that are large enough.
+  static bool cuts(const StageWork& s, double rows, std::uint32_t height) {
+    std::uint64_t tiles = 0;
+    jit::each_tile(static_cast<std::uint64_t>(rows), height,
+                   [&](std::uint64_t h, std::uint64_t n) { tiles += h > 1 ? n : 0; });
+    return tiles > 1 && std::all_of(s.products.begin(), s.products.end(),
+                                    [](const ProductWork& p) { return p.chains == 1; });
+  }
+
+  double pieces(const StageWork& s, const ProductWork& p, bool cut) const {
     const double bytes = 4.0 * lanes_ * units_of(s) * p.k * p.gates;
-    const bool cut = several && p.chains == 1 && bytes > lower::kWholePanel;
-    return cut ? std::ceil(bytes / lower::kPieceOfPanel) : 1.0;
+    return cut && bytes > lower::kWholePanel ? std::ceil(bytes / lower::kPieceOfPanel) : 1.0;
   }
 
   /// A tile of some rows and a panel of so many unit blocks.
   struct TileShape {
     double units = 1.0;
     double height = 1.0;
-    bool several = false;   ///< there are further tiles
+    bool cut = false;       ///< as cuts()
     bool resident = false;  ///< weights are in registers
   };
 
@@ -132,9 +143,9 @@ class KernelCosts {
       const double fma = tile.height * vectors * p.k * streams_.vector_seconds();
       const double loads = tile.resident ? 0.0 : vectors * p.k * streams_.load_seconds();
       const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
-      const double kept = (pieces(s, p, tile.several) - 1.0) * tile.height * vectors;
+      const double kept = (pieces(s, p, tile.cut) - 1.0) * tile.height * vectors;
       seconds += std::max({fma, loads, chain}) + streams_.cycles(kept);
-      seconds += pieces(s, p, tile.several) * streams_.cycles(own_.tile_cycles);
+      seconds += pieces(s, p, tile.cut) * streams_.cycles(own_.tile_cycles);
     }
     return seconds;
   }
@@ -149,25 +160,34 @@ class KernelCosts {
     return rest > 0 ? seconds + tile_seconds(s, tile) : seconds;
   }
 
-  /// A further tile reads a panel again: what is cut into pieces from where those fit (by
-  /// lower::cut_products), the rest from where the panel does.
-  double again_seconds(const StageWork& s, bool several) const {
+  /// Reading from L1, and from beyond it.
+  struct Reading {
+    double l1 = 0.0;
+    double beyond = 0.0;
+  };
+
+  /// A further tile reads a panel again: what is cut into pieces from where those fit, the rest
+  /// from where the panel does.
+  Reading again(const StageWork& s, bool cut) const {
     const double panel = units_of(s) * s.weight_bytes(lanes_);
-    double seconds = 0.0;
+    const double panels = blocks_of(s) / units_of(s);
+    Reading out;
     for (const ProductWork& p : s.products) {
       const double bytes = 4.0 * lanes_ * units_of(s) * p.k * p.gates;
-      const double walked = pieces(s, p, several) > 1.0 ? lower::kPieceOfPanel : panel;
-      seconds += bytes / walked * streams_.reread_seconds(walked);
+      const double walked = pieces(s, p, cut) > 1.0 ? lower::kPieceOfPanel : panel;
+      double& seconds = streams_.in_l1(walked) ? out.l1 : out.beyond;
+      seconds += panels * bytes / walked * streams_.reread_seconds(walked);
     }
-    return seconds;
+    return out;
   }
 
-  /// Multiply-adds of several rows and the reading of their weights from L2, which take turns at
-  /// the L1 cache: less than the sum, more than the longer of both. What `kBeside` fits stands in
-  /// DESIGN.md, the cost model.
-  static double beside(double compute, double reading) {
-    constexpr double kBeside = 2.5;
-    return std::pow(std::pow(compute, kBeside) + std::pow(reading, kBeside), 1.0 / kBeside);
+  /// Multiply-adds of tiles of so many rows, and the reading of their weights. Loads from L1 are
+  /// among what multiply-adds take.
+  double both(double compute, const Reading& read, double height) const {
+    const double longer = std::max(compute, read.l1 + read.beyond);
+    if (height < 2.0) return longer;
+    const double e = own_.beside;
+    return std::max(longer, std::pow(std::pow(compute, e) + std::pow(read.beyond, e), 1.0 / e));
   }
 
   /// The first tile of a panel reads it from where it lies. The prefetcher follows the stream, but
@@ -177,25 +197,24 @@ class KernelCosts {
     double waits = 0.0;  ///< of these, for several rows: what would be saved if all lay in L2
   };
 
-  static FirstTile first_tile(double compute, const FirstRead& first, double height) {
+  FirstTile first_tile(double compute, const FirstRead& first, double height) const {
     const double far = first.far_part * compute;
-    const double near = (1.0 - first.far_part) * compute;
-    const double near_seconds = first.seconds - first.far_seconds;
-    if (height < 2.0) {
-      return {std::max(far, first.far_seconds) + std::max(near, near_seconds), 0.0};
-    }
-    const double fetched = beside(far, first.fetched_seconds);
+    const Reading near{first.l1_seconds, first.seconds - first.l1_seconds - first.far_seconds};
+    const double of_near = both((1.0 - first.far_part) * compute, near, height);
+    if (height < 2.0) return {std::max(far, first.far_seconds) + of_near, 0.0};
+    const double fetched = both(far, {0.0, first.fetched_seconds}, height);
     const double waits = std::max(0.0, first.far_seconds - fetched);
-    return {fetched + waits + beside(near, near_seconds), waits};
+    return {fetched + waits + of_near, waits};
   }
 
   /// Returns the seconds in which the core waits for weights and could compute something else.
   double add_products(KernelCost& out, const StageWork& s, double rows, int tile_rows,
-                      const FirstRead& first, bool resident) const {
+                      const FirstRead& first, Tiles kind) const {
     if (s.products.empty()) return 0.0;
-    const double panels = blocks_of(s) / units_of(s);
     const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
-    const double again = resident ? 0.0 : panels * again_seconds(s, rows > height);
+    const bool resident = kind == Tiles::resident;
+    const bool cut = kind == Tiles::own && cuts(s, rows, height);
+    const Reading reading = resident ? Reading{} : again(s, cut);
     bool started = resident;
     FirstTile start;
     double idle = 0.0;
@@ -205,12 +224,12 @@ class KernelCosts {
                    [&](std::uint64_t high, std::uint64_t n) {
                      const auto h = static_cast<double>(high);
                      const auto count = static_cast<double>(n);
-                     const double compute = tiles_seconds(s, {1.0, h, rows > height, resident});
+                     const double compute = tiles_seconds(s, {1.0, h, cut, resident});
                      double all = 0.0;
                      if (!started) start = first_tile(compute, first, h);
                      if (!started) all += start.seconds;
-                     all += (count - (started ? 0 : 1)) *
-                            (h < 2.0 ? std::max(compute, again) : beside(compute, again));
+                     const double turns = kind == Tiles::ahead ? 1.0 : h;
+                     all += (count - (started ? 0 : 1)) * both(compute, reading, turns);
                      // Beside several rows nothing else runs meanwhile.
                      if (h >= 2.0) tiles += count;
                      if (h < 2.0) idle += all - count * compute;

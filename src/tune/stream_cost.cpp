@@ -58,6 +58,7 @@ StreamTime StreamCost::pass(const Stream& stream) const {
     const double slower = l == 0 ? 1.0 : stream.slower;
     const double seconds = (upto - done) * levels_[l].seconds_per_byte * slower;
     out.seconds += seconds;
+    if (l == 0) out.l1_seconds = seconds;
     if (l >= kFar) {
       out.far_seconds += seconds;
       out.fetched_seconds += (upto - done) * levels_[kFar - 1].seconds_per_byte * slower;

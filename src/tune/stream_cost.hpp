@@ -21,7 +21,8 @@ struct Stream {
 /// One walk through a stream.
 struct StreamTime {
   double seconds = 0.0;
-  double far_seconds = 0.0;         ///< of these, for what lies beyond the L2 cache
+  double l1_seconds = 0.0;          ///< of these, for what lies in the L1 cache
+  double far_seconds = 0.0;         ///< and for what lies beyond the L2 cache
   double far_part = 0.0;            ///< of the bytes, 0 to 1
   double fetched_seconds = 0.0;     ///< what far_seconds would be if it lay in the L2 cache
   std::vector<double> level_bytes;  ///< by level, nearest first
@@ -36,6 +37,8 @@ class StreamCost {
   StreamTime pass(const Stream& stream) const;
   /// Seconds to read `bytes` that were read just before.
   double reread_seconds(double bytes) const;
+  /// Whether the L1 cache still has them.
+  bool in_l1(double bytes) const { return bytes <= levels_.front().forward; }
   /// Seconds more that the first walk of a block takes, when `all` bytes pass between two blocks.
   double refill_seconds(const Stream& stream, double all) const;
   /// Of one vector instruction when nothing waits; of one vector loaded from the L1 cache.

@@ -198,6 +198,14 @@ TEST_CASE("work: parts of the batch rows are models of as many rows") {
   const KernelWork of_three = work_of_rows(3, 1).layers[0].step[0][1];
   CHECK(of_part.stages[0].most_tile_rows == of_three.stages[0].most_tile_rows);
   CHECK(of_part.weight_bytes == of_three.weight_bytes);
+  // A GRU's panels have one unit block for 16 rows, two for 8.
+  const ModelSpec gru = ModelSpec::parse("gru:i8h64b16").value();
+  const ModelWork sixteen = ModelWork::of(gru, Isa::avx512, 2).value();
+  const auto panels = [](const ModelWork& work) {
+    return work.layers[0].step[1][1].stages[0].panel_units(1, Panel::narrow);
+  };
+  CHECK(panels(sixteen) == 1);
+  CHECK(panels(sixteen.part(2)) == 2);
 }
 
 TEST_CASE("work: narrow and wide panels are those of the plans, for every number of sharers") {

@@ -172,6 +172,8 @@ struct Product {
   /// where there are no pieces, of the panel that is walked next. Emitted code then waits less for
   /// weights from beyond L2; it changes no number. Each tile goes on where the one before it
   /// stopped. Beside a shorter last piece or panel a few lines too many are asked for.
+  /// Such a tile asks once, too, for what its epilogue loads and for the numbers of Space::block
+  /// that the sums of the tile behind it begin with.
   std::uint32_t fetch = 0;
   static constexpr std::uint32_t kFetchSteps = 4;
   /// For tiles of several rows: so many steps over k, a multiple of 16, are run for one tile after

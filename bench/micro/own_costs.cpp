@@ -29,6 +29,7 @@ T demand(Result<T> result) {
 
 /// A problem with its schedules and their times; the first is the choice by estimate.
 struct Measured {
+  std::string name;
   ModelSpec spec;
   ModelWork work;
   std::vector<Schedule> schedules;
@@ -41,11 +42,13 @@ struct Quality {
   double rank = 0.0;       ///< median over the problems
   double mean_loss = 0.0;  ///< of what would be chosen among the schedules, over the best of them
   std::size_t near = 0;    ///< problems in which that is within 10 %
+  std::vector<double> losses;
 };
 
 Measured read_problem(const json& from, std::size_t candidates) {
   Measured out;
-  out.spec = demand(ModelSpec::parse(from.at("problem").get<std::string>()));
+  out.name = from.at("problem").get<std::string>();
+  out.spec = demand(ModelSpec::parse(out.name));
   out.work = demand(ModelWork::of(out.spec, host_isa(), machine_model().cores));
   out.noise = from.at("noise").get<double>();
   for (const json& row : from.at("rows")) {
@@ -76,6 +79,7 @@ Quality judge(const std::vector<Measured>& problems, const OwnCosts& own) {
     const auto chosen = std::min_element(us.begin(), us.end()) - us.begin();
     const double best = *std::min_element(p.us.begin(), p.us.end());
     const double loss = p.us[static_cast<std::size_t>(chosen)] / best - 1.0;
+    q.losses.push_back(loss);
     q.mean_loss += loss / static_cast<double>(problems.size());
     q.near += loss <= 0.10 ? 1 : 0;
   }
@@ -96,6 +100,7 @@ constexpr Constant kConstants[] = {
     {"exposed_latency", &OwnCosts::exposed_latency},
     {"fetch_hidden", &OwnCosts::fetch_hidden},
     {"beside", &OwnCosts::beside},
+    {"looks_ahead", &OwnCosts::looks_ahead},
     {"division_cycles", &OwnCosts::division_cycles},
     {"lines_by_flag", &OwnCosts::lines_by_flag},
     {"lines_by_data", &OwnCosts::lines_by_data},
@@ -112,14 +117,24 @@ void print(const std::string& what, const Quality& q, std::size_t problems) {
              problems);
 }
 
-void study(const std::string& file, std::size_t candidates) {
+/// The problems in which the choice loses `least` and more.
+void print_losses(const std::vector<Measured>& problems, const Quality& q, double least) {
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    if (q.losses[i] < least) continue;
+    fmt::print("  {:<40} {:>6.1f} %\n", problems[i].name, 100 * q.losses[i]);
+  }
+}
+
+void study(const std::string& file, std::size_t candidates, double least) {
   std::ifstream in(file);
   if (!in) throw std::runtime_error(file + ": cannot be read");
   std::vector<Measured> problems;
   for (const json& one : json::parse(in)) problems.push_back(read_problem(one, candidates));
   fmt::print("machine: {}\n", machine_model().note);
   fmt::print("{:<26} {:>9} {:>11} {:>12}\n", "", "spearman", "mean loss", "within 10 %");
-  print("as it is", judge(problems, {}), problems.size());
+  const Quality now = judge(problems, {});
+  print("as it is", now, problems.size());
+  print_losses(problems, now, least);
   for (const Constant& c : kConstants) {
     for (const double factor : {0.5, 2.0}) {
       OwnCosts own;
@@ -138,9 +153,11 @@ int main(int argc, char** argv) {
   std::size_t candidates = 40;
   app.add_option("file", file, "As bench_cost_model --json wrote it")->required();
   app.add_option("--candidates", candidates, "Random schedules per problem in it");
+  double least = 10.0;
+  app.add_option("--losses", least, "Names problems that lose so many per cent and more [10]");
   CLI11_PARSE(app, argc, argv);
   try {
-    study(file, candidates);
+    study(file, candidates, least / 100);
   } catch (const std::exception& e) {
     fmt::print(stderr, "bench_own_costs: {}\n", e.what());
     return 1;

@@ -63,9 +63,8 @@ class GroupCost {
   }
 
  private:
-  KernelCosts kernels(const PartPlan& p) const {
-    return {streams_, own_, work_, sharers_, p.schedule->panel};
-  }
+  KernelCosts kernels(const PartPlan& p) const { return kernels(p.schedule->panel); }
+  KernelCosts kernels(Panel panel) const { return {streams_, own_, work_, sharers_, panel}; }
   const KernelWork& step_of(const PartPlan& p) const {
     return p.work->step[p.schedule->hoist_block > 0][p.schedule->fuse_gates];
   }
@@ -200,7 +199,7 @@ class GroupCost {
   /// i768h768 on Zen 4 takes W's reading and all multiply-adds longer.
   AheadBlock ahead_block(const PartPlan& p, const StreamTime& pass, double idle) const {
     const KernelWork& kernel = p.work->hoist;
-    const KernelCosts costs = kernels(p);
+    const KernelCosts costs = kernels(Panel::narrow);
     const KernelCost cost =
         costs.cost(kernel, p.block, lower::kAheadRows, StreamTime{}, Tiles::ahead);
     const double again = p.block / lower::kAheadRows - 1.0;
@@ -210,7 +209,7 @@ class GroupCost {
     const double in_time = slice > 0 ? 1.0 - pass.level_bytes.back() / slice : 1.0;
     const double hidden =
         streams_.overlap() * in_time * std::min(cost.products, p.block * idle + reading);
-    const double turns = p.block * costs.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
+    const double turns = p.block * kernels(p).tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
     return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
   }
 

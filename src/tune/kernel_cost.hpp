@@ -253,6 +253,16 @@ class KernelCosts {
     return idle;
   }
 
+  /// Seconds of products with x that run while the step before waits for its last results, at most
+  /// `wait`: they need nothing of it. A core looks so many instructions ahead.
+  double early(const StageWork& s, double wait) const {
+    if (s.products.empty() || !s.products.front().of_input) return 0.0;
+    const ProductWork& p = s.products.front();
+    const double vectors = p.k * p.gates * std::min(blocks_of(s), units_of(s));
+    const double seen = std::min(vectors, own_.looks_ahead);
+    return std::min(wait, seen * streams_.vector_seconds());
+  }
+
   /// Element-wise work of one panel runs while the weights of the next are on their way: `idle`
   /// seconds of it cost nothing.
   void add_gates(KernelCost& out, const StageWork& s, double rows, double idle) const {
@@ -261,11 +271,13 @@ class KernelCosts {
                        s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
     const double blocks = blocks_of(s);
     const double last = std::min(blocks, units_of(s));
-    // The last panel's results are waited for: its own instructions fit into that time.
+    // The last panel's results are waited for: one unit block's instructions fit into that time.
     const double busy = (rows * blocks - last) * one;
+    const double latency = streams_.cycles(s.latency_cycles);
     out.gates += std::max(0.0, busy - idle);
     out.idle += std::max(0.0, idle - busy);
-    out.gates += std::max(streams_.cycles(s.latency_cycles), last * one);
+    out.gates += std::max(latency, one) + (last - 1.0) * one;
+    if (rows < 2.0) out.gates -= early(s, std::max(0.0, latency - one));
     // Sums that are only stored leave the registers straight to their rows.
     if (rows > 1 && s.vectors > 0) {
       out.gates += rows * blocks / units_of(s) * streams_.cycles(own_.row_cycles);

@@ -91,6 +91,9 @@ struct LayerSchedule {
   /// of a bidirectional stack), and that the longest hoist_block is a multiple of 8.
   bool hoist_ahead = false;
   Panel panel = Panel::narrow;  ///< of the recurrent products
+  /// Cache lines of the weights that come next which a tile of several rows asks for in four steps
+  /// over k, where further tiles follow; 0 = none.
+  int fetch_lines = 5;
   bool operator==(const LayerSchedule&) const = default;
 };
 

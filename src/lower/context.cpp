@@ -179,13 +179,14 @@ void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
   }
 }
 
-void set_fetch(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
-  if (tiles_of_several_rows(stage, rows) < 2) return;
+void set_fetch(Stage& stage, std::uint32_t lanes, std::uint64_t rows, int lines) {
+  if (lines < 1 || tiles_of_several_rows(stage, rows) < 2) return;
+  const auto wanted = static_cast<std::uint32_t>(lines) * lanes;
   const std::uint32_t full = 16 * stage.units_per_panel;
   for (jit::Product& p : stage.products) {
     // Lines of gates that are left out would travel, too.
     if (p.gate.size() < p.gates_packed) continue;
-    p.fetch = std::max(1U, (kLinesToFetch * lanes + full / 2) / full);
+    p.fetch = std::max(1U, (wanted + full / 2) / full);
   }
 }
 

@@ -119,15 +119,11 @@ std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted)
 /// where two tiles of several rows and more would read a panel from beyond the L1 cache.
 void cut_products(jit::Stage& stage, std::uint32_t lanes, std::uint64_t rows);
 
-/// Cache lines of a panel that a tile of several rows fetches in Product::kFetchSteps steps over k,
-/// with 16 lanes: fewer than keep all of a core's line buffers busy. Measured on an Emerald Rapids
-/// against 6: 4 lines took 0.99 to 1.07 of the time, 5 0.98 to 1.00, 8 1.01 to 1.05 (lstm
-/// i1024h1024b8, b16, b32, i512h512b16); with AVX2 twice as many as now 1.04 to 1.09.
-inline constexpr std::uint32_t kLinesToFetch = 5;
 /// Sets Product::fetch in a stage whose panels are known, when it has so many rows: from two tiles
 /// of several rows on. A single tile has no time to spare: lstm i1024h1024b4t5 and i256h256b4t50
-/// took 13 and 11 % longer.
-void set_fetch(jit::Stage& stage, std::uint32_t lanes, std::uint64_t rows);
+/// took 13 and 11 % longer. `lines`: as LayerSchedule::fetch_lines, for 16 lanes; with fewer, lines
+/// hold more of a step. With AVX2 twice as many as so took 1.04 to 1.09 on an Emerald Rapids.
+void set_fetch(jit::Stage& stage, std::uint32_t lanes, std::uint64_t rows, int lines);
 
 /// The plan of the time loop.
 BoundPlan build_step(const Context& ctx, const std::string& name);

@@ -160,7 +160,7 @@ class StepPlan {
     stage.units_per_panel = width.units(ctx_.sharing.participants, ctx_.schedule.panel);
     bound_.widths.push_back(width);
     stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
-    set_fetch(stage, ctx_.layout.lanes, ctx_.batch);
+    set_fetch(stage, ctx_.layout.lanes, ctx_.batch, ctx_.schedule.fetch_lines);
     cut_products(stage, ctx_.layout.lanes, ctx_.batch);
     return stage;
   }

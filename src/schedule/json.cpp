@@ -50,6 +50,7 @@ constexpr std::tuple kLayerFields{
     Field{"panel", &LayerSchedule::panel},
     Field{"sweep", &LayerSchedule::sweep},
     Field{"group", &LayerSchedule::group},
+    Field{"fetch_lines", &LayerSchedule::fetch_lines},
     Field{"weights", &LayerSchedule::weights},
     Field{"phases", &LayerSchedule::phases},
 };

@@ -65,6 +65,7 @@ constexpr std::array kLayerRanges = {
     LayerRange{"tile_rows", &LayerSchedule::tile_rows, 1, 6},
     LayerRange{"hoist_rows", &LayerSchedule::hoist_rows, 1, 6},
     LayerRange{"group", &LayerSchedule::group, 1, 1 << 20},
+    LayerRange{"fetch_lines", &LayerSchedule::fetch_lines, 0, 16},
 };
 
 Status check_range(std::string_view field, int value, int low, int high) {

@@ -91,6 +91,9 @@ class ScheduleSpace {
                   int rules) const;
   void add_sweeps(std::vector<Layer>& out, Layer base, const LayerWork& work, int sharers,
                   int rules) const;
+  /// LayerSchedule::fetch_lines for the other decisions of `choice`.
+  int fetch_lines(const LayerWork& work, const Layer& choice, std::int64_t rows,
+                  const Global& g) const;
   static std::vector<int> tile_heights(const KernelWork& kernel, std::int64_t rows, int rules);
   /// Highest first: of hoisted products.
   static std::vector<int> hoist_heights(const ModelWork& work, std::size_t layer, int block,

@@ -138,6 +138,8 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
        "weights are read once per register tile of batch rows", ""},
       {"hoist_rows", true, fmt::format("1..{}", hoist_tiles), hoist_tiles, hoist_tiles,
        "the same for hoisted products", ""},
+      {"fetch_lines", true, "by tiles and rates", 1, 1,
+       "weights that the next tiles need arrive while one multiplies", ""},
       {"panel", true, wide ? "narrow wide" : "narrow", 2, wide ? 2U : 1U,
        "four sums at a time, or eight for two multiply-adds per cycle",
        wide ? "" : "wide: more than one row, or no panel gets wider"},

@@ -196,7 +196,12 @@ std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
   }
   out.emplace_back(l.fuse_gates ? "gates with a common operand are one product"
                                 : "every gate is a product of its own");
-  if (batch > 1) out.push_back(fmt::format("a register tile has {}", plural(l.tile_rows, "row")));
+  if (batch > 1) {
+    out.push_back(
+        fmt::format("a register tile has {} and, if others follow, asks for {} of "
+                    "weights in four steps over k",
+                    plural(l.tile_rows, "row"), plural(l.fetch_lines, "line")));
+  }
   return join(out, "; ");
 }
 
@@ -218,6 +223,9 @@ void layer_differences(std::vector<std::string>& out, const LayerSchedule& a,
   }
   add("hoist_ahead", a.hoist_ahead, b.hoist_ahead, b.hoist_ahead ? "true" : "false");
   add("tile_rows", a.tile_rows, b.tile_rows, std::to_string(b.tile_rows));
+  if (a.tile_rows == b.tile_rows) {
+    add("fetch_lines", a.fetch_lines, b.fetch_lines, std::to_string(b.fetch_lines));
+  }
   add("panel", a.panel, b.panel, std::string(word(b.panel)));
   add("weights", a.weights, b.weights, std::string(word(b.weights)));
   add("sweep", a.sweep, b.sweep, std::string(word(b.sweep)));

@@ -41,6 +41,12 @@ struct FirstRead {
   double fetched_seconds = 0.0;  ///< what far_seconds would be if it lay in the L2 cache
 };
 
+/// What a schedule says of register tiles.
+struct TileChoice {
+  int rows = 1;
+  int fetch_lines = LayerSchedule{}.fetch_lines;
+};
+
 class KernelCosts {
  public:
   KernelCosts(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers,
@@ -90,7 +96,7 @@ class KernelCosts {
   }
 
   /// `pass`: time to read the slice once from where it lies.
-  KernelCost cost(const KernelWork& kernel, double rows, int tile_rows, const StreamTime& pass,
+  KernelCost cost(const KernelWork& kernel, double rows, TileChoice tile, const StreamTime& pass,
                   Tiles tiles) const {
     KernelCost out;
     const double all = slice(kernel);
@@ -98,7 +104,7 @@ class KernelCosts {
       const double share = all > 0 ? blocks_of(s) * s.weight_bytes(lanes_) / all : 0.0;
       const FirstRead first{pass.seconds * share, pass.l1_seconds * share, pass.far_seconds * share,
                             pass.far_part, pass.fetched_seconds * share};
-      const double idle = add_products(out, s, rows, tile_rows, first, tiles);
+      const double idle = add_products(out, s, rows, tile, first, tiles);
       add_gates(out, s, rows, idle);
       if (!s.exchange) continue;
       ++(s.hands_over ? out.exchanges : out.acknowledged);
@@ -207,11 +213,22 @@ class KernelCosts {
     return {fetched + waits + of_near, waits};
   }
 
+  /// Part of a panel that tiles ask for before it is read, if together they ask for so many lines
+  /// in four steps over k (as lower::set_fetch).
+  double fetched(const StageWork& s, double lines) const {
+    double most = 0.0;
+    for (const ProductWork& p : s.products) {
+      if (p.gates < p.packed) return 0.0;
+      most = std::max(most, 4.0 * p.gates * units_of(s));
+    }
+    return std::min(1.0, lines / most);
+  }
+
   /// Returns the seconds in which the core waits for weights and could compute something else.
-  double add_products(KernelCost& out, const StageWork& s, double rows, int tile_rows,
+  double add_products(KernelCost& out, const StageWork& s, double rows, TileChoice tile,
                       const FirstRead& first, Tiles kind) const {
     if (s.products.empty()) return 0.0;
-    const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile_rows), s.most_tile_rows);
+    const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile.rows), s.most_tile_rows);
     const bool resident = kind == Tiles::resident;
     const bool cut = kind == Tiles::own && cuts(s, rows, height);
     const Reading reading = resident ? Reading{} : again(s, cut);
@@ -237,12 +254,9 @@ class KernelCosts {
                      started = true;
                    });
     if (tiles >= 2.0) {
-      const bool fetch =
-          std::all_of(s.products.begin(), s.products.end(), [](const ProductWork& p) {
-            return p.gates == p.packed;  // as lower::set_fetch
-          });
       const double others = first.far_part * (seconds - start.seconds);
-      if (fetch) seconds -= own_.fetch_hidden * std::min(start.waits, others);
+      const double there = fetched(s, tile.fetch_lines * (tiles - 1.0));
+      seconds -= own_.fetch_hidden * there * std::min(start.waits, others);
     }
     out.products += seconds;
     for (const ProductWork& p : s.products) {
@@ -277,7 +291,7 @@ class KernelCosts {
     out.gates += std::max(0.0, busy - idle);
     out.idle += std::max(0.0, idle - busy);
     out.gates += std::max(latency, one) + (last - 1.0) * one;
-    if (rows < 2.0) out.gates -= early(s, std::max(0.0, latency - one));
+    if (rows < 2.0) out.gates -= early(s, std::max(0.0, latency - last * one));
     // Sums that are only stored leave the registers straight to their rows.
     if (rows > 1 && s.vectors > 0) {
       out.gates += rows * blocks / units_of(s) * streams_.cycles(own_.row_cycles);

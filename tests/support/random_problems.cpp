@@ -162,6 +162,7 @@ Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
     one.hoist_block = random.pick(std::vector<int>{0, 0, 1, 2, 3, 7, 16, 100});
     one.tile_rows = random.integer(1, 6);
     one.hoist_rows = random.integer(1, 6);
+    one.fetch_lines = random.integer(0, 16);
     one.panel = random.chance(0.5) ? Panel::narrow : Panel::wide;
     one.sweep = random.chance(0.5) ? Sweep::forward : Sweep::alternating;
     one.group = random.pick(std::vector<int>{1, 1, 2, 3, 8});

@@ -51,11 +51,13 @@ TEST_CASE("stream cost: a stream that a level holds is read at its rate") {
   // Alternating: what lies in a level is read from it, the rest from the next.
   const StreamTime turned = cost.pass({65536, true, 0, 0});
   CHECK(turned.seconds == Approx(32768 / 256e9 + 32768 / 64e9));
-  // What passes beside it is lost, and of groups that are walked forward whole ones fit.
+  // What passes beside it is lost. Of groups that are walked forward whole ones fit, and of the one
+  // behind them the more, the less all exceed the level, up to one and a half of it.
   CHECK(cost.pass({65536, true, 8192, 0}).level_bytes[0] == Approx(32768));
-  CHECK(cost.pass({65536, true, 10000, 0}).level_bytes[0] == Approx(30000));
-  CHECK(cost.pass({65536, true, 20000, 0}).level_bytes[0] == Approx(20000));
-  CHECK(cost.pass({65536, true, 40000, 0}).level_bytes[0] == 0.0);
+  CHECK(cost.pass({65536, true, 12000, 0}).level_bytes[0] == Approx(32768));
+  CHECK(cost.pass({65536, true, 24000, 0}).level_bytes[0] == Approx(24000 * (1 + 1152.0 / 16384)));
+  CHECK(cost.pass({131072, true, 40960, 0}).level_bytes[0] == Approx(20480));
+  CHECK(cost.pass({131072, true, 49152, 0}).level_bytes[0] == 0.0);
   CHECK(cost.pass({65536, true, 0, 8192}).level_bytes[0] == Approx(32768 - 8192));
   CHECK(cost.reread_seconds(4096) == Approx(4096 / 256e9));
   CHECK(cost.vector_seconds() == Approx(32 / 128e9));
@@ -398,7 +400,14 @@ TEST_CASE("cost model: the first tile waits for what lies beyond L2, others hide
     return (CostModel(slow, Isa::avx512).predict(work, s, 10).us - quick.us) / us;
   };
   CHECK(more("lstm:i512h512b4") == Approx(1.0));
+  // Three tiles ask for five of the sixteen lines each that four steps over k read.
+  CHECK(more("lstm:i512h512b16") == Approx(1.0 - OwnCosts().fetch_hidden * 15 / 16));
+  s.layers[0].fetch_lines = 2;
+  CHECK(more("lstm:i512h512b16") == Approx(1.0 - OwnCosts().fetch_hidden * 6 / 16));
+  s.layers[0].fetch_lines = 12;
   CHECK(more("lstm:i512h512b16") == Approx(1.0 - OwnCosts().fetch_hidden));
+  s.layers[0].fetch_lines = 0;
+  CHECK(more("lstm:i512h512b16") == Approx(1.0));
   s.layers[0].tile_rows = 1;
   CHECK(more("lstm:i512h512b1") < 1.01);
 }

@@ -45,4 +45,12 @@ constexpr void each_tile(std::uint64_t rows, std::uint64_t height, Visit visit) 
   }
 }
 
+/// Tiles of two rows and more among those of each_tile.
+constexpr std::uint64_t tiles_of_several_rows(std::uint64_t rows, std::uint64_t height) {
+  std::uint64_t tiles = 0;
+  each_tile(rows, height,
+            [&](std::uint64_t h, std::uint64_t count) { tiles += h > 1 ? count : 0; });
+  return tiles;
+}
+
 }  // namespace deepcpu::jit

@@ -91,8 +91,9 @@ struct LayerSchedule {
   /// of a bidirectional stack), and that the longest hoist_block is a multiple of 8.
   bool hoist_ahead = false;
   Panel panel = Panel::narrow;  ///< of the recurrent products
-  /// Cache lines of the weights that come next which a tile of several rows asks for in four steps
-  /// over k, where further tiles follow; 0 = none.
+  /// Cache lines of the weights that come next which a tile of several rows of the recurrent
+  /// products asks for in four steps over k, where there are several tiles; 0 = none. With AVX2
+  /// half as many, as a step reads half as much. Hoisted products, whose tiles are many, ask for 5.
   int fetch_lines = 5;
   bool operator==(const LayerSchedule&) const = default;
 };

@@ -156,21 +156,10 @@ std::uint32_t tile_rows(const Context& ctx, const Stage& stage, int wanted) {
   return std::min(static_cast<std::uint32_t>(wanted), max_tile_rows(ctx.isa, vectors));
 }
 
-namespace {
-/// Into which so many rows of a stage are divided.
-std::uint64_t tiles_of_several_rows(const Stage& stage, std::uint64_t rows) {
-  std::uint64_t tiles = 0;
-  jit::each_tile(rows, stage.tile_rows, [&](std::uint64_t height, std::uint64_t count) {
-    if (height > 1) tiles += count;
-  });
-  return tiles;
-}
-}  // namespace
-
 void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
   const bool chains = std::any_of(stage.products.begin(), stage.products.end(),
                                   [](const jit::Product& p) { return p.chains > 1; });
-  if (tiles_of_several_rows(stage, rows) < 2 || chains) return;
+  if (jit::tiles_of_several_rows(rows, stage.tile_rows) < 2 || chains) return;
   for (jit::Product& p : stage.products) {
     const std::uint64_t step = p.gate.size() * stage.units_per_panel * lanes * sizeof(float);
     if (p.k * step <= kWholePanel) continue;
@@ -180,13 +169,15 @@ void cut_products(Stage& stage, std::uint32_t lanes, std::uint64_t rows) {
 }
 
 void set_fetch(Stage& stage, std::uint32_t lanes, std::uint64_t rows, int lines) {
-  if (lines < 1 || tiles_of_several_rows(stage, rows) < 2) return;
+  if (lines < 1 || jit::tiles_of_several_rows(rows, stage.tile_rows) < 2) return;
   const auto wanted = static_cast<std::uint32_t>(lines) * lanes;
   const std::uint32_t full = 16 * stage.units_per_panel;
   for (jit::Product& p : stage.products) {
     // Lines of gates that are left out would travel, too.
     if (p.gate.size() < p.gates_packed) continue;
-    p.fetch = std::max(1U, (wanted + full / 2) / full);
+    const auto read = static_cast<std::uint32_t>(p.gate.size()) * jit::Product::kFetchSteps *
+                      lanes / 16;  // lines of a unit block in as many steps
+    p.fetch = std::clamp((wanted + full / 2) / full, 1U, std::max(1U, read));
   }
 }
 

@@ -29,18 +29,9 @@ constexpr std::uint64_t kGroupShare = 4;
 
 /// Lines that a tile of several rows asks for in four steps over k: what its followers need so that
 /// each finds its panel in L2, at most what arrives meanwhile from the level beyond L2, and within
-/// these bounds. On an Emerald Rapids, where 4 to 5 lines arrive, 4 took 0.99 to 1.07 of the time
-/// of 6, 5 0.98 to 1.00, 8 1.01 to 1.05 (lstm i1024h1024b8, b16, b32, i512h512b16). On Zen 4, where
-/// 26 and more arrive, against 5: i1024h1024b8 8 lines 0.70, 12 0.68, 16 0.94; b16 0.94, 0.94 and
-/// 0.98; i768h768b8 0.94, 0.95 and 0.96; b32 1.00 to 1.02; what L3 holds 0.98 to 1.00.
+/// these bounds. Experiment: DESIGN, 20.
 constexpr double kFewestLines = 5.0;
 constexpr double kMostLines = 12.0;
-
-/// 10^9 bytes per second and core of the level beyond L2.
-double far_rate(const MachineModel& machine, Isa isa, int active) {
-  const std::size_t levels = machine.of(isa).levels.size();
-  return machine.gbytes_per_s(isa, std::min<std::size_t>(2, levels - 1), active);
-}
 
 template <class T>
 int int_of(T n) {
@@ -234,23 +225,27 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
 
 int ScheduleSpace::fetch_lines(const LayerWork& work, const Layer& choice, std::int64_t rows,
                                const Global& g) const {
+  constexpr std::size_t kBeyondL2 = 2;
+  const Isa isa = work_->isa;
+  const KernelWork& step = work.step[choice.hoist_block > 0][choice.fuse_gates];
+  const auto l2 = static_cast<double>(machine_->usable_bytes(isa, 1, true, g.threads));
+  if (step.weight_bytes / g.sharers <= l2) return int_of(kFewestLines);
+  const double line_seconds = 64e-9 / machine_->gbytes_per_s(isa, kBeyondL2, g.threads);
+  const double fma_seconds = 2e-9 * lanes(isa) / machine_->fma_gflops(isa, g.threads);
   double most = kFewestLines;
-  for (const StageWork& s : work.step[choice.hoist_block > 0][choice.fuse_gates].stages) {
+  for (const StageWork& s : step.stages) {
     const auto height = std::min(static_cast<std::uint32_t>(choice.tile_rows), s.most_tile_rows);
-    double tiles = 0.0;
-    jit::each_tile(static_cast<std::uint64_t>(rows), height,
-                   [&](std::uint64_t h, std::uint64_t n) { tiles += h > 1 ? double(n) : 0.0; });
+    const auto all = static_cast<std::uint64_t>(rows);
+    const auto tiles = static_cast<double>(jit::tiles_of_several_rows(all, height));
     if (tiles < 2.0) continue;
     for (const ProductWork& p : s.products) {
-      const double vectors = p.gates * s.panel_units(g.sharers, choice.panel);
-      const double needed = 4.0 * vectors / (tiles - 1.0);
-      const double fma = 2e-9 * lanes(work_->isa) / machine_->fma_gflops(work_->isa, g.threads);
-      const double seconds = 4.0 * vectors * static_cast<double>(rows) / tiles * fma;
-      const double arrive = seconds * 1e9 * far_rate(*machine_, work_->isa, g.threads) / 64.0;
-      most = std::max(most, std::min(needed, arrive));
+      const double vectors = 4.0 * p.gates * s.panel_units(g.sharers, choice.panel);
+      const double needed = std::ceil(vectors / (tiles - 1.0));
+      const double seconds = vectors * static_cast<double>(rows) / tiles * fma_seconds;
+      most = std::max(most, std::min(needed, std::floor(seconds / line_seconds)));
     }
   }
-  return int_of(std::ceil(std::min(most, kMostLines)));
+  return int_of(std::min(most, kMostLines));
 }
 
 bool ScheduleSpace::fits_ahead(std::size_t layer, const Layer& choice, int rules) const {

@@ -232,8 +232,11 @@ class GroupCost {
     const double slice = costs.slice(kernel);
     const double reading = pass.seconds + again * slice / panel * streams_.reread_seconds(panel);
     const double in_time = slice > 0 ? 1.0 - pass.level_bytes.back() / slice : 1.0;
-    const double hidden = streams_.overlap() * in_time *
-                          std::min(cost.products * slack.beyond, p.block * slack.idle + reading);
+    // Where both hinder each other, they do so wherever weights come from.
+    const bool hides = streams_.overlap() > 0.0;
+    const double beside = hides ? cost.products * slack.beyond : cost.products;
+    const double hidden = streams_.overlap() * (hides ? in_time : 1.0) *
+                          std::min(beside, p.block * slack.idle + reading);
     const double turns = p.block * costs.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
     return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
   }

@@ -197,10 +197,13 @@ std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
   out.emplace_back(l.fuse_gates ? "gates with a common operand are one product"
                                 : "every gate is a product of its own");
   if (batch > 1) {
-    out.push_back(
-        fmt::format("a register tile has {} and, if others follow, asks for {} of "
-                    "weights in four steps over k",
-                    plural(l.tile_rows, "row"), plural(l.fetch_lines, "line")));
+    out.push_back(fmt::format("a register tile has {}", plural(l.tile_rows, "row")));
+    if (l.tile_rows > 1 && l.fuse_gates && batch > l.tile_rows) {
+      out.push_back(
+          fmt::format("tiles ask for up to {} of the weights that come next in four "
+                      "steps over k",
+                      plural(l.fetch_lines, "line")));
+    }
   }
   return join(out, "; ");
 }

@@ -100,12 +100,16 @@ class KernelCosts {
                   Tiles tiles) const {
     KernelCost out;
     const double all = slice(kernel);
-    for (const StageWork& s : kernel.stages) {
+    for (std::size_t i = 0; i < kernel.stages.size(); ++i) {
+      const StageWork& s = kernel.stages[i];
       const double share = all > 0 ? blocks_of(s) * s.weight_bytes(lanes_) / all : 0.0;
       const FirstRead first{pass.seconds * share, pass.l1_seconds * share, pass.far_seconds * share,
                             pass.far_part, pass.fetched_seconds * share};
       const double idle = add_products(out, s, rows, tile, first, tiles);
       add_gates(out, s, rows, idle);
+      if (rows < 2.0 && sharers_ == 1) {
+        out.gates -= early(s, kernel.stages[(i + 1) % kernel.stages.size()]);
+      }
       if (!s.exchange) continue;
       ++(s.hands_over ? out.exchanges : out.acknowledged);
       if (s.hands_over && s.shares() >= static_cast<std::uint32_t>(sharers_)) ++out.shared_by_all;
@@ -120,11 +124,10 @@ class KernelCosts {
 
   /// Whether lower::cut_products makes pieces of panels that are large enough.
   static bool cuts(const StageWork& s, double rows, std::uint32_t height) {
-    std::uint64_t tiles = 0;
-    jit::each_tile(static_cast<std::uint64_t>(rows), height,
-                   [&](std::uint64_t h, std::uint64_t n) { tiles += h > 1 ? n : 0; });
-    return tiles > 1 && std::all_of(s.products.begin(), s.products.end(),
-                                    [](const ProductWork& p) { return p.chains == 1; });
+    const auto all = static_cast<std::uint64_t>(rows);
+    return jit::tiles_of_several_rows(all, height) > 1 &&
+           std::all_of(s.products.begin(), s.products.end(),
+                       [](const ProductWork& p) { return p.chains == 1; });
   }
 
   double pieces(const StageWork& s, const ProductWork& p, bool cut) const {
@@ -213,8 +216,10 @@ class KernelCosts {
     return {fetched + waits + of_near, waits};
   }
 
-  /// Part of a panel that tiles ask for before it is read, if together they ask for so many lines
-  /// in four steps over k (as lower::set_fetch).
+  /// Part of a panel that is there when it is read, if tiles together ask for so many lines in four
+  /// steps over k (as lower::set_fetch). The first one asks, too, but for what arrives behind the
+  /// lines that it waits for: with 5 of 16 lines three tiles leave a third of the panel to wait
+  /// for.
   double fetched(const StageWork& s, double lines) const {
     double most = 0.0;
     for (const ProductWork& p : s.products) {
@@ -267,22 +272,29 @@ class KernelCosts {
     return idle;
   }
 
-  /// Seconds of products with x that run while the step before waits for its last results, at most
-  /// `wait`: they need nothing of it. A core looks so many instructions ahead.
-  double early(const StageWork& s, double wait) const {
-    if (s.products.empty() || !s.products.front().of_input) return 0.0;
-    const ProductWork& p = s.products.front();
-    const double vectors = p.k * p.gates * std::min(blocks_of(s), units_of(s));
+  /// Seconds of the `next` stage's products with x that run while `s` waits for its last results:
+  /// they need nothing of it. A core looks so many instructions ahead.
+  double early(const StageWork& s, const StageWork& next) const {
+    if (next.products.empty() || !next.products.front().of_input) return 0.0;
+    const ProductWork& p = next.products.front();
+    const double vectors = p.k * p.gates * std::min(blocks_of(next), units_of(next));
     const double seen = std::min(vectors, own_.looks_ahead);
-    return std::min(wait, seen * streams_.vector_seconds());
+    const double last = std::min(blocks_of(s), units_of(s));
+    const double wait = streams_.cycles(s.latency_cycles) - last * element_seconds(s);
+    return std::clamp(seen * streams_.vector_seconds(), 0.0, std::max(0.0, wait));
+  }
+
+  /// Element-wise work of one unit block and row.
+  double element_seconds(const StageWork& s) const {
+    const double division = streams_.cycles(own_.division_cycles * lanes_ / 16.0);
+    return std::max(s.vectors * streams_.vector_seconds(), s.divisions * division) +
+           s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
   }
 
   /// Element-wise work of one panel runs while the weights of the next are on their way: `idle`
   /// seconds of it cost nothing.
   void add_gates(KernelCost& out, const StageWork& s, double rows, double idle) const {
-    const double division = streams_.cycles(own_.division_cycles * lanes_ / 16.0);
-    const double one = std::max(s.vectors * streams_.vector_seconds(), s.divisions * division) +
-                       s.row_bytes * streams_.load_seconds() / (4.0 * lanes_);
+    const double one = element_seconds(s);
     const double blocks = blocks_of(s);
     const double last = std::min(blocks, units_of(s));
     // The last panel's results are waited for: one unit block's instructions fit into that time.
@@ -291,7 +303,6 @@ class KernelCosts {
     out.gates += std::max(0.0, busy - idle);
     out.idle += std::max(0.0, idle - busy);
     out.gates += std::max(latency, one) + (last - 1.0) * one;
-    if (rows < 2.0) out.gates -= early(s, std::max(0.0, latency - last * one));
     // Sums that are only stored leave the registers straight to their rows.
     if (rows > 1 && s.vectors > 0) {
       out.gates += rows * blocks / units_of(s) * streams_.cycles(own_.row_cycles);

@@ -400,7 +400,7 @@ TEST_CASE("cost model: the first tile waits for what lies beyond L2, others hide
     return (CostModel(slow, Isa::avx512).predict(work, s, 10).us - quick.us) / us;
   };
   CHECK(more("lstm:i512h512b4") == Approx(1.0));
-  // Three tiles ask for five of the sixteen lines each that four steps over k read.
+  // Three further tiles ask for five of the sixteen lines each that four steps over k read.
   CHECK(more("lstm:i512h512b16") == Approx(1.0 - OwnCosts().fetch_hidden * 15 / 16));
   s.layers[0].fetch_lines = 2;
   CHECK(more("lstm:i512h512b16") == Approx(1.0 - OwnCosts().fetch_hidden * 6 / 16));

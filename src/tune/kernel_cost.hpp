@@ -143,19 +143,21 @@ class KernelCosts {
     bool resident = false;  ///< weights are in registers
   };
 
-  /// Seconds of the multiply-adds of one tile, when its weights are in the L1 cache. Between two
-  /// pieces its sums are stored and loaded.
+  /// Seconds of the multiply-adds of one product and tile, when its weights are in the L1 cache.
+  /// Between two pieces its sums are stored and loaded.
+  double product_seconds(const StageWork& s, const ProductWork& p, const TileShape& tile) const {
+    const double vectors = p.gates * tile.units;
+    const double fma = tile.height * vectors * p.k * streams_.vector_seconds();
+    const double loads = tile.resident ? 0.0 : vectors * p.k * streams_.load_seconds();
+    const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
+    const double kept = (pieces(s, p, tile.cut) - 1.0) * tile.height * vectors;
+    return std::max({fma, loads, chain}) + streams_.cycles(kept) +
+           pieces(s, p, tile.cut) * streams_.cycles(own_.tile_cycles);
+  }
+
   double tile_seconds(const StageWork& s, const TileShape& tile) const {
     double seconds = 0.0;
-    for (const ProductWork& p : s.products) {
-      const double vectors = p.gates * tile.units;
-      const double fma = tile.height * vectors * p.k * streams_.vector_seconds();
-      const double loads = tile.resident ? 0.0 : vectors * p.k * streams_.load_seconds();
-      const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
-      const double kept = (pieces(s, p, tile.cut) - 1.0) * tile.height * vectors;
-      seconds += std::max({fma, loads, chain}) + streams_.cycles(kept);
-      seconds += pieces(s, p, tile.cut) * streams_.cycles(own_.tile_cycles);
-    }
+    for (const ProductWork& p : s.products) seconds += product_seconds(s, p, tile);
     return seconds;
   }
 
@@ -277,11 +279,12 @@ class KernelCosts {
   double early(const StageWork& s, const StageWork& next) const {
     if (next.products.empty() || !next.products.front().of_input) return 0.0;
     const ProductWork& p = next.products.front();
-    const double vectors = p.k * p.gates * std::min(blocks_of(next), units_of(next));
-    const double seen = std::min(vectors, own_.looks_ahead);
+    const double units = std::min(blocks_of(next), units_of(next));
+    const double seen = std::min(1.0, own_.looks_ahead / (p.k * p.gates * units));
+    const double seconds = seen * product_seconds(next, p, {units, 1.0, false, false});
     const double last = std::min(blocks_of(s), units_of(s));
     const double wait = streams_.cycles(s.latency_cycles) - last * element_seconds(s);
-    return std::clamp(seen * streams_.vector_seconds(), 0.0, std::max(0.0, wait));
+    return std::clamp(seconds, 0.0, std::max(0.0, wait));
   }
 
   /// Element-wise work of one unit block and row.

@@ -35,6 +35,7 @@ StreamCost::StreamCost(const MachineModel& machine, Isa isa, int active) {
 }
 
 double StreamCost::served(const Level& level, const Stream& stream) const {
+  const bool nearest = &level == &levels_.front();
   const double forward = std::max(0.0, level.forward - stream.beside);
   if (stream.bytes <= forward) return stream.bytes;
   const double end = forward * kForwardFades;
@@ -42,15 +43,15 @@ double StreamCost::served(const Level& level, const Stream& stream) const {
       stream.bytes < end ? stream.bytes * (end - stream.bytes) / (end - forward) : 0.0;
   if (!stream.alternating) return by_forward;
   // Between two reads of a group lie itself and, twice, the groups nearer to the turn: a least
-  // recently used cache holds whole groups, and of the next one what it would of a stream that is
-  // always walked forward. On Zen 4, where 31 KiB of L1 are free, 0.8 of a 32 KiB panel come from
+  // recently used cache holds whole groups. Of the next one L1 holds what it would of a stream that
+  // is always walked forward: on Zen 4, where 31 KiB are free, 0.8 of a 32 KiB panel come from
   // there (lstm i64h128 alternating and forward, wide and narrow).
   const double room = level.alternating - stream.beside;
   if (room <= 0.0) return by_forward;
   const double group = std::max(stream.group_bytes, 1.0);
   const double whole = std::floor(room / group) * group;
   const double fades = (room * kForwardFades - whole - group) / (room * (kForwardFades - 1.0));
-  const double part = group * std::clamp(fades, 0.0, 1.0);
+  const double part = nearest ? group * std::clamp(fades, 0.0, 1.0) : 0.0;
   return std::clamp(std::min(whole + part, room), by_forward, stream.bytes);
 }
 

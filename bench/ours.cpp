@@ -51,8 +51,8 @@ std::uint64_t spin(std::uint64_t iterations) noexcept {
 
 /// Multiply-adds that do not wait for each other, two per cycle on the processors measured: unlike
 /// spin(), also slower while another thread, be it of another guest, works on the same core. It
-/// takes about as long. Multiplications and additions in turns would take a Zen 4 up to 1.35 of
-/// their best time with nothing else running, multiply-adds 1.06.
+/// takes about as long. Multiplications and additions in turns took a Zen 4 1.21 to 1.46 of their
+/// best time with nothing else running (`drift` of bench/compare), multiply-adds at most 1.10.
 __attribute__((target("avx2,fma"))) double crowd(std::uint64_t iterations) noexcept {
   const __m128d factor = _mm_set1_pd(0.999);
   __m128d values[12] = {};

@@ -100,7 +100,6 @@ constexpr Constant kConstants[] = {
     {"exposed_latency", &OwnCosts::exposed_latency},
     {"fetch_hidden", &OwnCosts::fetch_hidden},
     {"beside", &OwnCosts::beside},
-    {"looks_ahead", &OwnCosts::looks_ahead},
     {"division_cycles", &OwnCosts::division_cycles},
     {"lines_by_flag", &OwnCosts::lines_by_flag},
     {"lines_by_data", &OwnCosts::lines_by_data},
@@ -125,11 +124,13 @@ void print_losses(const std::vector<Measured>& problems, const Quality& q, doubl
   }
 }
 
-void study(const std::string& file, std::size_t candidates, double least) {
-  std::ifstream in(file);
-  if (!in) throw std::runtime_error(file + ": cannot be read");
+void study(const std::vector<std::string>& files, std::size_t candidates, double least) {
   std::vector<Measured> problems;
-  for (const json& one : json::parse(in)) problems.push_back(read_problem(one, candidates));
+  for (const std::string& file : files) {
+    std::ifstream in(file);
+    if (!in) throw std::runtime_error(file + ": cannot be read");
+    for (const json& one : json::parse(in)) problems.push_back(read_problem(one, candidates));
+  }
   fmt::print("machine: {}\n", machine_model().note);
   fmt::print("{:<26} {:>9} {:>11} {:>12}\n", "", "spearman", "mean loss", "within 10 %");
   const Quality now = judge(problems, {});
@@ -149,15 +150,15 @@ void study(const std::string& file, std::size_t candidates, double least) {
 
 int main(int argc, char** argv) {
   CLI::App app("Judges each constant of the cost model by times that were measured before");
-  std::string file;
+  std::vector<std::string> files;
   std::size_t candidates = 40;
-  app.add_option("file", file, "As bench_cost_model --json wrote it")->required();
+  app.add_option("files", files, "As bench_cost_model --json wrote them")->required();
   app.add_option("--candidates", candidates, "Random schedules per problem in it");
   double least = 10.0;
   app.add_option("--losses", least, "Names problems that lose so many per cent and more [10]");
   CLI11_PARSE(app, argc, argv);
   try {
-    study(file, candidates, least / 100);
+    study(files, candidates, least / 100);
   } catch (const std::exception& e) {
     fmt::print(stderr, "bench_own_costs: {}\n", e.what());
     return 1;

@@ -70,6 +70,10 @@ double MachineModel::fma_gflops(Isa isa, int active) const noexcept {
   return at(of(isa).fma_gflops, active, cores, false);
 }
 
+double MachineModel::fma_seconds(Isa isa, int active) const noexcept {
+  return 2e-9 * deepcpu::lanes(isa) / fma_gflops(isa, active);
+}
+
 double MachineModel::gbytes_per_s(Isa isa, std::size_t level, int active) const noexcept {
   const LevelModel& l = of(isa).levels[level];
   return at(l.gbytes_per_s, active, cores, l.shared_by > 1);

@@ -37,6 +37,9 @@ struct LevelModel {
   static constexpr std::uint64_t kUnlimited = UINT64_MAX;
 };
 
+/// IsaModel::levels from here on are beyond the L2 cache.
+inline constexpr std::size_t kBeyondL2 = 2;
+
 /// One core with the code of one ISA.
 struct IsaModel {
   Isa isa = Isa::interpreter;
@@ -71,6 +74,8 @@ struct MachineModel {
   const IsaModel& of(Isa isa) const noexcept;
   /// GFLOP/s of one core while `active` cores compute, 1 <= active.
   double fma_gflops(Isa isa, int active) const noexcept;
+  /// Of one vector of multiply-adds when nothing waits.
+  double fma_seconds(Isa isa, int active) const noexcept;
   /// GB/s at which one core reads from levels[level] while `active` cores do, 1 <= active.
   double gbytes_per_s(Isa isa, std::size_t level, int active) const noexcept;
   /// Bytes of one core's stream that levels[level] serves while `active` cores have such a stream

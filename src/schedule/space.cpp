@@ -30,7 +30,7 @@ constexpr std::uint64_t kGroupShare = 4;
 /// Lines that a tile of several rows asks for in four steps over k: what its followers need so that
 /// each finds its panel in L2, at most what arrives meanwhile from the level beyond L2, and within
 /// these bounds. Experiment: DESIGN, 20.
-constexpr double kFewestLines = 5.0;
+constexpr double kFewestLines = LayerSchedule{}.fetch_lines;
 constexpr double kMostLines = 12.0;
 
 template <class T>
@@ -225,13 +225,12 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
 
 int ScheduleSpace::fetch_lines(const LayerWork& work, const Layer& choice, std::int64_t rows,
                                const Global& g) const {
-  constexpr std::size_t kBeyondL2 = 2;
   const Isa isa = work_->isa;
   const KernelWork& step = work.step[choice.hoist_block > 0][choice.fuse_gates];
   const auto l2 = static_cast<double>(machine_->usable_bytes(isa, 1, true, g.threads));
   if (step.weight_bytes / g.sharers <= l2) return int_of(kFewestLines);
   const double line_seconds = 64e-9 / machine_->gbytes_per_s(isa, kBeyondL2, g.threads);
-  const double fma_seconds = 2e-9 * lanes(isa) / machine_->fma_gflops(isa, g.threads);
+  const double fma_seconds = machine_->fma_seconds(isa, g.threads);
   double most = kFewestLines;
   for (const StageWork& s : step.stages) {
     const auto height = std::min(static_cast<std::uint32_t>(choice.tile_rows), s.most_tile_rows);

@@ -241,12 +241,10 @@ class GroupCost {
     const double panel = kernel.weight_bytes / p.work->panels(sharers_, Panel::narrow);
     const double slice = costs.slice(kernel);
     const double reading = pass.seconds + again * slice / panel * streams_.reread_seconds(panel);
-    const double in_time = leaves_room(stream) ? 1.0 : 0.0;
     // Where both hinder each other, they do so wherever weights come from.
-    const bool hides = streams_.overlap() > 0.0;
-    const double beside = hides ? cost.products * slack.beyond : cost.products;
-    const double hidden = streams_.overlap() * (hides ? in_time : 1.0) *
-                          std::min(beside, p.block * slack.idle + reading);
+    double beside = cost.products;
+    if (streams_.overlap() > 0.0) beside *= leaves_room(stream) ? slack.beyond : 0.0;
+    const double hidden = streams_.overlap() * std::min(beside, p.block * slack.idle + reading);
     const double turns = p.block * costs.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
     return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
   }

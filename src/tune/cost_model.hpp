@@ -54,8 +54,6 @@ struct OwnCosts {
   double stage_cycles = 30.0;
   /// Part of an epilogue's latency that the products of the next panel do not hide.
   double exposed_latency = 0.25;
-  /// Multiply-adds of the next step that a core can start while it waits for the end of this one.
-  double looks_ahead = 100.0;
   /// Of the time that the first tile of several rows waits for weights from beyond L2, the part
   /// that further tiles hide by fetching what comes next, if these take as long.
   double fetch_hidden = 0.8;

@@ -198,7 +198,7 @@ std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
                                 : "every gate is a product of its own");
   if (batch > 1) {
     out.push_back(fmt::format("a register tile has {}", plural(l.tile_rows, "row")));
-    if (l.tile_rows > 1 && l.fuse_gates && batch > l.tile_rows) {
+    if (l.fetch_lines > 0 && l.tile_rows > 1 && l.fuse_gates && batch > l.tile_rows) {
       out.push_back(
           fmt::format("tiles ask for up to {} of the weights that come next in four "
                       "steps over k",

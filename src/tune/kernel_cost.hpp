@@ -275,16 +275,14 @@ class KernelCosts {
   }
 
   /// Seconds of the `next` stage's products with x that run while `s` waits for its last results:
-  /// they need nothing of it. A core looks so many instructions ahead.
+  /// they need nothing of it.
   double early(const StageWork& s, const StageWork& next) const {
     if (next.products.empty() || !next.products.front().of_input) return 0.0;
-    const ProductWork& p = next.products.front();
     const double units = std::min(blocks_of(next), units_of(next));
-    const double seen = std::min(1.0, own_.looks_ahead / (p.k * p.gates * units));
-    const double seconds = seen * product_seconds(next, p, {units, 1.0, false, false});
+    const double seconds = product_seconds(next, next.products.front(), {units, 1.0, false, false});
     const double last = std::min(blocks_of(s), units_of(s));
     const double wait = streams_.cycles(s.latency_cycles) - last * element_seconds(s);
-    return std::clamp(seconds, 0.0, std::max(0.0, wait));
+    return std::clamp(wait, 0.0, seconds);
   }
 
   /// Element-wise work of one unit block and row.

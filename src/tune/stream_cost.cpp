@@ -10,8 +10,6 @@ namespace {
 /// A stream that is always walked forward still hits a little beyond the capacity of a level, and
 /// nothing from this multiple of it on (machine-facts: 2 MiB L2, 2.5 MiB stream at L3 rate).
 constexpr double kForwardFades = 1.5;
-/// Levels from here on are beyond the L2 cache.
-constexpr std::size_t kFar = 2;
 
 }  // namespace
 
@@ -27,15 +25,15 @@ StreamCost::StreamCost(const MachineModel& machine, Isa isa, int active) {
     const double forward = std::min(usable(false), usable(true));
     levels_.push_back({1e-9 / machine.gbytes_per_s(isa, l, active), forward, usable(true)});
   }
-  vector_seconds_ = 2e-9 * deepcpu::lanes(isa) / machine.fma_gflops(isa, active);
+  vector_seconds_ = machine.fma_seconds(isa, active);
   load_seconds_ = width * levels_.front().seconds_per_byte;
   cycle_seconds_ = 1e-9 / machine.clock_ghz;
   overlap_ = model.overlap;
   strided_ = model.strided;
 }
 
-double StreamCost::served(const Level& level, const Stream& stream) const {
-  const bool nearest = &level == &levels_.front();
+double StreamCost::served(std::size_t l, const Stream& stream) const {
+  const Level& level = levels_[l];
   const double forward = std::max(0.0, level.forward - stream.beside);
   if (stream.bytes <= forward) return stream.bytes;
   const double end = forward * kForwardFades;
@@ -51,7 +49,7 @@ double StreamCost::served(const Level& level, const Stream& stream) const {
   const double group = std::max(stream.group_bytes, 1.0);
   const double whole = std::floor(room / group) * group;
   const double fades = (room * kForwardFades - whole - group) / (room * (kForwardFades - 1.0));
-  const double part = nearest ? group * std::clamp(fades, 0.0, 1.0) : 0.0;
+  const double part = l == 0 ? group * std::clamp(fades, 0.0, 1.0) : 0.0;
   return std::clamp(std::min(whole + part, room), by_forward, stream.bytes);
 }
 
@@ -60,15 +58,15 @@ StreamTime StreamCost::pass(const Stream& stream) const {
   double done = 0.0;
   for (std::size_t l = 0; l < levels_.size(); ++l) {
     const bool last = l + 1 == levels_.size();
-    const double upto = last ? stream.bytes : std::max(done, served(levels_[l], stream));
+    const double upto = last ? stream.bytes : std::max(done, served(l, stream));
     out.level_bytes.push_back(upto - done);
     const double slower = l == 0 ? 1.0 : stream.slower;
     const double seconds = (upto - done) * levels_[l].seconds_per_byte * slower;
     out.seconds += seconds;
     if (l == 0) out.l1_seconds = seconds;
-    if (l >= kFar) {
+    if (l >= kBeyondL2) {
       out.far_seconds += seconds;
-      out.fetched_seconds += (upto - done) * levels_[kFar - 1].seconds_per_byte * slower;
+      out.fetched_seconds += (upto - done) * levels_[kBeyondL2 - 1].seconds_per_byte * slower;
       out.far_part += stream.bytes > 0 ? (upto - done) / stream.bytes : 0.0;
     }
     done = upto;

@@ -58,7 +58,7 @@ class StreamCost {
     double alternating;
   };
   /// Bytes of a stream that a level, with all nearer ones, serves in every walk.
-  double served(const Level& level, const Stream& stream) const;
+  double served(std::size_t level, const Stream& stream) const;
 
   std::vector<Level> levels_;
   double vector_seconds_;

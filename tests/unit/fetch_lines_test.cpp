@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// LayerSchedule::fetch_lines: what the space decides from rates and tiles, and what it does.
-#include <algorithm>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "deepcpu/deepcpu.hpp"
-#include "src/compile.hpp"
 #include "src/schedule/space.hpp"
 #include "tests/catch.hpp"
 #include "tests/support/round_machine.hpp"
@@ -45,38 +44,6 @@ TEST_CASE("fetch_lines: what the next tiles need, as far as it arrives meanwhile
   CHECK(lines("lstm:i16h512b4", 4, 4.0) == std::set<int>{5});
   CHECK(lines("lstm:i16h512", 1, 4.0) == std::set<int>{5});
   CHECK(lines("lstm:i16h128b8", 4, 4.0) == std::set<int>{5});
-}
-
-std::uint32_t fetched_of(const std::string& problem, int asked) {
-  CompileOptions options;
-  options.schedule.emplace();
-  options.schedule->layers.resize(1);
-  options.schedule->layers[0].tile_rows = 4;
-  options.schedule->layers[0].fetch_lines = asked;
-  const Compilation c = compile_program(ModelSpec::parse(problem).value(), options).value();
-  return c.layers[0].step.bound.plan.stages[0].products[0].fetch;
-}
-
-TEST_CASE("fetch_lines: a plan takes them from the schedule, and hoisted products their own") {
-  const ModelSpec spec = ModelSpec::parse("lstm:i32h64b8").value();
-  CompileOptions options;
-  options.schedule.emplace();
-  options.schedule->layers.resize(1);
-  options.schedule->layers[0].hoist_block = 16;
-  options.schedule->layers[0].tile_rows = 4;
-  options.schedule->layers[0].hoist_rows = 4;
-  for (const int asked : {0, 5, 12, 16}) {
-    options.schedule->layers[0].fetch_lines = asked;
-    const Compilation c = compile_program(spec, options).value();
-    const auto& step = c.layers[0].step.bound.plan.stages[0].products[0];
-    CHECK(step.fetch == static_cast<std::uint32_t>(asked));
-    // A product of one gate reads four lines in four steps, whatever is asked for.
-    CHECK(fetched_of("rnn:i8h16b8", asked) == static_cast<std::uint32_t>(std::min(asked, 4)));
-    CHECK(c.layers[0].hoist->bound.plan.stages[0].products[0].fetch == 5);
-  }
-  options.schedule->layers[0].fetch_lines = 17;
-  CHECK(compile_program(spec, options).error().message() ==
-        "schedule.layers[0].fetch_lines=17: must be between 0 and 16");
 }
 
 // Its panels are cut into pieces.

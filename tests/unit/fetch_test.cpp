@@ -12,16 +12,29 @@
 namespace deepcpu {
 namespace {
 
-Compilation compiled(const std::string& problem, Isa isa, int tile_rows) {
-  const ModelSpec spec = ModelSpec::parse(problem).value();
+/// Tiles of `tile_rows` rows; x·W hoisted in blocks of 16 steps, in tiles of 4.
+LayerSchedule layer_of(int tile_rows) {
+  LayerSchedule layer;
+  layer.hoist_block = 16;
+  layer.tile_rows = tile_rows;
+  layer.hoist_rows = 4;
+  return layer;
+}
+
+Result<Compilation> compile(const std::string& problem, Isa isa, const LayerSchedule& layer) {
   CompileOptions options;
   options.schedule.emplace();
   options.schedule->isa = isa;
-  options.schedule->layers.resize(1);
-  options.schedule->layers[0].hoist_block = 16;
-  options.schedule->layers[0].tile_rows = tile_rows;
-  options.schedule->layers[0].hoist_rows = 4;
-  return compile_program(spec, options).value();
+  options.schedule->layers = {layer};
+  return compile_program(ModelSpec::parse(problem).value(), options);
+}
+
+Compilation compiled(const std::string& problem, Isa isa, int tile_rows) {
+  return compile(problem, isa, layer_of(tile_rows)).value();
+}
+
+const jit::Product& first_product(const Kernel& kernel) {
+  return kernel.bound.plan.stages[0].products[0];
 }
 
 std::uint32_t fetched(const std::string& problem, int tile_rows) {
@@ -52,16 +65,30 @@ std::size_t count(const std::string& text, const std::string& what) {
 }
 
 TEST_CASE("fetch: unfused gates do not ask for the lines of others") {
-  const ModelSpec spec = ModelSpec::parse("lstm:i32h64b16").value();
-  CompileOptions options;
-  options.schedule.emplace();
-  options.schedule->layers.resize(1);
-  options.schedule->layers[0].tile_rows = 4;
-  options.schedule->layers[0].fuse_gates = false;
-  const Compilation c = compile_program(spec, options).value();
+  LayerSchedule layer = layer_of(4);
+  layer.hoist_block = 0;
+  layer.fuse_gates = false;
+  const Compilation c = compile("lstm:i32h64b16", Isa::interpreter, layer).value();
   for (const jit::Stage& stage : c.layers[0].step.bound.plan.stages) {
     for (const jit::Product& p : stage.products) CHECK(p.fetch == 0);
   }
+}
+
+TEST_CASE("fetch: the schedule says how many lines, and hoisted products have their own") {
+  LayerSchedule layer = layer_of(4);
+  for (const int asked : {0, 5, 12, 16}) {
+    layer.fetch_lines = asked;
+    const Compilation c = compile("lstm:i32h64b8", Isa::interpreter, layer).value();
+    CHECK(first_product(c.layers[0].step).fetch == static_cast<std::uint32_t>(asked));
+    CHECK(first_product(*c.layers[0].hoist).fetch == 5);
+    // A product of one gate reads four lines in four steps, whatever is asked for.
+    const Compilation rnn = compile("rnn:i8h16b8", Isa::interpreter, layer).value();
+    CHECK(first_product(rnn.layers[0].step).fetch ==
+          static_cast<std::uint32_t>(std::min(asked, 4)));
+  }
+  layer.fetch_lines = 17;
+  CHECK(compile("lstm:i32h64b8", Isa::interpreter, layer).error().message() ==
+        "schedule.layers[0].fetch_lines=17: must be between 0 and 16");
 }
 
 /// Rows of one tile of each height above one.

@@ -6,9 +6,10 @@
 
 namespace deepcpu::jit {
 
-/// The tile at hand stays in registers while a panel's products run: its sums and a vector of
-/// weights below the two that broadcasts use, two pointers in reg::row, which a plan of one row
-/// does not need, and in the last of reg::pointer. Between panels it waits in the frame.
+/// The tile at hand stays in registers from panel to panel: its sums and a vector of weights below
+/// the two that broadcasts use, two pointers in reg::row, which a plan of one row does not need, and
+/// in the last of reg::pointer. An epilogue that is woven into products leaves it there; while one
+/// runs by itself, and between stages, it waits in the frame.
 template <class Vmm>
 class AheadEmitter {
  public:
@@ -16,7 +17,7 @@ class AheadEmitter {
 
   /// At the start of a call: begins the first tile.
   void start();
-  /// Before and after the products of a panel.
+  /// Before products, if it waits, and before anything that takes its registers.
   void resume();
   void pause();
   /// One step over k of the tile at hand. Overwrites reg::scratch at the end of a tile.

@@ -25,12 +25,9 @@ using Xbyak::util::ptr;
 
 template <class Vmm>
 void MatmulEmitter<Vmm>::emit() {
-  AheadEmitter<Vmm> ahead(ctx_);
   if (waits_ != nullptr) waits_->begin();
-  if (ctx_.plan.ahead) ahead.resume();
   start_sums();
   run();
-  if (ctx_.plan.ahead) ahead.pause();
 }
 
 template <class Vmm>

@@ -63,8 +63,13 @@ struct LayerPlans {
   std::vector<AheadSum> ahead_sums;
 };
 
-/// Rows of a tile of products ahead.
+/// Rows of a tile of products ahead: the more where they divide the block, as a tile reads W once
+/// for all its rows.
 inline constexpr std::uint32_t kAheadRows = 8;
+inline constexpr std::uint32_t kHighAheadRows = 16;
+constexpr std::uint32_t ahead_rows(std::int64_t hoist_block) {
+  return hoist_block % kHighAheadRows == 0 ? kHighAheadRows : kAheadRows;
+}
 /// Most multiply-adds ahead for one of the time loop's.
 inline constexpr std::uint32_t kMostAheadPace = 4;
 

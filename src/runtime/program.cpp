@@ -125,6 +125,8 @@ Status check_division(const ModelSpec& spec, const Schedule& schedule) {
     if (!lower::knows_its_input(spec, layer))
       why = "needs the first layer, or a bidirectional stack";
     if (block % lower::kAheadRows != 0) why = "needs the longest hoist_block to be a multiple of 8";
+    if (lower::ahead_rows(own.hoist_block) > lower::ahead_rows(block))
+      why = "needs the longest hoist_block to be a multiple of 16, as its own";
     if (why != nullptr) return Error(fmt::format("layers[{}].hoist_ahead=true: {}", layer, why));
   }
   return {};

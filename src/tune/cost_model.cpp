@@ -225,8 +225,8 @@ class GroupCost {
     return streams_.pass(stream).level_bytes.back() == 0.0;
   }
 
-  /// `stream`: of reading W once. Every eight rows W is read again, from where a narrow panel of it
-  /// fits: its tiles are the same whatever the panels of the loop are. A part of the multiply-adds
+  /// `stream`: of reading W once. Every tile of rows reads W again, from where a narrow panel of it
+  /// fits: the tiles are the same whatever the panels of the loop are. A part of the multiply-adds
   /// runs while U, or W itself, is on its way; on machines whose overlap is below 0, both take
   /// longer for it. Where W comes from memory, it is not there in time, and nothing is hidden:
   /// lstm i768h768 on Zen 4 takes W's reading and all multiply-adds longer.
@@ -235,9 +235,9 @@ class GroupCost {
     const Slack slack = slack_of(p);
     const KernelWork& kernel = p.work->hoist;
     const KernelCosts costs = kernels(Panel::narrow);
-    const KernelCost cost =
-        costs.cost(kernel, p.block, {lower::kAheadRows}, StreamTime{}, Tiles::ahead);
-    const double again = p.block / lower::kAheadRows - 1.0;
+    const auto rows = static_cast<int>(lower::ahead_rows(p.schedule->hoist_block));
+    const KernelCost cost = costs.cost(kernel, p.block, {rows}, StreamTime{}, Tiles::ahead);
+    const double again = p.block / rows - 1.0;
     const double panel = kernel.weight_bytes / p.work->panels(sharers_, Panel::narrow);
     const double slice = costs.slice(kernel);
     const double reading = pass.seconds + again * slice / panel * streams_.reread_seconds(panel);

@@ -78,16 +78,20 @@ TEST_CASE("sums of the next block: no bit changes") {
 TEST_CASE("sums of the next block: threads own the same units in both") {
   for (const char* problem : kProblems) {
     for (const int threads : {2, 3}) check(problem, 8, threads, {});
+    check(problem, 16, 2, {});
   }
 }
 
 TEST_CASE("sums of the next block: no bit depends on how a sequence is cut, nor on the layout") {
   RunOptions cut;
   cut.layout = Layout::batch_major;
-  cut.parts = {1, 8, 0, 24, 7};
   for (const char* problem : {"lstm:i5h19t40", "gru:i3h50t40,reset=before", "rnn:i7h70t40"}) {
-    check(problem, 8, 1, cut);
-    check(problem, 8, 2, cut);
+    for (const int threads : {1, 2}) {
+      cut.parts = {1, 8, 0, 24, 7};
+      check(problem, 8, threads, cut);
+      cut.parts = {1, 0, 32, 7};
+      check(problem, 16, threads, cut);
+    }
   }
 }
 

@@ -231,7 +231,7 @@ TEST_CASE("a kernel with products ahead stays inside the rows of its tiles") {
   if (host_isa() < Isa::avx512) return;
   for (const char* problem : {"lstm:i5h19", "lstm:i33h64,peephole=1", "lstm:i16h40p24", "gru:i9h35",
                               "gru:i3h50,reset=before", "rnn:i7h70", "rnn:i2h17"}) {
-    check_kernels(problem, Isa::avx512, 8, true);
+    for (const int block : {8, 16}) check_kernels(problem, Isa::avx512, block, true);
   }
 }
 

@@ -13,11 +13,11 @@
 namespace deepcpu {
 namespace {
 
-Schedule schedule_of(const ModelSpec& spec, Isa isa = Isa::interpreter) {
+Schedule schedule_of(const ModelSpec& spec, Isa isa = Isa::interpreter, int block = 8) {
   Schedule s;
   s.isa = isa;
   s.layers.resize(spec.hidden.size());
-  for (LayerSchedule& l : s.layers) l.hoist_block = 8;
+  for (LayerSchedule& l : s.layers) l.hoist_block = block;
   s.layers.front().hoist_ahead = true;
   return s;
 }
@@ -47,6 +47,14 @@ TEST_CASE("hoist_ahead is refused by name where it cannot be") {
         "schedule.layers[0].hoist_ahead=true: needs the longest hoist_block to be a multiple of 8");
   CHECK(refusal("lstm:i8h16l2", [](Schedule& s) { s.layers[1].hoist_block = 100; }) ==
         "schedule.layers[0].hoist_ahead=true: needs the longest hoist_block to be a multiple of 8");
+  CHECK(refusal("lstm:i8h16l2",
+                [](Schedule& s) {
+                  s.layers[0].hoist_block = 16;
+                  s.layers[1].hoist_block = 24;
+                }) ==
+        "schedule.layers[0].hoist_ahead=true: needs the longest hoist_block to be a multiple of "
+        "16, as its own");
+  CHECK(refusal("lstm:i8h16l2", [](Schedule& s) { s.layers[1].hoist_block = 16; }) == "");
   CHECK(refusal("lstm:i8h16l2", [](Schedule& s) { s.layers[1].hoist_ahead = true; }) ==
         "schedule.layers[1].hoist_ahead=true: needs the first layer, or a bidirectional stack");
   CHECK(refusal("lstm:i8h16l2bi", [](Schedule& s) { s.layers[1].hoist_ahead = true; }) == "");
@@ -98,29 +106,45 @@ TEST_CASE("hoist_ahead: blocks that a whole one follows run with it, others with
   CHECK(changes_y(16, no_hoist));
 }
 
+Compilation compiled(const ModelSpec& spec, int block) {
+  CompileOptions options;
+  options.schedule = schedule_of(spec, Isa::interpreter, block);
+  return compile_program(spec, options).value();
+}
+
+/// The multiply-adds ahead of a block as the pace of the plan makes them, and as they are.
+void check_pace(const std::string& problem, int block) {
+  const Compilation c = compiled(ModelSpec::parse(problem).value(), block);
+  const LayerCode& layer = c.layers.front();
+  REQUIRE(layer.ahead != nullptr);
+  const jit::KernelPlan& plan = layer.ahead->bound.plan;
+  double own = 0.0;
+  for (const jit::Stage& s : plan.stages) {
+    for (const jit::Product& p : s.products) own += plan.panels(s) * p.k;
+  }
+  double ahead = 0.0;
+  for (const lower::AheadSum& sum : layer.ahead_sums) {
+    ahead += (sum.width + 15) / 16 * sum.k;
+  }
+  INFO(problem << " in blocks of " << block);
+  const double tiles = static_cast<double>(block) / plan.ahead->rows;
+  CHECK(own * block * plan.ahead->beats / plan.ahead->per == Approx(ahead * tiles));
+  const std::string words =
+      "products of a later block: tiles of " + std::to_string(plan.ahead->rows) + " rows";
+  CHECK(jit::to_text(plan).find(words) != std::string::npos);
+}
+
 TEST_CASE("hoist_ahead: the pace of the plan does a block's products in a block") {
   for (const char* problem : {"lstm:i8h16", "lstm:i64h256", "gru:i100h48,reset=before",
                               "rnn:i30h40", "lstm:i60h40", "gru:i7h100"}) {
-    const ModelSpec spec = ModelSpec::parse(problem).value();
-    CompileOptions options;
-    options.schedule = schedule_of(spec);
-    const Compilation c = compile_program(spec, options).value();
-    const LayerCode& layer = c.layers.front();
-    REQUIRE(layer.ahead != nullptr);
-    const jit::KernelPlan& plan = layer.ahead->bound.plan;
-    double own = 0.0;
-    for (const jit::Stage& s : plan.stages) {
-      for (const jit::Product& p : s.products) own += plan.panels(s) * p.k;
-    }
-    double ahead = 0.0;
-    for (const lower::AheadSum& sum : layer.ahead_sums) {
-      ahead += (sum.width + 15) / 16 * sum.k;
-    }
-    INFO(problem);
-    // Tiles have as many rows as the block has steps.
-    CHECK(own * 8 * plan.ahead->beats / plan.ahead->per == Approx(ahead));
-    CHECK(jit::to_text(plan).find("products of a later block: tiles of 8 rows") !=
-          std::string::npos);
+    for (const int block : {8, 16, 24, 64}) check_pace(problem, block);
+  }
+}
+
+TEST_CASE("hoist_ahead: tiles have 16 rows where these divide the block") {
+  for (const auto& [block, rows] : {std::pair{8, 8U}, {16, 16U}, {24, 8U}, {32, 16U}}) {
+    const Compilation c = compiled(ModelSpec::parse("lstm:i64h256").value(), block);
+    CHECK(c.layers.front().ahead->bound.plan.ahead->rows == rows);
   }
 }
 

@@ -7,9 +7,9 @@
 namespace deepcpu::jit {
 
 /// The tile at hand stays in registers from panel to panel: its sums and a vector of weights below
-/// the two that broadcasts use, two pointers in reg::row, which a plan of one row does not need, and
-/// in the last of reg::pointer. An epilogue that is woven into products leaves it there; while one
-/// runs by itself, and between stages, it waits in the frame.
+/// the two that broadcasts use, two pointers in reg::row, which a plan of one row does not need,
+/// and in the last of reg::pointer. An epilogue that is woven into products leaves it there; while
+/// one runs by itself, and between stages, it waits in the frame.
 template <class Vmm>
 class AheadEmitter {
  public:

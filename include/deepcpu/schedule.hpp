@@ -95,6 +95,9 @@ struct LayerSchedule {
   /// products asks for in four steps over k, where there are several tiles; 0 = none. With AVX2
   /// half as many, as a step reads half as much. Hoisted products, whose tiles are many, ask for 5.
   int fetch_lines = 5;
+  /// Tiles of several rows pass over a panel of more than 32 KiB piece by piece, so that further
+  /// tiles find it in the L1 cache; the sums wait in memory in between.
+  bool cut_panels = true;
   bool operator==(const LayerSchedule&) const = default;
 };
 

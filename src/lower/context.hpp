@@ -116,7 +116,8 @@ PanelWidth panel_width(const Context& ctx, const jit::Stage& stage, bool one_row
 std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted);
 
 /// Sets Product::k_block in a stage whose products and panels are known, when it has so many rows:
-/// where two tiles of several rows and more would read a panel from beyond the L1 cache.
+/// where two tiles of several rows and more would read a panel from beyond the L1 cache. Called
+/// with LayerSchedule::cut_panels.
 void cut_products(jit::Stage& stage, std::uint32_t lanes, std::uint64_t rows);
 
 /// Sets Product::fetch in a stage whose panels are known, when it has so many rows: from two tiles

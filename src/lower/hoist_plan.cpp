@@ -101,7 +101,7 @@ BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::stri
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
     const auto block = static_cast<std::uint64_t>(ctx.schedule.hoist_block);
     set_fetch(stage, bound.plan.lanes, block * ctx.batch, LayerSchedule{}.fetch_lines);
-    cut_products(stage, bound.plan.lanes, block * ctx.batch);
+    if (ctx.schedule.cut_panels) cut_products(stage, bound.plan.lanes, block * ctx.batch);
     bound.widths.push_back(width);
     bound.plan.stages.push_back(std::move(stage));
   }

@@ -161,7 +161,7 @@ class StepPlan {
     bound_.widths.push_back(width);
     stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
     set_fetch(stage, ctx_.layout.lanes, ctx_.batch, ctx_.schedule.fetch_lines);
-    cut_products(stage, ctx_.layout.lanes, ctx_.batch);
+    if (ctx_.schedule.cut_panels) cut_products(stage, ctx_.layout.lanes, ctx_.batch);
     return stage;
   }
 

@@ -51,6 +51,7 @@ constexpr std::tuple kLayerFields{
     Field{"sweep", &LayerSchedule::sweep},
     Field{"group", &LayerSchedule::group},
     Field{"fetch_lines", &LayerSchedule::fetch_lines},
+    Field{"cut_panels", &LayerSchedule::cut_panels},
     Field{"weights", &LayerSchedule::weights},
     Field{"phases", &LayerSchedule::phases},
 };

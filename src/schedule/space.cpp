@@ -33,6 +33,11 @@ constexpr std::uint64_t kGroupShare = 4;
 constexpr double kFewestLines = LayerSchedule{}.fetch_lines;
 constexpr double kMostLines = 12.0;
 
+/// Panels are cut unless multiply-adds and reading from L2 hide each other to this part, at least
+/// (IsaModel::overlap): then to read a panel again costs less than to keep its sums. Experiment:
+/// DESIGN, 25.
+constexpr double kHidesReading = 0.9;
+
 template <class T>
 int int_of(T n) {
   return static_cast<int>(n);
@@ -219,9 +224,14 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
     }
   }
   if (g.parallel != Parallel::hoist && g.split_rows == 1) add_ahead(out, layer, rules);
-  for (Layer& l : out) l.fetch_lines = fetch_lines(work, l, part.spec.batch, g);
+  for (Layer& l : out) {
+    l.fetch_lines = fetch_lines(work, l, part.spec.batch, g);
+    l.cut_panels = cuts_panels();
+  }
   return out;
 }
+
+bool ScheduleSpace::cuts_panels() const { return machine_->of(work_->isa).overlap < kHidesReading; }
 
 int ScheduleSpace::fetch_lines(const LayerWork& work, const Layer& choice, std::int64_t rows,
                                const Global& g) const {

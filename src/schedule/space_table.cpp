@@ -140,6 +140,8 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
        "the same for hoisted products", ""},
       {"fetch_lines", true, "by tiles and rates", 1, 1,
        "weights that the next tiles need arrive while one multiplies", ""},
+      {"cut_panels", true, "by the machine's overlap", 1, 1,
+       "further tiles of rows read a piece of a panel from L1", ""},
       {"panel", true, wide ? "narrow wide" : "narrow", 2, wide ? 2U : 1U,
        "four sums at a time, or eight for two multiply-adds per cycle",
        wide ? "" : "wide: more than one row, or no panel gets wider"},

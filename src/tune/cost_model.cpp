@@ -66,7 +66,7 @@ class GroupCost {
   KernelCosts kernels(const PartPlan& p) const { return kernels(p.schedule->panel); }
   KernelCosts kernels(Panel panel) const { return {streams_, own_, work_, sharers_, panel}; }
   static TileChoice tile_of(const PartPlan& p) {
-    return {p.schedule->tile_rows, p.schedule->fetch_lines};
+    return {p.schedule->tile_rows, p.schedule->fetch_lines, p.schedule->cut_panels};
   }
   const KernelWork& step_of(const PartPlan& p) const {
     return p.work->step[p.schedule->hoist_block > 0][p.schedule->fuse_gates];
@@ -260,8 +260,9 @@ class GroupCost {
     double flops = 0.0;
     const auto add_block = [&](double steps, double count) {
       if (count <= 0 || steps <= 0) return;
-      const KernelCost cost =
-          costs.cost(kernel, steps * rows_, {p.schedule->hoist_rows}, pass, Tiles::own);
+      TileChoice tile{p.schedule->hoist_rows};
+      tile.cut_panels = p.schedule->cut_panels;
+      const KernelCost cost = costs.cost(kernel, steps * rows_, tile, pass, Tiles::own);
       seconds += count * (cost.products + cost.gates);
       flops += count * cost.own_flops;
       out_.flops += count * cost.flops;

@@ -204,6 +204,7 @@ std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
                       "steps over k",
                       plural(l.fetch_lines, "line")));
     }
+    if (!l.cut_panels) out.emplace_back("every tile reads its panel as a whole");
   }
   return join(out, "; ");
 }
@@ -229,6 +230,7 @@ void layer_differences(std::vector<std::string>& out, const LayerSchedule& a,
   if (a.tile_rows == b.tile_rows) {
     add("fetch_lines", a.fetch_lines, b.fetch_lines, std::to_string(b.fetch_lines));
   }
+  add("cut_panels", a.cut_panels, b.cut_panels, b.cut_panels ? "true" : "false");
   add("panel", a.panel, b.panel, std::string(word(b.panel)));
   add("weights", a.weights, b.weights, std::string(word(b.weights)));
   add("sweep", a.sweep, b.sweep, std::string(word(b.sweep)));

@@ -45,6 +45,7 @@ struct FirstRead {
 struct TileChoice {
   int rows = 1;
   int fetch_lines = LayerSchedule{}.fetch_lines;
+  bool cut_panels = true;
 };
 
 class KernelCosts {
@@ -237,7 +238,7 @@ class KernelCosts {
     if (s.products.empty()) return 0.0;
     const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile.rows), s.most_tile_rows);
     const bool resident = kind == Tiles::resident;
-    const bool cut = kind == Tiles::own && cuts(s, rows, height);
+    const bool cut = kind == Tiles::own && tile.cut_panels && cuts(s, rows, height);
     const Reading reading = resident ? Reading{} : again(s, cut);
     bool started = resident;
     FirstTile start;

@@ -136,6 +136,7 @@ class Schema(Wisdom):
                 "hoist_block": generator.choice([0, 1, 1024]),
                 "tile_rows": generator.randint(1, 6), "hoist_rows": generator.randint(1, 6),
                 "fetch_lines": generator.randint(0, 16),
+                "cut_panels": generator.random() < 0.5,
                 "panel": generator.choice(["narrow", "wide"]),
                 "sweep": generator.choice(["forward", "alternating"]),
                 "group": generator.choice([1, 1 << 20])}]

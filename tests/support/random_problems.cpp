@@ -163,6 +163,7 @@ Schedule random_schedule(Random& random, const ModelSpec& spec, Isa isa) {
     one.tile_rows = random.integer(1, 6);
     one.hoist_rows = random.integer(1, 6);
     one.fetch_lines = random.integer(0, 16);
+    one.cut_panels = random.chance(0.5);
     one.panel = random.chance(0.5) ? Panel::narrow : Panel::wide;
     one.sweep = random.chance(0.5) ? Sweep::forward : Sweep::alternating;
     one.group = random.pick(std::vector<int>{1, 1, 2, 3, 8});

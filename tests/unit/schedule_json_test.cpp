@@ -32,7 +32,7 @@ TEST_CASE("schedule JSON: the text is canonical and in the order of the fields")
         R"("start":"zero","split_rows":1,"split_k":1,)"
         R"("layers":[{"fuse_gates":true,"hoist_block":32,"hoist_ahead":false,"tile_rows":1,)"
         R"("hoist_rows":6,"panel":"narrow","sweep":"alternating","group":1,"fetch_lines":5,)"
-        R"("weights":"streamed","phases":"levels"}]})");
+        R"("cut_panels":true,"weights":"streamed","phases":"levels"}]})");
 }
 
 TEST_CASE("schedule JSON: random schedules come back as they were written") {
@@ -54,6 +54,7 @@ TEST_CASE("schedule JSON: random schedules come back as they were written") {
       layer.hoist_ahead = random.chance(0.5);
       layer.panel = static_cast<Panel>(random.integer(0, 1));
       layer.fetch_lines = random.integer(0, 16);
+      layer.cut_panels = random.chance(0.5);
     }
     const auto back = Schedule::from_json(schedule.to_json());
     REQUIRE(back.ok());

@@ -194,12 +194,18 @@ class KernelCosts {
   }
 
   /// Multiply-adds of tiles of so many rows, and the reading of their weights. Loads from L1 are
-  /// among what multiply-adds take.
+  /// among what multiply-adds take. Beside several rows both hinder each other, less where the
+  /// machine hides one beside the other. Zen 4, 35 problems of several rows: with kHidden 0, 0.5,
+  /// 0.85 and 1 the rank correlation is 0.868, 0.895, 0.895 and 0.892, and with 1 two are chosen 14
+  /// and 17 % too slow.
   double both(double compute, const Reading& read, double height) const {
     const double longer = std::max(compute, read.l1 + read.beyond);
     if (height < 2.0) return longer;
     const double e = own_.beside;
-    return std::max(longer, std::pow(std::pow(compute, e) + std::pow(read.beyond, e), 1.0 / e));
+    const double hindered = std::pow(std::pow(compute, e) + std::pow(read.beyond, e), 1.0 / e);
+    constexpr double kHidden = 0.7;
+    const double hidden = kHidden * std::clamp(streams_.overlap(), 0.0, 1.0);
+    return longer + (1.0 - hidden) * std::max(0.0, hindered - longer);
   }
 
   /// The first tile of a panel reads it from where it lies. The prefetcher follows the stream, but

@@ -55,6 +55,7 @@ void AheadEmitter<Vmm>::load_tile() {
 
 template <class Vmm>
 void AheadEmitter<Vmm>::resume() {
+  if (!ctx_.plan.ahead) return;
   code_.mov(kFrom, ctx_.frame.slot("ahead from"));
   code_.mov(kWeights, ctx_.frame.slot("ahead weights"));
   for (int row = 0; row < rows(); ++row) ctx_.vec.load(sum(row), saved_sum(row));
@@ -62,6 +63,7 @@ void AheadEmitter<Vmm>::resume() {
 
 template <class Vmm>
 void AheadEmitter<Vmm>::pause() {
+  if (!ctx_.plan.ahead) return;
   code_.mov(ctx_.frame.slot("ahead from"), kFrom);
   code_.mov(ctx_.frame.slot("ahead weights"), kWeights);
   for (int row = 0; row < rows(); ++row) ctx_.vec.store(saved_sum(row), sum(row));

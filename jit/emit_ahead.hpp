@@ -17,7 +17,8 @@ class AheadEmitter {
 
   /// At the start of a call: begins the first tile.
   void start();
-  /// Before products, if it waits, and before anything that takes its registers.
+  /// Before products, if it waits, and before anything that takes its registers. Without products
+  /// ahead they emit nothing.
   void resume();
   void pause();
   /// One step over k of the tile at hand. Overwrites reg::scratch at the end of a tile.

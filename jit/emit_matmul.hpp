@@ -36,7 +36,8 @@ class MatmulEmitter {
         regs_{static_cast<int>(stage.sums.size()), tile.units, tile.rows} {}
 
   const TileRegisters& registers() const { return regs_; }
-  /// Starts the accumulators, then runs all products.
+  /// Starts the accumulators, then runs all products. A tile of products ahead must be in its
+  /// registers.
   void emit();
   /// The same for one row, with other code between its steps over k: `next` emits a piece of it
   /// each time it is called, `pieces` times in all.

@@ -369,7 +369,7 @@ void TimestepEmitter<Vmm>::woven_panels(const Stage& stage, const Tile& full, co
   woven_panel(stage, full);
   code_.jmp(follow, kNear);
   code_.L(drain);
-  if (ctx_.plan.ahead) AheadEmitter<Vmm>(ctx_).pause();
+  AheadEmitter<Vmm>(ctx_).pause();
   EpilogueEmitter<Vmm>(ctx_, stage, full, products.registers()).emit();
   code_.cmp(ctx_.frame.slot("panels left"), 0);
   code_.jne(fresh, kNear);
@@ -389,7 +389,7 @@ void TimestepEmitter<Vmm>::first_products(const Stage& stage, const Tile& tile,
                                           MatmulEmitter<Vmm>& products) {
   if (!late_) {
     mark(stage, tile);
-    if (ctx_.plan.ahead) AheadEmitter<Vmm>(ctx_).resume();
+    AheadEmitter<Vmm>(ctx_).resume();
     return products.emit();
   }
   products.wait_with(waits_.emplace_back(ctx_, stage));
@@ -452,7 +452,7 @@ template <class Vmm>
 void TimestepEmitter<Vmm>::single_row(const Stage& stage, const Tile& tile) {
   MatmulEmitter<Vmm> products(ctx_, stage, tile);
   first_products(stage, tile, products);
-  if (ctx_.plan.ahead) AheadEmitter<Vmm>(ctx_).pause();
+  AheadEmitter<Vmm>(ctx_).pause();
   EpilogueEmitter<Vmm>(ctx_, stage, tile, products.registers()).emit();
 }
 

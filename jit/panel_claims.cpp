@@ -11,7 +11,7 @@ using Xbyak::util::qword;
 namespace {
 constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
 
-// Between panels all general registers but reg::args are free.
+// Between panels of several rows all general registers but reg::args are free.
 const Xbyak::Reg64 kWord(Xbyak::Operand::R9);    // address of the word at hand
 const Xbyak::Reg64 kOther(Xbyak::Operand::R11);  // whose it is
 const Xbyak::Reg64 kSeen(Xbyak::Operand::RAX);   // what it was; where cmpxchg wants it

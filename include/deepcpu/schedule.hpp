@@ -88,15 +88,17 @@ struct LayerSchedule {
   /// The hoisted x·W of the next block is computed among the recurrent products of this one. Needs
   /// AVX-512 (or the interpreter), batch 1, streamed weights, at most four times as many products
   /// of the input as of the state, a layer of which the whole input is known (the first one, or any
-  /// of a bidirectional stack), and that the longest hoist_block is a multiple of 8.
+  /// of a bidirectional stack), and that hoist_block and the longest one of all layers are
+  /// multiples of 8, the latter of 16 if the former is.
   bool hoist_ahead = false;
   Panel panel = Panel::narrow;  ///< of the recurrent products
   /// Cache lines of the weights that come next which a tile of several rows of the recurrent
   /// products asks for in four steps over k, where there are several tiles; 0 = none. With AVX2
   /// half as many, as a step reads half as much. Hoisted products, whose tiles are many, ask for 5.
   int fetch_lines = 5;
-  /// Tiles of several rows pass over a panel of more than 32 KiB piece by piece, so that further
-  /// tiles find it in the L1 cache; the sums wait in memory in between.
+  /// Tiles of several rows, of recurrent and of hoisted products, pass over a panel of more than 32
+  /// KiB piece by piece, so that further tiles find it in the L1 cache; the sums wait in memory in
+  /// between. If false, every tile reads its panel as a whole.
   bool cut_panels = true;
   bool operator==(const LayerSchedule&) const = default;
 };

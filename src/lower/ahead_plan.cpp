@@ -15,13 +15,12 @@ using jit::Product;
 using jit::Stage;
 
 /// Weights are fetched so many steps over k before they are used: the prefetcher follows a stream
-/// that leaves out the lines of the other gates less well. In tiles of eight rows without, 8, 16,
-/// 32 and 64 steps, times against the plain form: lstm i128h128 0.91, 0.86, 0.88, 0.90, 0.93;
-/// i512h512 0.91, 0.92, 0.89, 0.93, 1.07. In tiles of 16 rows, whose steps take twice as long, with
-/// 6, 8, 12 and 24, against 16: lstm i64h64 0.98, 0.99, 0.99, 1.01; i128h128 0.99, 0.99, 1.00,
-/// 1.02; i256h256 0.97, 0.98, 0.96, 1.00; i512h512t50 with 8 and 12 1.01 and 1.03, gru 1.00 and
-/// 0.99.
-constexpr std::uint64_t kPrefetchSteps = 12;
+/// that leaves out the lines of the other gates less well. Tiles of eight rows, time against the
+/// plain form with none, 8, 16, 32 and 64 steps: lstm i128h128 0.91, 0.86, 0.88, 0.90, 0.93;
+/// i512h512 0.91, 0.92, 0.89, 0.93, 1.07. Tiles of 16 rows, whose steps take twice as long, with 6,
+/// 8, 12 and 24 against 16: lstm i64h64 0.98, 0.99, 0.99, 1.01; i128h128 0.99, 0.99, 1.00, 1.02;
+/// i256h256 0.97, 0.98, 0.96, 1.00; with 8 and 12 lstm i512h512t50 1.01 and 1.03, gru 1.00, 0.99.
+constexpr std::uint64_t prefetch_steps(std::uint32_t rows) { return rows == kAheadRows ? 16 : 12; }
 
 /// Where the sums of a hoisted stage stand. Its epilogue stores each sum, nothing else.
 std::vector<AheadSum> sums_of(const BoundPlan& hoist, const Stage& stage) {
@@ -75,10 +74,10 @@ Status check(const Context& ctx, const LayerPlans& plans) {
     return refused(fmt::format("needs hoist_block to be a multiple of {}", kAheadRows));
   }
   // Two registers broadcast, one holds weights ahead.
-  const std::uint32_t registers = 32 - 3 - ahead_rows(ctx.schedule.hoist_block);
+  constexpr std::uint32_t kSumRegisters = 32 - 3 - kAheadRows;
   for (const Stage& s : plans.step.plan.stages) {
-    if (sum_registers(s) <= registers) continue;
-    return refused(fmt::format("needs at most {} sums of a panel; stage {} has {}", registers,
+    if (sum_registers(s) <= kSumRegisters) continue;
+    return refused(fmt::format("needs at most {} sums of a panel; stage {} has {}", kSumRegisters,
                                s.name, sum_registers(s)));
   }
   for (const Stage& s : plans.hoist->plan.stages) {
@@ -97,7 +96,9 @@ Status check(const Context& ctx, const LayerPlans& plans) {
 Status build_ahead(const Context& ctx, const std::string& name, LayerPlans& plans) {
   if (auto st = check(ctx, plans); !st) return st;
   jit::Ahead ahead;
-  ahead.rows = ahead_rows(ctx.schedule.hoist_block);
+  std::uint32_t sums = 0;
+  for (const Stage& s : plans.step.plan.stages) sums = std::max(sums, sum_registers(s));
+  ahead.rows = ahead_rows(ctx.schedule.hoist_block, sums);
   const std::uint32_t inputs = ctx.widths.of(Dim::input);
   // An odd number of cache lines, so that the rows of a tile fall into different cache sets.
   ahead.from_stride = row_bytes(inputs) | 64;
@@ -118,7 +119,7 @@ Status build_ahead(const Context& ctx, const std::string& name, LayerPlans& plan
       plans.ahead_sums.push_back(sum);
     }
   }
-  ahead.prefetch = kPrefetchSteps * gates * ctx.layout.lanes * sizeof(float);
+  ahead.prefetch = prefetch_steps(ahead.rows) * gates * ctx.layout.lanes * sizeof(float);
   const std::uint64_t steps = steps_over_k(plans.step.plan);
   const std::uint64_t per = steps * ahead.rows;
   if (per == 0) return refused("needs products inside the time loop");

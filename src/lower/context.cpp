@@ -18,8 +18,8 @@ constexpr std::uint32_t kNarrowPanel = 4;
 constexpr std::uint32_t kWidePanel = 8;
 /// Registers that the sums of one row may take: half of AVX2's, so that the epilogue has some left;
 /// of AVX-512's so many that a tile of two rows still fits, and an epilogue between products, those
-/// ahead included (11 registers), has nine. With AVX2 such an epilogue has six (two broadcast),
-/// just what a function takes whose operand lives on.
+/// ahead in tiles of eight rows included (11 registers), has nine. With AVX2 such an epilogue has
+/// six (two broadcast), just what a function takes whose operand lives on.
 constexpr std::uint32_t kPanelRegisters256 = 8;
 constexpr std::uint32_t kPanelRegisters512 = 12;
 }  // namespace

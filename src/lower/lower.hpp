@@ -63,12 +63,15 @@ struct LayerPlans {
   std::vector<AheadSum> ahead_sums;
 };
 
-/// Rows of a tile of products ahead: the more where they divide the block, as a tile reads W once
-/// for all its rows.
+/// Rows of a tile of products ahead. A tile reads W once for all its rows, so it has the more where
+/// the layer's own hoist_block is a multiple of them and a panel has at most kHighAheadSums sums in
+/// registers; then a woven epilogue has five left, just what a function takes.
 inline constexpr std::uint32_t kAheadRows = 8;
 inline constexpr std::uint32_t kHighAheadRows = 16;
-constexpr std::uint32_t ahead_rows(std::int64_t hoist_block) {
-  return hoist_block % kHighAheadRows == 0 ? kHighAheadRows : kAheadRows;
+inline constexpr std::uint32_t kHighAheadSums = 8;
+constexpr std::uint32_t ahead_rows(std::int64_t hoist_block, std::uint32_t sums = 0) {
+  const bool high = hoist_block % kHighAheadRows == 0 && sums <= kHighAheadSums;
+  return high ? kHighAheadRows : kAheadRows;
 }
 /// Most multiply-adds ahead for one of the time loop's.
 inline constexpr std::uint32_t kMostAheadPace = 4;

@@ -166,7 +166,6 @@ class LayerWorker {
   /// One participant has the fewest panels: what fits then does for any number.
   bool fits_ahead(LayerSchedule s) const {
     s.hoist_ahead = true;
-    s.hoist_block = static_cast<int>(lower::kHighAheadRows);  // leaves the fewest registers
     return lower(s, kAlone).ok() && lower(s, kShared).ok();
   }
 

@@ -226,12 +226,30 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
   if (g.parallel != Parallel::hoist && g.split_rows == 1) add_ahead(out, layer, rules);
   for (Layer& l : out) {
     l.fetch_lines = fetch_lines(work, l, part.spec.batch, g);
-    l.cut_panels = cuts_panels();
+    l.cut_panels = cuts_panels(work, l, part.spec.batch, g);
   }
   return out;
 }
 
-bool ScheduleSpace::cuts_panels() const { return machine_->of(work_->isa).overlap < kHidesReading; }
+bool ScheduleSpace::cuts_panels(const LayerWork& work, const Layer& choice, std::int64_t rows,
+                                const Global& g) const {
+  if (machine_->of(work_->isa).overlap < kHidesReading) return true;
+  const auto has_large = [&](const KernelWork& kernel, Panel panel, std::int64_t all, int height) {
+    return std::any_of(kernel.stages.begin(), kernel.stages.end(), [&](const StageWork& s) {
+      const auto high = std::min(static_cast<std::uint32_t>(height), s.most_tile_rows);
+      if (jit::tiles_of_several_rows(static_cast<std::uint64_t>(all), high) < 2) return false;
+      return std::any_of(s.products.begin(), s.products.end(), [&](const ProductWork& p) {
+        const double vectors = 1.0 * p.k * p.gates * s.panel_units(g.sharers, panel);
+        return 4.0 * work_->lanes * vectors > lower::kWholePanel;
+      });
+    });
+  };
+  const bool hoisted = choice.hoist_block > 0;
+  const KernelWork& step = work.step[hoisted][choice.fuse_gates];
+  if (has_large(step, choice.panel, rows, choice.tile_rows)) return false;
+  return !hoisted ||
+         !has_large(work.hoist, Panel::narrow, rows * choice.hoist_block, choice.hoist_rows);
+}
 
 int ScheduleSpace::fetch_lines(const LayerWork& work, const Layer& choice, std::int64_t rows,
                                const Global& g) const {
@@ -342,7 +360,9 @@ LayerSchedule ScheduleSpace::as_legal(LayerSchedule choice, std::size_t layer,
   const LayerWork::Fits& fits = work.fits(choice.panel);
   choice.hoist_ahead = choice.hoist_ahead && fits.ahead[choice.fuse_gates];
   if (!fits.registers[hoisted][choice.fuse_gates]) choice.weights = Residency::streamed;
-  choice.fetch_lines = fetch_lines(work, choice, work_->part(g.split_rows).spec.batch, g);
+  const std::int64_t rows = work_->part(g.split_rows).spec.batch;
+  choice.fetch_lines = fetch_lines(work, choice, rows, g);
+  choice.cut_panels = cuts_panels(work, choice, rows, g);
   return choice;
 }
 

@@ -94,8 +94,9 @@ class ScheduleSpace {
   /// LayerSchedule::fetch_lines for the other decisions of `choice`.
   int fetch_lines(const LayerWork& work, const Layer& choice, std::int64_t rows,
                   const Global& g) const;
-  /// LayerSchedule::cut_panels.
-  bool cuts_panels() const;
+  /// LayerSchedule::cut_panels, alike; true where nothing would be cut.
+  bool cuts_panels(const LayerWork& work, const Layer& choice, std::int64_t rows,
+                   const Global& g) const;
   static std::vector<int> tile_heights(const KernelWork& kernel, std::int64_t rows, int rules);
   /// Highest first: of hoisted products.
   static std::vector<int> hoist_heights(const ModelWork& work, std::size_t layer, int block,

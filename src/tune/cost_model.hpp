@@ -58,7 +58,8 @@ struct OwnCosts {
   /// that further tiles hide by fetching what comes next, if these take as long.
   double fetch_hidden = 0.8;
   /// Multiply-adds of several rows, m seconds, and reading their weights from L2, r seconds, take
-  /// turns at the L1 cache: (m^beside + r^beside)^(1 / beside), between the sum and the longer one.
+  /// turns at the L1 cache: (m^beside + r^beside)^(1 / beside), between the sum and the longer one;
+  /// nearer to the longer one as far as the machine hides one beside the other (both()).
   double beside = 2.5;
   /// Cycles of the division of one 512-bit vector.
   double division_cycles = 10.0;

@@ -204,8 +204,8 @@ std::string layer_words(const LayerSchedule& l, std::int64_t batch) {
                       "steps over k",
                       plural(l.fetch_lines, "line")));
     }
-    if (!l.cut_panels) out.emplace_back("every tile reads its panel as a whole");
   }
+  if (!l.cut_panels) out.emplace_back("every tile of rows reads its panel as a whole");
   return join(out, "; ");
 }
 

@@ -196,8 +196,8 @@ class KernelCosts {
   /// Multiply-adds of tiles of so many rows, and the reading of their weights. Loads from L1 are
   /// among what multiply-adds take. Beside several rows both hinder each other, less where the
   /// machine hides one beside the other. Zen 4, 35 problems of several rows: with kHidden 0, 0.5,
-  /// 0.85 and 1 the rank correlation is 0.868, 0.895, 0.895 and 0.892, and with 1 two are chosen 14
-  /// and 17 % too slow.
+  /// 0.7, 0.85 and 1 the rank correlation is 0.868, 0.895, 0.895, 0.895 and 0.892, and with 1 two
+  /// are chosen 14 and 17 % too slow.
   double both(double compute, const Reading& read, double height) const {
     const double longer = std::max(compute, read.l1 + read.beyond);
     if (height < 2.0) return longer;

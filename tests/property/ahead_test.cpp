@@ -55,18 +55,18 @@ constexpr const char* kProblems[] = {
     "lstm:i5h19t33",
     "lstm:i33h64t40,peephole=1",
     "lstm:i16h40p24t35",
-    "lstm:i7h33bit25",
-    "lstm:i7h33l2bit25",
+    "lstm:i7h33bit35",
+    "lstm:i7h33l2bit35",
     "lstm:i20h36l2t33",
     "lstm:i20h36revt33",
     "gru:i9h35t40",
     "gru:i3h50t33,reset=before",
     "rnn:i7h70t41",
     "rnn:i2h17t35",
-    "lstm:i64h130t24",
-    "gru:i40h20t26",
+    "lstm:i64h130t34",
+    "gru:i40h20t36",
     "augru:i11h24t33",
-    "lstm:i17h16t24,coupled=1",
+    "lstm:i17h16t34,coupled=1",
 };
 
 TEST_CASE("sums of the next block: no bit changes") {
@@ -91,6 +91,19 @@ TEST_CASE("sums of the next block: no bit depends on how a sequence is cut, nor 
       check(problem, 8, threads, cut);
       cut.parts = {1, 0, 32, 7};
       check(problem, 16, threads, cut);
+    }
+  }
+}
+
+TEST_CASE("sums of the next block: layers that ask for blocks of different lengths") {
+  Problem p = make_problem("lstm:i7h33l2bit70");
+  const Outcome expected = run(p, compile(p, Isa::interpreter));
+  for (const Isa isa : isas_with_ahead()) {
+    for (const auto& [first, second] : {std::pair{8, 16}, {16, 8}, {24, 48}, {16, 32}}) {
+      Schedule schedule = ahead_schedule(p.spec, isa, first, 1);
+      schedule.layers[1].hoist_block = second;
+      INFO(schedule.to_json());
+      CHECK(difference(run(p, compile(p, isa, schedule)), expected) == "");
     }
   }
 }

@@ -141,6 +141,19 @@ TEST_CASE("hoist_ahead: the pace of the plan does a block's products in a block"
   }
 }
 
+TEST_CASE("hoist_ahead: tiles have eight rows beside panels of many sums") {
+  const ModelSpec spec = ModelSpec::parse("lstm:i64h48").value();
+  CompileOptions options;
+  options.schedule = schedule_of(spec, Isa::interpreter, 16);
+  const auto rows = [&](Panel panel) {
+    options.schedule->layers[0].panel = panel;
+    const Compilation c = compile_program(spec, options).value();
+    return c.layers.front().ahead->bound.plan.ahead->rows;
+  };
+  CHECK(rows(Panel::narrow) == 16);
+  CHECK(rows(Panel::wide) == 8);  // three blocks of four gates are one panel
+}
+
 TEST_CASE("hoist_ahead: tiles have 16 rows where these divide the block") {
   for (const auto& [block, rows] : {std::pair{8, 8U}, {16, 16U}, {24, 8U}, {32, 16U}}) {
     const Compilation c = compiled(ModelSpec::parse("lstm:i64h256").value(), block);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "jit/element_ops.hpp"
+#include "jit/row_tiles.hpp"
 #include "src/lower/lower.hpp"
 
 namespace deepcpu {
@@ -187,8 +188,14 @@ class LayerWorker {
 
 double StageWork::weight_bytes(std::uint32_t lanes) const {
   double bytes = 0.0;
-  for (const ProductWork& p : products) bytes += 4.0 * lanes * p.k * p.gates;
+  for (const ProductWork& p : products) bytes += p.panel_bytes(1.0, lanes);
   return bytes;
+}
+
+bool StageWork::cuts(std::uint64_t rows, std::uint32_t height) const {
+  return jit::tiles_of_several_rows(rows, height) > 1 &&
+         std::all_of(products.begin(), products.end(),
+                     [](const ProductWork& p) { return p.chains == 1; });
 }
 
 std::uint32_t StageWork::panel_units(int sharers, Panel panel) const {

@@ -19,6 +19,11 @@ struct ProductWork {
   std::uint32_t chains = 1;  ///< partial sums per accumulator
   std::uint32_t packed = 0;  ///< gates that stand side by side in the matrix
   bool of_input = false;     ///< multiplies the layer's input
+
+  /// Bytes of weights of a panel of so many unit blocks.
+  double panel_bytes(double units, std::uint32_t lanes) const {
+    return 4.0 * lanes * units * k * gates;
+  }
 };
 
 /// Element-wise operations on vectors, each counted as one whatever it takes.
@@ -47,6 +52,9 @@ struct StageWork {
 
   /// Bytes of packed weights of one unit block.
   double weight_bytes(std::uint32_t lanes) const;
+  /// Whether lower::cut_products makes pieces of panels that are large enough, if tiles of at most
+  /// `height` rows share so many.
+  bool cuts(std::uint64_t rows, std::uint32_t height) const;
   /// Unit blocks of a panel when so many participants share the stage.
   std::uint32_t panel_units(int sharers, Panel panel) const;
   std::uint32_t panels(int sharers, Panel panel) const;

@@ -234,21 +234,21 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
 bool ScheduleSpace::cuts_panels(const LayerWork& work, const Layer& choice, std::int64_t rows,
                                 const Global& g) const {
   if (machine_->of(work_->isa).overlap < kHidesReading) return true;
-  const auto has_large = [&](const KernelWork& kernel, Panel panel, std::int64_t all, int height) {
+  const auto would_cut = [&](const KernelWork& kernel, Panel panel, std::int64_t all, int height) {
     return std::any_of(kernel.stages.begin(), kernel.stages.end(), [&](const StageWork& s) {
       const auto high = std::min(static_cast<std::uint32_t>(height), s.most_tile_rows);
-      if (jit::tiles_of_several_rows(static_cast<std::uint64_t>(all), high) < 2) return false;
-      return std::any_of(s.products.begin(), s.products.end(), [&](const ProductWork& p) {
-        const double vectors = 1.0 * p.k * p.gates * s.panel_units(g.sharers, panel);
-        return 4.0 * work_->lanes * vectors > lower::kWholePanel;
-      });
+      const double units = s.panel_units(g.sharers, panel);
+      return s.cuts(static_cast<std::uint64_t>(all), high) &&
+             std::any_of(s.products.begin(), s.products.end(), [&](const ProductWork& p) {
+               return p.panel_bytes(units, work_->lanes) > lower::kWholePanel;
+             });
     });
   };
   const bool hoisted = choice.hoist_block > 0;
   const KernelWork& step = work.step[hoisted][choice.fuse_gates];
-  if (has_large(step, choice.panel, rows, choice.tile_rows)) return false;
+  if (would_cut(step, choice.panel, rows, choice.tile_rows)) return false;
   return !hoisted ||
-         !has_large(work.hoist, Panel::narrow, rows * choice.hoist_block, choice.hoist_rows);
+         !would_cut(work.hoist, Panel::narrow, rows * choice.hoist_block, choice.hoist_rows);
 }
 
 int ScheduleSpace::fetch_lines(const LayerWork& work, const Layer& choice, std::int64_t rows,

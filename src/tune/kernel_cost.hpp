@@ -123,16 +123,8 @@ class KernelCosts {
   double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
   double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
 
-  /// Whether lower::cut_products makes pieces of panels that are large enough.
-  static bool cuts(const StageWork& s, double rows, std::uint32_t height) {
-    const auto all = static_cast<std::uint64_t>(rows);
-    return jit::tiles_of_several_rows(all, height) > 1 &&
-           std::all_of(s.products.begin(), s.products.end(),
-                       [](const ProductWork& p) { return p.chains == 1; });
-  }
-
   double pieces(const StageWork& s, const ProductWork& p, bool cut) const {
-    const double bytes = 4.0 * lanes_ * units_of(s) * p.k * p.gates;
+    const double bytes = p.panel_bytes(units_of(s), lanes_);
     return cut && bytes > lower::kWholePanel ? std::ceil(bytes / lower::kPieceOfPanel) : 1.0;
   }
 
@@ -140,7 +132,7 @@ class KernelCosts {
   struct TileShape {
     double units = 1.0;
     double height = 1.0;
-    bool cut = false;       ///< as cuts()
+    bool cut = false;       ///< as StageWork::cuts()
     bool resident = false;  ///< weights are in registers
   };
 
@@ -185,7 +177,7 @@ class KernelCosts {
     const double panels = blocks_of(s) / units_of(s);
     Reading out;
     for (const ProductWork& p : s.products) {
-      const double bytes = 4.0 * lanes_ * units_of(s) * p.k * p.gates;
+      const double bytes = p.panel_bytes(units_of(s), lanes_);
       const double walked = pieces(s, p, cut) > 1.0 ? lower::kPieceOfPanel : panel;
       double& seconds = streams_.in_l1(walked) ? out.l1 : out.beyond;
       seconds += panels * bytes / walked * streams_.reread_seconds(walked);
@@ -244,7 +236,8 @@ class KernelCosts {
     if (s.products.empty()) return 0.0;
     const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile.rows), s.most_tile_rows);
     const bool resident = kind == Tiles::resident;
-    const bool cut = kind == Tiles::own && tile.cut_panels && cuts(s, rows, height);
+    const bool cut =
+        kind == Tiles::own && tile.cut_panels && s.cuts(static_cast<std::uint64_t>(rows), height);
     const Reading reading = resident ? Reading{} : again(s, cut);
     bool started = resident;
     FirstTile start;

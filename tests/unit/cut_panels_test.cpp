@@ -35,6 +35,7 @@ TEST_CASE("cut_panels: not where multiply-adds and reading from L2 hide each oth
     CHECK(decided(problem, isa, -0.5) == std::set<bool>{true});
     CHECK(decided("lstm:i64h100b16", isa, 0.99) == std::set<bool>{true});  // panels of 25 KiB
     CHECK(decided("lstm:i64h512", isa, 0.99) == std::set<bool>{true});     // one row
+    CHECK(decided("rnn:i64h512b16", isa, 0.99) == std::set<bool>{true});   // two chains
   }
 }
 

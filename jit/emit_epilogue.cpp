@@ -295,8 +295,17 @@ void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, const Colum
   }
 }
 
+/// Whether the sum is part of another one's vector, which is stored as it is.
+template <class Vmm>
+bool EpilogueEmitter<Vmm>::stored_by_host(const Instr& store, int unit) const {
+  if (!stage_.keeps_places || tile_.tail == 0 || unit + 1 != tile_.units) return false;
+  const std::uint32_t sum = code_[at(store.a)].instr.gate;
+  return stage_.places[sum].host != sum;
+}
+
 template <class Vmm>
 void EpilogueEmitter<Vmm>::emit_store(const Instr& i, const Column& column) {
+  if (stored_by_host(i, column.unit)) return;
   ValueRegisters<Vmm>& values = *values_;
   const Vmm src(values.get(i.a));
   const Xbyak::Reg64 base = pointer(i.ref, column.row);

@@ -117,6 +117,7 @@ class EpilogueEmitter {
   void emit_fma(int n);
   void emit_quiet(int n);
   void emit_load(const Vmm& dst, const Instr& i, const Column& column);
+  bool stored_by_host(const Instr& store, int unit) const;
   void emit_store(const Instr& i, const Column& column);
   /// Register with the address of `row` in the buffer, kept for the row's other unit blocks.
   Xbyak::Reg64 pointer(const Ref& ref, const Xbyak::Reg64& row);

@@ -26,8 +26,9 @@ using Xbyak::util::ptr;
 template <class Vmm>
 void MatmulEmitter<Vmm>::emit() {
   if (waits_ != nullptr) waits_->begin();
-  start_sums();
+  sums_.start();
   run();
+  sums_.part();
 }
 
 template <class Vmm>
@@ -44,38 +45,20 @@ void MatmulEmitter<Vmm>::emit_woven(int pieces, std::function<void()> next) {
 }
 
 template <class Vmm>
-void MatmulEmitter<Vmm>::start_sums() {
-  for (int gate = 0; gate < regs_.gates; ++gate) start_sum(gate);
-}
-
-template <class Vmm>
-void MatmulEmitter<Vmm>::start_sum(int gate) {
-  auto& code = ctx_.code;
-  const Sum& sum = stage_.sums[static_cast<std::size_t>(gate)];
-  const bool shared =
-      sum.init == Sum::Init::load && ctx_.plan.buffers[sum.ref.buffer].space == Space::params;
-  for (int row = 0; row < tile_.rows; ++row) {
-    if (sum.init == Sum::Init::load) {
-      const Xbyak::Reg64& p = reg::pointer[0];
-      if (row == 0) {
-        ctx_.row_pointer(p, sum.ref, reg::row);
-      } else if (!shared) {
-        ctx_.next_row(p, p, sum.ref, row);
-      }
+std::vector<typename MatmulEmitter<Vmm>::Term> MatmulEmitter<Vmm>::terms(const Product& p,
+                                                                         int unit) const {
+  std::vector<Term> out;
+  for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
+    Term term{static_cast<int>(p.gate[gate]), static_cast<int>(p.sum[gate])};
+    if (sums_.shared(unit)) {
+      const auto host = static_cast<int>(stage_.places[p.sum[gate]].host);
+      term = {static_cast<int>(p.last[gate]) / VecCode<Vmm>::kLanes, host};
     }
-    for (int unit = 0; unit < tile_.units; ++unit) {
-      const Vmm acc(regs_.accumulator(row, unit, gate));
-      if (sum.init == Sum::Init::zero) {
-        ctx_.vec.zero(acc);
-      } else if (shared && row > 0) {
-        code.vmovaps(acc, Vmm(regs_.accumulator(0, unit, gate)));
-      } else {
-        const auto offset = static_cast<int>(sum.ref.offset) + unit * ctx_.kBytes;
-        ctx_.vec.load(acc, ptr[reg::pointer[0] + reg::unit + disp(offset)]);
-        ctx_.fetch_next_step(sum.ref, reg::pointer[0] + reg::unit, offset);
-      }
-    }
+    const bool there =
+        std::any_of(out.begin(), out.end(), [&](const Term& t) { return t.sum == term.sum; });
+    if (!there) out.push_back(term);
   }
+  return out;
 }
 
 template <class Vmm>
@@ -349,18 +332,15 @@ int MatmulEmitter<Vmm>::beats_within(int done, int count) const {
 
 /// Chains beyond the first take the registers behind the accumulators.
 template <class Vmm>
-int MatmulEmitter<Vmm>::accumulator(const Product& p, int row, int unit, std::size_t gate,
-                                    int chain) const {
-  const int first = regs_.accumulator(row, unit, static_cast<int>(p.sum[gate]));
+int MatmulEmitter<Vmm>::accumulator(int row, int unit, int sum, int chain) const {
+  const int first = regs_.accumulator(row, unit, sum);
   return chain == 0 ? first : first + chain * regs_.accumulators();
 }
 
 template <class Vmm>
-Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit,
-                                          std::size_t gate) const {
+Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit, int vector) const {
   const int block = unit * static_cast<int>(p.block_stride);
-  const int vector = static_cast<int>(p.gate[gate]) * ctx_.kBytes;
-  return ptr[reg::weights + disp(block + k * k_bytes(p) + vector)];
+  return ptr[reg::weights + disp(block + k * k_bytes(p) + vector * ctx_.kBytes)];
 }
 
 namespace {
@@ -385,23 +365,16 @@ void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool i
   // Two registers in turn, so that listings and simple cores see no false dependence.
   const Vmm b(VecCode<Vmm>::kRegisters - 1 - (k & 1));
   ctx_.vec.broadcast(b, element(p.operand, 0, k, indexed));
+  int index = 0;
   for (int unit = 0; unit < tile_.units; ++unit) {
-    for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
-      multiply_add(p, k, chain, unit, gate, b);
+    for (const Term& term : terms(p, unit)) {
+      const Vmm acc(accumulator(0, unit, term.sum, chain));
+      if (ctx_.plan.weights_in_registers) {
+        ctx_.code.vfmadd231ps(acc, b, Vmm(ctx_.resident.at(&p) + k * vectors(p) + index++));
+      } else {
+        ctx_.code.vfmadd231ps(acc, b, weight(p, k, unit, term.vector));
+      }
     }
-  }
-}
-
-template <class Vmm>
-void MatmulEmitter<Vmm>::multiply_add(const Product& p, int k, int chain, int unit,
-                                      std::size_t gate, const Vmm& b) {
-  const Vmm acc(accumulator(p, 0, unit, gate, chain));
-  if (ctx_.plan.weights_in_registers) {
-    const int gates = static_cast<int>(p.gate.size());
-    const int vector = (k * tile_.units + unit) * gates + static_cast<int>(gate);
-    ctx_.code.vfmadd231ps(acc, b, Vmm(ctx_.resident.at(&p) + vector));
-  } else {
-    ctx_.code.vfmadd231ps(acc, b, weight(p, k, unit, gate));
   }
 }
 
@@ -410,21 +383,21 @@ void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
   ctx.resident_end = VecCode<Vmm>::kRegisters - 2;
   ctx.resident_begin = ctx.resident_end;
   for (const Stage& stage : ctx.plan.stages) {
-    const int units = static_cast<int>(ctx.plan.units(stage, 0));
+    // All unit blocks are one panel.
+    const Tile tile{1, static_cast<int>(ctx.plan.units(stage, 0)),
+                    static_cast<int>(stage.width % ctx.plan.lanes)};
+    const MatmulEmitter products(ctx, stage, tile);
     for (const Product& p : stage.products) {
-      const int gates = static_cast<int>(p.gate.size());
-      ctx.resident_begin -= static_cast<int>(p.k) * units * gates;
+      ctx.resident_begin -= static_cast<int>(p.k) * products.vectors(p);
       ctx.resident[&p] = ctx.resident_begin;
       ctx.code.mov(reg::weights, ctx.arg(offsetof(KernelArgs, weights)));
+      int to = ctx.resident_begin;
       for (int k = 0; k < static_cast<int>(p.k); ++k) {
-        for (int unit = 0; unit < units; ++unit) {
-          for (int g = 0; g < gates; ++g) {
-            const int packed = static_cast<int>(p.gates_packed);
-            const auto gate = static_cast<int>(p.gate[static_cast<std::size_t>(g)]);
-            const int from =
-                unit * static_cast<int>(p.block_stride) + (k * packed + gate) * ctx.kBytes;
-            const int to = ctx.resident_begin + (k * units + unit) * gates + g;
-            ctx.vec.load(Vmm(to), ptr[reg::weights + p.weights + disp(from)]);
+        for (int unit = 0; unit < tile.units; ++unit) {
+          for (const Term& term : products.terms(p, unit)) {
+            const int block = unit * static_cast<int>(p.block_stride);
+            const int from = block + k * products.k_bytes(p) + term.vector * ctx.kBytes;
+            ctx.vec.load(Vmm(to++), ptr[reg::weights + p.weights + disp(from)]);
           }
         }
       }
@@ -441,10 +414,10 @@ void MatmulEmitter<Vmm>::step_rows(const Product& p, int k, int chain, bool inde
     ctx_.vec.broadcast(b(row), element(p.operand, row, k, indexed));
   }
   for (int unit = 0; unit < tile_.units; ++unit) {
-    for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
-      ctx_.vec.load(w, weight(p, k, unit, gate));
+    for (const Term& term : terms(p, unit)) {
+      ctx_.vec.load(w, weight(p, k, unit, term.vector));
       for (int row = 0; row < tile_.rows; ++row) {
-        ctx_.code.vfmadd231ps(Vmm(accumulator(p, row, unit, gate, chain)), b(row), w);
+        ctx_.code.vfmadd231ps(Vmm(accumulator(row, unit, term.sum, chain)), b(row), w);
       }
     }
   }
@@ -455,8 +428,8 @@ void MatmulEmitter<Vmm>::clear_chains(const Product& p) {
   for (int chain = 1; chain < static_cast<int>(p.chains); ++chain) {
     for (int row = 0; row < tile_.rows; ++row) {
       for (int unit = 0; unit < tile_.units; ++unit) {
-        for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
-          ctx_.vec.zero(Vmm(accumulator(p, row, unit, gate, chain)));
+        for (const Term& term : terms(p, unit)) {
+          ctx_.vec.zero(Vmm(accumulator(row, unit, term.sum, chain)));
         }
       }
     }
@@ -471,9 +444,9 @@ void MatmulEmitter<Vmm>::join_chains(const Product& p) {
     for (int c = 0; c + step < chains; c += 2 * step) {
       for (int row = 0; row < tile_.rows; ++row) {
         for (int unit = 0; unit < tile_.units; ++unit) {
-          for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
-            const Vmm to(accumulator(p, row, unit, gate, c));
-            ctx_.code.vaddps(to, to, Vmm(accumulator(p, row, unit, gate, c + step)));
+          for (const Term& term : terms(p, unit)) {
+            const Vmm to(accumulator(row, unit, term.sum, c));
+            ctx_.code.vaddps(to, to, Vmm(accumulator(row, unit, term.sum, c + step)));
           }
         }
       }

@@ -3,28 +3,13 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "jit/emit_context.hpp"
+#include "jit/emit_sums.hpp"
 #include "jit/ring_waits.hpp"
 
 namespace deepcpu::jit {
-
-/// One register tile: `rows` rows and the `units` unit blocks of a panel.
-struct Tile {
-  int rows = 1;
-  int units = 1;
-  int tail = 0;  ///< valid lanes of the last unit block, 0 = all
-  bool operator==(const Tile&) const = default;
-};
-
-/// Register numbers of a tile. Accumulators come first, ordered row, unit, gate.
-struct TileRegisters {
-  int gates = 0;
-  int units = 0;
-  int rows = 0;
-  int accumulator(int row, int unit, int gate) const { return (row * units + unit) * gates + gate; }
-  int accumulators() const { return rows * units * gates; }
-};
 
 template <class Vmm>
 class MatmulEmitter {
@@ -33,7 +18,8 @@ class MatmulEmitter {
       : ctx_(ctx),
         stage_(stage),
         tile_(tile),
-        regs_{static_cast<int>(stage.sums.size()), tile.units, tile.rows} {}
+        regs_{static_cast<int>(stage.sums.size()), tile.units, tile.rows},
+        sums_(ctx, stage, tile, regs_) {}
 
   const TileRegisters& registers() const { return regs_; }
   /// Starts the accumulators, then runs all products. A tile of products ahead must be in its
@@ -50,8 +36,8 @@ class MatmulEmitter {
   /// Whether the product asks for the weights that come next.
   bool fetches(const Product& p) const { return ctx_.fetches && p.fetch > 0 && tile_.rows > 1; }
 
-  /// The two halves of emit() for several rows.
-  void start_sums();
+  /// The parts of emit() for several rows: run() is what comes between start() and part() of these.
+  SumsEmitter<Vmm>& sums() { return sums_; }
   void run();
   /// The steps over k from the number at `start` on, `k_block` of them or what is left of the
   /// product, added to the accumulators as they stand. `start` is a multiple of `k_block`.
@@ -69,7 +55,19 @@ class MatmulEmitter {
  private:
   static constexpr int kLine = 64;  // bytes of a cache line
 
-  void start_sum(int gate);
+  /// A vector of weights of one k and unit block, and the sum that it is added to.
+  struct Term {
+    int vector = 0;
+    int sum = 0;
+  };
+  std::vector<Term> terms(const Product& p, int unit) const;
+  /// Vectors of weights of one k.
+  int vectors(const Product& p) const {
+    std::size_t count = 0;
+    for (int unit = 0; unit < tile_.units; ++unit) count += terms(p, unit).size();
+    return static_cast<int>(count);
+  }
+
   void product(const Product& p);
   void note(const Product& p);
   bool waits(const Product& p) const { return waits_ != nullptr && waits_->cover(p); }
@@ -94,18 +92,18 @@ class MatmulEmitter {
   int beats_within(int done, int count) const;
   void step_one_row(const Product& p, int k, int chain, bool indexed);
   void step_rows(const Product& p, int k, int chain, bool indexed);
-  void multiply_add(const Product& p, int k, int chain, int unit, std::size_t gate, const Vmm& b);
   void join_chains(const Product& p);
   void clear_chains(const Product& p);
-  int accumulator(const Product& p, int row, int unit, std::size_t gate, int chain) const;
+  int accumulator(int row, int unit, int sum, int chain) const;
   int k_bytes(const Product& p) const;
   int unroll(const Product& p) const;
-  Xbyak::Address weight(const Product& p, int k, int unit, std::size_t gate) const;
+  Xbyak::Address weight(const Product& p, int k, int unit, int vector) const;
 
   EmitContext<Vmm>& ctx_;
   const Stage& stage_;
   Tile tile_;
   TileRegisters regs_;
+  SumsEmitter<Vmm> sums_;
   int pieces_ = 0;  ///< of other code, still to be emitted
   std::function<void()> next_piece_;
   RingWaits<Vmm>* waits_ = nullptr;

@@ -155,7 +155,7 @@ void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label
     code.jb(lower, kNear);
     MatmulEmitter<Vmm> products(ctx_, stage_, tile(rows));
     if (pass == Pass::all) {
-      products.start_sums();
+      products.sums().start();
       fetch_rows(rows);
       products.run();
     } else {
@@ -170,6 +170,7 @@ void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label
     }
     code.L(last);
     if (finishes) {
+      if (!stage_.keeps_places) products.sums().part();
       EpilogueEmitter<Vmm> epilogue(ctx_, stage_, tile(rows), products.registers());
       if (direct) {
         epilogue.emit();
@@ -238,7 +239,7 @@ void RowTilesEmitter<Vmm>::run_piece(MatmulEmitter<Vmm>& products, const Product
   if (&p == &stage_.products.front()) {
     code.cmp(piece_start(), 0);
     code.jne(kept, kNear);
-    products.start_sums();
+    products.sums().start();
     fetch_rows(rows);
     code.jmp(ready, kNear);
   }

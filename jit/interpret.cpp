@@ -186,17 +186,22 @@ class Interpreter {
   void run_unit(const Stage& stage, std::uint32_t block, std::uint64_t row) const {
     const std::uint32_t first = block * plan_.lanes;
     const std::uint32_t count = std::min(plan_.lanes, stage.width - first);
+    const bool shares = !stage.places.empty() && first + plan_.lanes > stage.width;
     std::array<std::array<float, kMaxLanes>, 8> sums{};
     for (std::size_t g = 0; g < stage.sums.size(); ++g) {
       if (stage.sums[g].init == Sum::Init::zero) continue;
-      const float* from = address(stage.sums[g].ref, row) + first;
+      Ref ref = stage.sums[g].ref;
+      if (shares) ref.offset = stage.places[g].from;
+      const float* from = address(ref, row) + first + (shares ? stage.places[g].lane : 0);
       std::copy_n(from, count, sums[g].begin());
     }
     for (const Product& p : stage.products) {
       for (std::size_t i = 0; i < p.gate.size(); ++i) {
-        multiply(p, block, p.gate[i], row, count, sums[p.sum[i]].data());
+        const std::uint32_t lane = shares ? p.last[i] : p.gate[i] * plan_.lanes;
+        multiply(p, block, lane, row, count, sums[p.sum[i]].data());
       }
     }
+    if (shares && stage.keeps_places) return store_places(stage, sums, row, first, count);
     for (std::uint32_t lane = 0; lane < count; ++lane) {
       std::array<float, 8> own{};
       for (std::size_t g = 0; g < stage.sums.size(); ++g) own[g] = sums[g][lane];
@@ -204,11 +209,24 @@ class Interpreter {
     }
   }
 
-  void multiply(const Product& p, std::uint32_t block, std::uint32_t gate, std::uint64_t row,
+  /// The sums of the last unit block, each in its part of its host's vector.
+  void store_places(const Stage& stage, const std::array<std::array<float, kMaxLanes>, 8>& sums,
+                    std::uint64_t row, std::uint32_t first, std::uint32_t count) const {
+    for (std::size_t g = 0; g < stage.sums.size(); ++g) {
+      const Place& place = stage.places[g];
+      for (const Instr& i : stage.epilogue) {
+        if (i.action != Action::store) continue;
+        if (stage.epilogue[static_cast<std::size_t>(i.a)].gate != place.host) continue;
+        std::copy_n(sums[g].begin(), count, address(i.ref, row) + first + place.lane);
+      }
+    }
+  }
+
+  /// `lane`: where the gate begins among the numbers of one k.
+  void multiply(const Product& p, std::uint32_t block, std::uint32_t lane, std::uint64_t row,
                 std::uint32_t count, float* sum) const {
     const auto* w =
-        reinterpret_cast<const float*>(args_.weights + p.weights + block * p.block_stride) +
-        std::size_t{gate} * plan_.lanes;
+        reinterpret_cast<const float*>(args_.weights + p.weights + block * p.block_stride) + lane;
     Chains c;
     std::copy_n(sum, count, c.sum[0].begin());
     accumulate({address(p.operand, row), w, std::size_t{p.gates_packed} * plan_.lanes, p.k,

@@ -51,7 +51,14 @@ void add(Hasher& h, const Stage& s) {
     }
     for (const std::uint32_t g : p.gate) h.number(std::uint64_t{g});
     for (const std::uint32_t g : p.sum) h.number(std::uint64_t{g});
+    for (const std::uint32_t lane : p.last) h.number(std::uint64_t{lane});
   }
+  for (const Place& p : s.places) {
+    h.number(std::uint64_t{p.host});
+    h.number(std::uint64_t{p.lane});
+    h.number(p.from);
+  }
+  h.number(std::uint64_t{s.keeps_places});
   for (const Ref& r : s.polls) h.ref(r);
   h.number(std::uint64_t{s.gathers.size()});
   for (const Ref& r : s.gathers) h.ref(r);
@@ -130,6 +137,11 @@ std::string text(const KernelPlan& plan, const Stage& s) {
     out += fmt::format("    sum {} = {}{}\n", g,
                        sum.init == Sum::Init::zero ? "0" : text(plan, sum.ref),
                        sum.note.empty() ? "" : fmt::format("    ; {}", sum.note));
+  }
+  for (std::size_t g = 0; g < s.places.size(); ++g) {
+    out += fmt::format("    last unit block: sum {} from lane {} of sum {}'s vector on, {}+{}{}\n",
+                       g, s.places[g].lane, s.places[g].host, "begins as", s.places[g].from,
+                       s.keeps_places ? ", stored as it is" : "");
   }
   for (const Product& p : s.products) {
     out += fmt::format(

@@ -58,6 +58,7 @@
 /// be written whenever it has touched a ring, or rows have ended early.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -155,9 +156,27 @@ struct Sum {
   bool operator==(const Sum& o) const { return init == o.init && ref == o.ref; }
 };
 
+/// Lanes that each sum takes in the last unit block where several of them share a vector: 4 or 8
+/// that its units fit. `lanes` if they fill more than half a vector, which then cannot be shared.
+constexpr std::uint32_t place_lanes(std::uint32_t width, std::uint32_t lanes) {
+  const std::uint32_t units = width % lanes;
+  return units == 0 || units > lanes / 2 ? lanes : std::max(4U, std::bit_ceil(units));
+}
+
+/// Where a sum of the last unit block stands while products run, if sums share vectors there.
+struct Place {
+  std::uint32_t host = 0;  ///< the sum whose vector it is part of, which may be itself
+  std::uint32_t lane = 0;  ///< the first one of place_lanes()
+  /// With Sum::Init::load: Sum::ref.offset of the sum whose last unit block holds all of the
+  /// vector.
+  std::uint64_t from = 0;
+  bool operator==(const Place&) const = default;
+};
+
 /// operand[row][0..k) times a packed matrix, added to some of the stage's sums, k ascending.
 /// Unit block u starts at weights + u * block_stride and holds [k][gate][lanes] with gates_packed
-/// gates; a panel of several unit blocks reads as many streams side by side.
+/// gates; a panel of several unit blocks reads as many streams side by side. In the last unit block
+/// several gates may share a vector; the numbers of one k take as much room all the same.
 struct Product {
   Ref operand;
   std::uint32_t k = 0;
@@ -166,7 +185,10 @@ struct Product {
   std::uint32_t gates_packed = 0;   ///< gates that stand side by side in the packed matrix
   std::vector<std::uint32_t> gate;  ///< gates read here, as positions in the packed matrix
   std::vector<std::uint32_t> sum;   ///< the sum that each of them is added to
-  std::uint32_t chains = 1;         ///< independent partial sums: k goes to chain k % chains
+  /// With Stage::places: where each of them begins in the last unit block, in lanes from the
+  /// beginning of a k. Its sum's Place::lane, in the vector of its host. Then there is one chain.
+  std::vector<std::uint32_t> last;
+  std::uint32_t chains = 1;  ///< independent partial sums: k goes to chain k % chains
   /// Cache lines of each unit block that are fetched into the L2 cache in kFetchSteps steps over k
   /// of a tile of several rows: of the piece that comes next (k_block), or behind the last one, and
   /// where there are no pieces, of the panel that is walked next. Emitted code then waits less for
@@ -185,7 +207,8 @@ struct Product {
   bool operator==(const Product& o) const {
     return operand == o.operand && k == o.k && weights == o.weights &&
            block_stride == o.block_stride && gates_packed == o.gates_packed && gate == o.gate &&
-           sum == o.sum && chains == o.chains && fetch == o.fetch && k_block == o.k_block;
+           sum == o.sum && last == o.last && chains == o.chains && fetch == o.fetch &&
+           k_block == o.k_block;
   }
 };
 
@@ -196,6 +219,10 @@ struct Stage {
   std::uint32_t units_per_panel = 1;  ///< unit blocks (of `lanes` units) in a full panel
   std::uint32_t tile_rows = 1;        ///< most rows of the register tile
   std::vector<Sum> sums;              ///< one per gate
+  std::vector<Place> places;          ///< one per sum, or none: each has vectors of its own
+  /// The epilogue stores each sum and does nothing else. Of the last unit block each host's vector
+  /// is stored as it is, where the host's sum belongs.
+  bool keeps_places = false;
   std::vector<Product> products;
   std::vector<Instr> epilogue;
   /// Rows of rings that must be complete before this stage reads them or marks a slot: all units of
@@ -211,7 +238,8 @@ struct Stage {
   bool steals = false;
   bool operator==(const Stage& o) const {
     return width == o.width && units_per_panel == o.units_per_panel && tile_rows == o.tile_rows &&
-           sums == o.sums && products == o.products && epilogue == o.epilogue && polls == o.polls &&
+           sums == o.sums && places == o.places && keeps_places == o.keeps_places &&
+           products == o.products && epilogue == o.epilogue && polls == o.polls &&
            gathers == o.gathers && exchange == o.exchange && steals == o.steals;
   }
 };
@@ -221,6 +249,18 @@ inline std::uint64_t multiply_adds(const Stage& s) {
   std::uint64_t sum = 0;
   for (const Product& p : s.products) sum += std::uint64_t{p.k} * p.gate.size() * s.width;
   return sum;
+}
+
+/// Vectors of weights of one k in the last unit block.
+inline std::uint32_t last_vectors(const Stage& s, const Product& p) {
+  if (s.places.empty()) return static_cast<std::uint32_t>(p.gate.size());
+  return static_cast<std::uint32_t>(
+      std::count_if(p.sum.begin(), p.sum.end(), [&](std::uint32_t sum) {
+        const auto first = std::find_if(p.sum.begin(), p.sum.end(), [&](std::uint32_t other) {
+          return s.places[other].host == s.places[sum].host;
+        });
+        return *first == sum;
+      }));
 }
 
 /// Products of a later block of steps. They depend on nothing that the steps compute, so emitted

@@ -89,6 +89,21 @@ class VecCode {
     }
   }
 
+  /// dst = the `part` lanes of src from `lane` on in its first lanes, zero in the others. `part` is
+  /// 4, with AVX-512 also 8.
+  void extract(const Vmm& dst, const Vmm& src, int lane, int part) {
+    const auto n = static_cast<std::uint8_t>(lane / part);
+    if (n == 0) {
+      part == 4 ? code_.vmovaps(Xbyak::Xmm(dst.getIdx()), Xbyak::Xmm(src.getIdx()))
+                : code_.vmovaps(Xbyak::Ymm(dst.getIdx()), Xbyak::Ymm(src.getIdx()));
+    } else if constexpr (kAvx512) {
+      part == 4 ? code_.vextractf32x4(Xbyak::Xmm(dst.getIdx()), src, n)
+                : code_.vextractf32x8(Xbyak::Ymm(dst.getIdx()), src, n);
+    } else {
+      code_.vextractf128(Xbyak::Xmm(dst.getIdx()), src, n);
+    }
+  }
+
   /// Loads the first `lanes` lanes, zeroes the others, touches no byte past the last. AVX-512 takes
   /// the lanes from `mask` (see set_tail_mask), AVX2 from `lanes`.
   void load_tail(const Vmm& dst, const Xbyak::Address& from, int lanes, const Xbyak::Opmask& mask) {

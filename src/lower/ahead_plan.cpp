@@ -25,6 +25,7 @@ constexpr std::uint64_t prefetch_steps(std::uint32_t rows) { return rows == kAhe
 /// Where the sums of a hoisted stage stand. Its epilogue stores each sum, nothing else.
 std::vector<AheadSum> sums_of(const BoundPlan& hoist, const Stage& stage) {
   const Product& p = stage.products.front();
+  const std::uint64_t lanes = hoist.plan.lanes;
   std::vector<AheadSum> out;
   for (std::size_t g = 0; g < p.gate.size(); ++g) {
     const auto store =
@@ -32,12 +33,16 @@ std::vector<AheadSum> sums_of(const BoundPlan& hoist, const Stage& stage) {
           return i.action == jit::Action::store && stage.epilogue[at(i.a)].gate == p.sum[g];
         });
     AheadSum sum;
-    sum.width = stage.width;
     sum.k = p.k;
     sum.chains = p.chains;
-    sum.weight_stride = std::uint64_t{p.gates_packed} * hoist.plan.lanes * sizeof(float);
-    sum.weights = p.weights + std::uint64_t{p.gate[g]} * hoist.plan.lanes * sizeof(float);
+    sum.weight_stride = p.gates_packed * lanes * sizeof(float);
+    sum.weights = p.weights + p.gate[g] * lanes * sizeof(float);
     sum.block_stride = p.block_stride;
+    sum.blocks = unit_blocks(stage.width, hoist.plan.lanes);
+    std::uint64_t last = p.gate[g] * lanes;
+    if (!stage.places.empty() && stage.places[p.sum[g]].host == p.sum[g]) last = p.last[g];
+    if (!stage.places.empty() && stage.places[p.sum[g]].host != p.sum[g]) --sum.blocks;
+    sum.last_weights = p.weights + (sum.blocks - 1) * p.block_stride + last * sizeof(float);
     const jit::Sum& start = stage.sums[p.sum[g]];
     if (start.init == jit::Sum::Init::load) sum.init = start.ref.offset;
     sum.to = store->ref.offset;
@@ -115,7 +120,7 @@ Status build_ahead(const Context& ctx, const std::string& name, LayerPlans& plan
     gates = std::max<std::uint64_t>(gates, stages[s].products.front().gates_packed);
     for (AheadSum& sum : sums_of(*plans.hoist, stages[s])) {
       sum.stage = s;
-      beats += std::uint64_t{unit_blocks(sum.width, ctx.layout.lanes)} * sum.k;
+      beats += std::uint64_t{sum.blocks} * sum.k;
       plans.ahead_sums.push_back(sum);
     }
   }

@@ -67,6 +67,31 @@ Sum initial_sum(const Context& ctx, int sum, std::uint16_t params) {
   return s;
 }
 
+std::vector<jit::Place> places_of(const Context& ctx, int fused, const std::vector<int>& position,
+                                  bool hoist) {
+  if (fused < 0) return {};
+  const FusedStage& stage = ctx.layout.stages[at(fused)];
+  std::vector<jit::Place> places;
+  const std::uint32_t part = jit::place_lanes(stage.width, ctx.layout.lanes);
+  for (const std::vector<int>& group : stage.shared) {
+    const auto here =
+        std::find_if(group.begin(), group.end(), [&](int sum) { return position[at(sum)] >= 0; });
+    const bool hoisted = !hoist && ctx.hoist.offset[at(group[0])] >= 0;
+    std::uint32_t lane = 0;
+    for (const int sum : group) {
+      const int own = position[at(sum)];
+      if (own >= 0) {
+        places.resize(std::max(places.size(), at(own) + 1));
+        places[at(own)] = {static_cast<std::uint32_t>(position[at(*here)]), lane,
+                           hoisted ? static_cast<std::uint64_t>(ctx.hoist.offset[at(group[0])])
+                                   : ctx.layout.sum_bias[at(group[0])].offset};
+      }
+      lane += part;
+    }
+  }
+  return places;
+}
+
 namespace {
 
 /// What decides how many unit blocks a panel of a stage takes.

@@ -76,6 +76,11 @@ std::uint32_t chains_of(const FusedStage& stage, std::uint32_t k);
 /// The sum before its products: its bias or zero.
 jit::Sum initial_sum(const Context& ctx, int sum, std::uint16_t params);
 
+/// Where the sums of a stage stand in its last unit block, in the plan of hoisted products
+/// (`hoist`) or in the time loop's. `position` as in products_of().
+std::vector<jit::Place> places_of(const Context& ctx, int fused, const std::vector<int>& position,
+                                  bool hoist);
+
 /// The products of the stage's sums, one per packed matrix, in the order of the summation: those of
 /// the input first. `position` gives the place of a sum among the stage's accumulators, -1 if none.
 template <class Wanted, class Operand>
@@ -98,6 +103,7 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused,
         if (sum < 0) continue;
         p.gate.push_back(g);
         p.sum.push_back(static_cast<std::uint32_t>(sum));
+        if (!m.last.empty()) p.last.push_back(m.last[g]);
         p.note += (p.note.empty() ? "" : " ") + ctx.cell.parameters()[at(m.parameters[g])].name;
       }
       if (p.gate.empty()) continue;

@@ -61,6 +61,8 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
     add_sum(ctx, ids, s, stage);
   }
   if (stage.sums.empty()) return stage;
+  stage.places = places_of(ctx, fused_index, position, true);
+  stage.keeps_places = !stage.places.empty();
   stage.products = products_of(
       ctx, fused_index, position,
       [&](const PackedMatrix& m) {

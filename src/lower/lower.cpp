@@ -24,7 +24,8 @@ Status check_registers(const KernelPlan& plan) {
     sums = std::max(sums, std::uint64_t{stage.sums.size()} * plan.units(stage, 0));
     if (!stage.products.empty()) one_panel = one_panel && plan.panels(stage) == 1;
     for (const Product& p : stage.products) {
-      vectors += std::uint64_t{p.k} * p.gate.size() * plan.units(stage, 0);
+      const std::uint64_t full = (plan.units(stage, 0) - 1) * p.gate.size();
+      vectors += std::uint64_t{p.k} * (full + jit::last_vectors(stage, p));
     }
   }
   const bool avx2 = plan.isa == Isa::avx2;

@@ -42,9 +42,10 @@ struct BoundPlan {
 /// One hoisted sum, as tiles of products ahead of the time loop take it (jit::Ahead). Offsets in
 /// bytes: `weights` and `init` from the packed weights, `to` from a row of hoisted sums.
 struct AheadSum {
-  std::size_t stage = 0;    ///< of the hoisted plan
-  std::uint32_t width = 0;  ///< units
+  std::size_t stage = 0;     ///< of the hoisted plan
+  std::uint32_t blocks = 0;  ///< unit blocks; the stage's last one may be in another sum's vector
   std::uint64_t weights = 0;
+  std::uint64_t last_weights = 0;     ///< of the last one of `blocks`
   std::uint64_t block_stride = 0;     ///< from one unit block to the next
   std::uint64_t weight_stride = 0;    ///< from one k to the next
   std::uint32_t k = 0;                ///< numbers of a row of the operand

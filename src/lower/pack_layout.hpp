@@ -3,7 +3,9 @@
 ///
 /// It depends on the cell, the sizes and the ISA only, never on the schedule, so one packed copy
 /// serves every register tile, thread count and hoisting choice. A product's matrix is cut into
-/// unit blocks: [unit block][k][gate][lanes], each read as one stream.
+/// unit blocks: [unit block][k][gate][lanes], each read as one stream. Where units fill the last
+/// block at most by half, gates whose sums take the same products share its vectors; a k is as long
+/// there as in the others.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "deepcpu/model.hpp"
+#include "jit/kernel_plan.hpp"
 #include "src/lower/step_graph.hpp"
 
 namespace deepcpu::lower {
@@ -46,6 +49,9 @@ struct FusedStage {
   int level = 0;
   std::uint32_t width = 0;
   std::vector<int> sums;  ///< indices into StepGraph::sums
+  /// Sums that share vectors of the last unit block, a group for each vector; none if no two do.
+  /// Biases and hoisted sums stand there as the sums do, in the vector of the group's first sum.
+  std::vector<std::vector<int>> shared;
 };
 
 /// All products of one fused stage with one operand.
@@ -54,8 +60,9 @@ struct PackedMatrix {
   int operand = 0;  ///< expr id
   std::uint32_t k = 0;
   std::uint32_t width = 0;
-  std::vector<int> parameters;  ///< per gate
-  std::vector<int> sums;        ///< per gate: the sum it belongs to
+  std::vector<int> parameters;      ///< per gate
+  std::vector<int> sums;            ///< per gate: the sum it belongs to
+  std::vector<std::uint32_t> last;  ///< per gate, with FusedStage::shared: as jit::Product::last
   std::uint64_t offset = 0;
   std::uint64_t block_stride = 0;  ///< bytes from one unit block to the next
 };

@@ -146,6 +146,7 @@ class StepPlan {
         stage.sums.back().ref = hoisted_ref(s);
       }
     }
+    stage.places = places_of(ctx_, def().fused, position, false);
     const bool skip_input = ctx_.hoist.row > 0;
     stage.products = products_of(
         ctx_, def().fused, position,

@@ -75,12 +75,14 @@ bool hands_over(const jit::KernelPlan& plan, const jit::Stage& stage) {
 StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
                      const std::vector<lower::BufferRole>& roles) {
   StageWork work;
+  work.units = stage.width;
   work.gates = static_cast<std::uint32_t>(stage.sums.size());
   work.most_tile_rows = stage.tile_rows;
   for (const jit::Product& p : stage.products) {
     const lower::BufferRole role = roles[p.operand.buffer];
     work.products.push_back({p.k, static_cast<std::uint32_t>(p.gate.size()), p.chains,
-                             p.gates_packed, role.role == lower::Role::input && role.index == 0});
+                             p.gates_packed, jit::last_vectors(stage, p),
+                             role.role == lower::Role::input && role.index == 0});
   }
   for (const jit::Sum& sum : stage.sums) {
     if (sum.init == jit::Sum::Init::load) work.row_bytes += 4.0 * plan.lanes;
@@ -102,7 +104,7 @@ KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& st
       if (step.plan.stages[o].width != stage.width) continue;
       one.share_units = std::max(one.share_units, step.widths[o].narrow);
     }
-    work.weight_bytes += one.weight_bytes(bound.plan.lanes) * one.width.blocks;
+    work.weight_bytes += one.weight_bytes(bound.plan.lanes, one.width.blocks);
     work.stages.push_back(std::move(one));
   }
   return work;
@@ -186,9 +188,9 @@ class LayerWorker {
 
 }  // namespace
 
-double StageWork::weight_bytes(std::uint32_t lanes) const {
+double StageWork::weight_bytes(std::uint32_t lanes, double blocks) const {
   double bytes = 0.0;
-  for (const ProductWork& p : products) bytes += p.panel_bytes(1.0, lanes);
+  for (const ProductWork& p : products) bytes += p.panel_bytes(work_of(p, blocks), lanes);
   return bytes;
 }
 

@@ -64,8 +64,7 @@ void add_buffers(const LayerCode& code, const Program& program, std::uint64_t ba
     const jit::Ahead& ahead = *code.ahead->bound.plan.ahead;
     bytes.add({group, block, ahead.from_stride});
     for (const lower::AheadSum& sum : code.ahead_sums) {
-      const std::uint64_t units = unit_blocks(sum.width, code.layout.lanes);
-      bytes.add({2, units, sum.chains, block / ahead.rows, sizeof(jit::AheadTile)});
+      bytes.add({2, sum.blocks, sum.chains, block / ahead.rows, sizeof(jit::AheadTile)});
     }
   }
   for (const jit::Buffer& b : code.step.bound.plan.buffers) {
@@ -289,7 +288,7 @@ void Runner::make_tiles(const Part& part, Seat& seat, const jit::PanelRange* ran
       const std::uint32_t first = panel * hoist.stages[s].units_per_panel;
       for (std::uint32_t u = first; u < first + hoist.units(hoist.stages[s], panel); ++u) {
         for (const lower::AheadSum& sum : part.code->ahead_sums) {
-          if (sum.stage != s) continue;
+          if (sum.stage != s || u >= sum.blocks) continue;
           units.emplace_back(&sum, u);
           tiles += blocks * sum.chains;
         }
@@ -309,7 +308,9 @@ void Runner::add_tiles(const Part& part, Seat& seat, std::size_t slot, const low
   const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
   const std::uint64_t vector = unit * sizeof(float) * part.code->layout.lanes;
   const unsigned char* init = part.weights + sum.init.value_or(0) + vector;
-  const unsigned char* weights = part.weights + sum.weights + unit * sum.block_stride;
+  const bool last = unit + 1 == sum.blocks;
+  const unsigned char* weights =
+      part.weights + (last ? sum.last_weights : sum.weights + unit * sum.block_stride);
   std::byte* to = hoisted_slot(part, seat.part, slot).data() + sum.to + vector;
   for (std::int64_t row = 0; row < program_->block; row += plan.rows) {
     const std::byte* from = seat.next_x.data() + at(row) * plan.from_stride;

@@ -17,8 +17,10 @@ namespace {
 /// Of one row, on whole vectors.
 double multiply_adds(const StageWork& s, std::uint32_t lanes) {
   double sum = 0.0;
-  for (const ProductWork& p : s.products) sum += 1.0 * p.k * p.gates;
-  return sum * s.width.blocks * lanes;
+  for (const ProductWork& p : s.products) {
+    sum += s.work_of(p, s.width.blocks) * lanes * p.k * p.gates;
+  }
+  return sum;
 }
 
 /// What handing numbers over takes: its latency, and work for every vector.

@@ -24,8 +24,8 @@ struct KernelCost {
   int shared_by_all = 0;   ///< of these, where every participant stores a part: it can be polled
   int acknowledged = 0;    ///< after which others only know that their numbers have been read
   double exchanged = 0.0;  ///< vectors of all rows that are handed over
-  double flops = 0.0;      ///< of all participants, on whole vectors
-  double own_flops = 0.0;  ///< of the busiest one
+  double flops = 0.0;      ///< of all participants, without lanes beyond the last unit
+  double own_flops = 0.0;  ///< of the busiest one, on whole vectors
 };
 
 /// How tiles come by their weights: from where they lie, in registers, or those of products ahead,
@@ -57,7 +57,7 @@ class KernelCosts {
   /// Bytes of weights that the busiest participant reads.
   double slice(const KernelWork& kernel) const {
     double bytes = 0.0;
-    for (const StageWork& s : kernel.stages) bytes += blocks_of(s) * s.weight_bytes(lanes_);
+    for (const StageWork& s : kernel.stages) bytes += bytes_of(s);
     return bytes;
   }
 
@@ -68,7 +68,7 @@ class KernelCosts {
     double weighted = 0.0;
     for (const StageWork& s : kernel.stages) {
       for (const ProductWork& p : s.products) {
-        const double own = blocks_of(s) * p.k * p.gates;
+        const double own = s.work_of(p, blocks_of(s)) * p.k * p.gates;
         bytes += own;
         weighted += own * streams_.slower(p.gates, p.packed);
       }
@@ -103,7 +103,7 @@ class KernelCosts {
     const double all = slice(kernel);
     for (std::size_t i = 0; i < kernel.stages.size(); ++i) {
       const StageWork& s = kernel.stages[i];
-      const double share = all > 0 ? blocks_of(s) * s.weight_bytes(lanes_) / all : 0.0;
+      const double share = all > 0 ? bytes_of(s) / all : 0.0;
       const FirstRead first{pass.seconds * share, pass.l1_seconds * share, pass.far_seconds * share,
                             pass.far_part, pass.fetched_seconds * share};
       const double idle = add_products(out, s, rows, tile, first, tiles);
@@ -122,6 +122,7 @@ class KernelCosts {
  private:
   double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
   double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
+  double bytes_of(const StageWork& s) const { return s.weight_bytes(lanes_, blocks_of(s)); }
 
   double pieces(const StageWork& s, const ProductWork& p, bool cut) const {
     const double bytes = p.panel_bytes(units_of(s), lanes_);
@@ -134,12 +135,13 @@ class KernelCosts {
     double height = 1.0;
     bool cut = false;       ///< as StageWork::cuts()
     bool resident = false;  ///< weights are in registers
+    bool last = false;      ///< with the stage's last unit block
   };
 
   /// Seconds of the multiply-adds of one product and tile, when its weights are in the L1 cache.
   /// Between two pieces its sums are stored and loaded.
   double product_seconds(const StageWork& s, const ProductWork& p, const TileShape& tile) const {
-    const double vectors = p.gates * tile.units;
+    const double vectors = p.gates * (tile.last ? tile.units - p.saved() : tile.units);
     const double fma = tile.height * vectors * p.k * streams_.vector_seconds();
     const double loads = tile.resident ? 0.0 : vectors * p.k * streams_.load_seconds();
     const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
@@ -156,12 +158,13 @@ class KernelCosts {
 
   /// The same of all panels. The last one may have fewer unit blocks; its sums wait as long.
   double tiles_seconds(const StageWork& s, TileShape tile) const {
+    const double blocks = blocks_of(s);
     tile.units = units_of(s);
-    const double full = std::floor(blocks_of(s) / tile.units);
-    const double rest = blocks_of(s) - full * tile.units;
+    const double full = std::ceil(blocks / tile.units) - 1.0;
     const double seconds = full * tile_seconds(s, tile);
-    tile.units = rest;
-    return rest > 0 ? seconds + tile_seconds(s, tile) : seconds;
+    tile.units = blocks - full * tile.units;
+    tile.last = blocks >= s.width.blocks;
+    return seconds + tile_seconds(s, tile);
   }
 
   /// Reading from L1, and from beyond it.
@@ -173,10 +176,11 @@ class KernelCosts {
   /// A further tile reads a panel again: what is cut into pieces from where those fit, the rest
   /// from where the panel does.
   Reading again(const StageWork& s, bool cut) const {
-    const double panel = units_of(s) * s.weight_bytes(lanes_);
-    const double panels = blocks_of(s) / units_of(s);
+    double panel = 0.0;
+    for (const ProductWork& p : s.products) panel += p.panel_bytes(units_of(s), lanes_);
     Reading out;
     for (const ProductWork& p : s.products) {
+      const double panels = s.work_of(p, blocks_of(s)) / units_of(s);
       const double bytes = p.panel_bytes(units_of(s), lanes_);
       const double walked = pieces(s, p, cut) > 1.0 ? lower::kPieceOfPanel : panel;
       double& seconds = streams_.in_l1(walked) ? out.l1 : out.beyond;
@@ -267,9 +271,9 @@ class KernelCosts {
     }
     out.products += seconds;
     for (const ProductWork& p : s.products) {
-      const double per_block = 2.0 * rows * lanes_ * p.k * p.gates;
-      out.flops += per_block * s.width.blocks;
-      out.own_flops += per_block * blocks_of(s);
+      const double per_unit = 2.0 * rows * p.k * p.gates;
+      out.flops += per_unit * s.units;
+      out.own_flops += per_unit * lanes_ * s.work_of(p, blocks_of(s));
     }
     return idle;
   }

@@ -27,12 +27,14 @@ struct StepNeeds {
   double hoist_bytes = 0.0;
 };
 
-double flops_of(const StageWork& s, double rows, std::uint32_t lanes, bool input) {
-  double flops = 0.0;
+/// Multiply-adds of the products with the input or of the others, for one row. Lanes beyond the
+/// last unit do not count: a layout may leave them out.
+double multiply_adds(const StageWork& s, bool input) {
+  double sum = 0.0;
   for (const ProductWork& p : s.products) {
-    if (p.of_input == input) flops += 2.0 * rows * s.width.blocks * lanes * p.k * p.gates;
+    if (p.of_input == input) sum += 1.0 * s.units * p.k * p.gates;
   }
-  return flops;
+  return sum;
 }
 
 double vectors_of(const OperationCounts& n) {
@@ -43,18 +45,20 @@ double vectors_of(const OperationCounts& n) {
 StepNeeds needs_of(const LayerWork& layer, double rows, std::uint32_t lanes) {
   StepNeeds needs;
   const KernelWork& step = layer.step[1][1];
-  needs.bytes = step.weight_bytes;
   for (const StageWork& s : step.stages) {
     // An element-wise vector operation takes the place of an FMA, which counts two per lane.
-    needs.flops += flops_of(s, rows, lanes, false);
+    needs.flops += 2.0 * rows * multiply_adds(s, false);
+    needs.bytes += 4.0 * (multiply_adds(s, false) + multiply_adds(s, true));
     needs.flops += rows * s.width.blocks * vectors_of(s.operations) * 2.0 * lanes;
     double terms = 0.0;
     for (const ProductWork& p : s.products) terms += static_cast<double>(p.k) / p.chains;
     needs.chain_cycles += kLoadLatency + terms * jit::kStepLatency + s.latency_cycles;
     if (s.exchange) needs.levels += 1.0;
   }
-  needs.hoist_bytes = layer.hoist.weight_bytes;
-  for (const StageWork& s : layer.hoist.stages) needs.hoist_flops += flops_of(s, rows, lanes, true);
+  for (const StageWork& s : layer.hoist.stages) {
+    needs.hoist_flops += 2.0 * rows * multiply_adds(s, true);
+    needs.hoist_bytes += 4.0 * multiply_adds(s, true);
+  }
   return needs;
 }
 

@@ -67,6 +67,8 @@ constexpr const char* kProblems[] = {
     "gru:i40h20t36",
     "augru:i11h24t33",
     "lstm:i17h16t34,coupled=1",
+    "lstm:i40h40t35",      // gates share the vectors of the last unit block
+    "lstm:i33h66p40t34",
 };
 
 TEST_CASE("sums of the next block: no bit changes") {

@@ -99,14 +99,15 @@ class Bench {
 
   void add_tiles(const lower::AheadSum& sum, const GuardedBuffer& weights, const float* from) {
     const std::size_t lanes = code_.layout.lanes;
-    for (std::size_t unit = 0; unit * lanes < sum.width; ++unit) {
+    for (std::size_t unit = 0; unit < sum.blocks; ++unit) {
       for (std::size_t chain = 0; chain < sum.chains; ++chain) {
         jit::AheadTile t{};
         t.from = from + chain;
         t.from_step = sum.chains * sizeof(float);
         t.end = t.from + (sum.k - chain + sum.chains - 1) / sum.chains * sum.chains;
-        t.weights = weights.data() + sum.weights + unit * sum.block_stride;
-        t.weights += chain * sum.weight_stride;
+        const bool last = unit + 1 == sum.blocks;
+        const auto block = last ? sum.last_weights : sum.weights + unit * sum.block_stride;
+        t.weights = weights.data() + block + chain * sum.weight_stride;
         t.weight_step = sum.chains * sum.weight_stride;
         const auto* bias = weights.data() + sum.init.value_or(0) + unit * lanes * sizeof(float);
         t.init = sum.init && chain == 0 ? reinterpret_cast<const float*>(bias) : zeros_;

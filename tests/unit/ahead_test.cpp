@@ -124,7 +124,7 @@ void check_pace(const std::string& problem, int block) {
   }
   double ahead = 0.0;
   for (const lower::AheadSum& sum : layer.ahead_sums) {
-    ahead += (sum.width + 15) / 16 * sum.k;
+    ahead += sum.blocks * sum.k;
   }
   INFO(problem << " in blocks of " << block);
   const double tiles = static_cast<double>(block) / plan.ahead->rows;

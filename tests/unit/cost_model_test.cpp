@@ -229,7 +229,8 @@ double bytes_of(const jit::KernelPlan& plan) {
   for (const jit::Stage& stage : plan.stages) {
     const std::uint32_t blocks = (stage.width + plan.lanes - 1) / plan.lanes;
     for (const jit::Product& p : stage.products) {
-      bytes += 4.0 * p.k * static_cast<double>(p.gate.size()) * blocks * plan.lanes;
+      const std::size_t vectors = p.gate.size() * (blocks - 1) + jit::last_vectors(stage, p);
+      bytes += 4.0 * p.k * static_cast<double>(vectors) * plan.lanes;
     }
   }
   return bytes;

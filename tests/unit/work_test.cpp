@@ -17,7 +17,8 @@ ModelWork work_of(const char* problem, Isa isa) {
   return ModelWork::of(ModelSpec::parse(problem).value(), isa).value();
 }
 
-/// What lstm:i5h20 needs with vectors of `lanes` numbers, of which 20 units take `blocks`.
+/// What lstm:i5h20 needs with vectors of `lanes` numbers, of which 20 units take `blocks`. In the
+/// last one four units are left, so that the four gates share vectors.
 /// Wide panels have two of them if nobody shares the layer, `shared` if two do.
 void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_t shared) {
   const ModelWork work = work_of("lstm:i5h20", isa);
@@ -25,6 +26,8 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   REQUIRE(work.layers.size() == 1);
   const LayerWork& layer = work.layers[0];
   const double vector = 4.0 * lanes;
+  const double last = 4.0 * 4 / lanes;
+  const double vectors = 4 * (blocks - 1) + last;  // of weights of one k
   CHECK(layer.panels(1, Panel::narrow) == blocks);
   CHECK(layer.panels(2, Panel::narrow) == blocks);
   CHECK(layer.panels(1, Panel::wide) == (blocks + 1) / 2);
@@ -33,10 +36,10 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK(layer.own_panels(2, Panel::wide) == 1);
   CHECK(layer.shares() == blocks);
   CHECK_FALSE(layer.one_gate_stages);
-  CHECK(layer.step[0][1].weight_bytes == (5 + 20) * 4 * blocks * vector);
-  CHECK(layer.step[1][1].weight_bytes == 20 * 4 * blocks * vector);
-  CHECK(layer.step[1][0].weight_bytes == layer.step[1][1].weight_bytes);
-  CHECK(layer.hoist.weight_bytes == 5 * 4 * blocks * vector);
+  CHECK(layer.step[0][1].weight_bytes == (5 + 20) * vectors * vector);
+  CHECK(layer.step[1][1].weight_bytes == 20 * vectors * vector);
+  CHECK(layer.step[1][0].weight_bytes == 20 * 4 * blocks * vector);  // a vector for each gate
+  CHECK(layer.hoist.weight_bytes == 5 * vectors * vector);
   CHECK(layer.hoisted_row_bytes >= 4 * blocks * vector);
 
   REQUIRE(layer.step[0][1].stages.size() == 1);
@@ -58,7 +61,10 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK_FALSE(both.products[1].of_input);
   CHECK(both.products[1].k == 20);
   CHECK(both.products[1].chains == 1);
-  CHECK(both.weight_bytes(lanes) == 25 * 4 * vector);
+  CHECK(both.units == 20);
+  CHECK(both.products[0].last == last);
+  CHECK(both.weight_bytes(lanes, blocks) == 25 * vectors * vector);
+  CHECK(both.weight_bytes(lanes, 1) == 25 * 4 * vector);
 
   const StageWork& recurrent = layer.step[1][1].stages[0];
   REQUIRE(recurrent.products.size() == 1);

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Gates that share the vectors of the last unit block change no bit: every width from one vector
+/// to two, one row and tiles of several, pieces of k, sums from biases and from hoisted rows, gates
+/// fused or not, weights in registers, threads, cells with one and with several levels.
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "src/compile.hpp"
+#include "tests/catch.hpp"
+#include "tests/property/harness.hpp"
+
+namespace {
+
+using namespace deepcpu;
+using namespace deepcpu::test;
+
+struct Form {
+  int hoist_block = 0;
+  int tile_rows = 1;
+  bool fuse_gates = true;
+  Panel panel = Panel::narrow;
+  int threads = 1;
+  Residency weights = Residency::streamed;
+};
+
+constexpr Form kForms[] = {
+    {0, 1, true, Panel::narrow, 1}, {0, 6, true, Panel::wide, 1},   {0, 3, false, Panel::narrow, 1},
+    {4, 2, true, Panel::narrow, 1}, {4, 6, false, Panel::wide, 1},  {16, 4, true, Panel::wide, 1},
+    {4, 2, true, Panel::narrow, 2}, {0, 3, true, Panel::narrow, 2},
+};
+
+Schedule schedule_of(const ModelSpec& spec, Isa isa, const Form& form) {
+  Schedule schedule;
+  schedule.isa = isa;
+  schedule.threads = form.threads;
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    LayerSchedule one;
+    one.hoist_block = form.hoist_block;
+    one.tile_rows = one.hoist_rows = form.tile_rows;
+    one.fuse_gates = form.fuse_gates;
+    one.panel = form.panel;
+    one.weights = form.weights;
+    schedule.layers.push_back(one);
+  }
+  return schedule;
+}
+
+/// Whether sums of a stage share vectors.
+bool shares(const ModelSpec& spec, const Schedule& schedule) {
+  CompileOptions options;
+  options.threads = schedule.threads;
+  options.schedule = schedule;
+  const Compilation c = compile_program(spec, options).value();
+  const auto& stages = c.layers.front().step.bound.plan.stages;
+  return std::any_of(stages.begin(), stages.end(),
+                     [](const jit::Stage& s) { return !s.places.empty(); });
+}
+
+void check(const std::string& text, const Form& form) {
+  const Problem p = make_problem(text);
+  const Outcome expected = run(p, compile(p, Isa::interpreter));
+  for (const Isa isa : host_isas()) {
+    const Schedule schedule = schedule_of(p.spec, isa, form);
+    INFO(text << " " << schedule.to_json());
+    CHECK(difference(run(p, compile(p, isa, schedule)), expected) == "");
+  }
+}
+
+TEST_CASE("shared gates: no bit changes") {
+  for (const char* text :
+       {"lstm:i40h36b7t3", "lstm:i24h20p12b5t3,peephole=1", "lstm:i36h36l2bib2t4",
+        "lstm:i33h40t5,coupled=1", "gru:i33h40b7t3,reset=before", "gru:i50h100b3t2",
+        "augru:i21h68b2t3", "lstm:i70h8b4t3", "lstm:i20h260b13t2", "lstm:i9h12b3t5"}) {
+    const Problem p = make_problem(text);
+    const bool avx2_only = std::string(text).find("h12") != std::string::npos;
+    CHECK(shares(p.spec, schedule_of(p.spec, Isa::interpreter, {})) != avx2_only);
+    for (const Form& form : kForms) check(text, form);
+  }
+}
+
+TEST_CASE("shared gates: every width") {
+  for (int hidden = 1; hidden <= 33; ++hidden) {
+    const std::string sizes = "i35h" + std::to_string(hidden);
+    for (const Form& form : {kForms[0], kForms[3], kForms[4]}) {
+      check("lstm:" + sizes + "b3t2", form);
+      check("gru:" + sizes + "t3", form);
+    }
+  }
+}
+
+TEST_CASE("shared gates: weights in registers") {
+  // 8 steps over k of two vectors with AVX-512.
+  const Form form{16, 1, true, Panel::narrow, 1, Residency::registers};
+  const Problem p = make_problem("lstm:i64h8t5");
+  const Outcome expected = run(p, compile(p, Isa::interpreter));
+  for (const Isa isa : host_isas()) {
+    if (isa != Isa::avx512) continue;
+    const Schedule schedule = schedule_of(p.spec, isa, form);
+    CHECK(shares(p.spec, schedule));
+    CHECK(difference(run(p, compile(p, isa, schedule)), expected) == "");
+  }
+}
+
+}  // namespace

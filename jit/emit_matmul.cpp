@@ -45,23 +45,6 @@ void MatmulEmitter<Vmm>::emit_woven(int pieces, std::function<void()> next) {
 }
 
 template <class Vmm>
-std::vector<typename MatmulEmitter<Vmm>::Term> MatmulEmitter<Vmm>::terms(const Product& p,
-                                                                         int unit) const {
-  std::vector<Term> out;
-  for (std::size_t gate = 0; gate < p.gate.size(); ++gate) {
-    Term term{static_cast<int>(p.gate[gate]), static_cast<int>(p.sum[gate])};
-    if (sums_.shared(unit)) {
-      const auto host = static_cast<int>(stage_.places[p.sum[gate]].host);
-      term = {static_cast<int>(p.last[gate]) / VecCode<Vmm>::kLanes, host};
-    }
-    const bool there =
-        std::any_of(out.begin(), out.end(), [&](const Term& t) { return t.sum == term.sum; });
-    if (!there) out.push_back(term);
-  }
-  return out;
-}
-
-template <class Vmm>
 void MatmulEmitter<Vmm>::note(const Product& p) {
   ctx_.record.note("sums += " + ctx_.plan.buffers[p.operand.buffer].name + " * " + p.note);
 }
@@ -367,12 +350,13 @@ void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool i
   ctx_.vec.broadcast(b, element(p.operand, 0, k, indexed));
   int index = 0;
   for (int unit = 0; unit < tile_.units; ++unit) {
-    for (const Term& term : terms(p, unit)) {
-      const Vmm acc(accumulator(0, unit, term.sum, chain));
+    for (const Term& term : terms_.of(p, unit)) {
+      const int acc = accumulator(0, unit, term.sum, chain);
       if (ctx_.plan.weights_in_registers) {
-        ctx_.code.vfmadd231ps(acc, b, Vmm(ctx_.resident.at(&p) + k * vectors(p) + index++));
+        const int w = ctx_.resident.at(&p) + k * terms_.count(p) + index++;
+        terms_.multiply_add(term, acc, b.getIdx(), w);
       } else {
-        ctx_.code.vfmadd231ps(acc, b, weight(p, k, unit, term.vector));
+        terms_.multiply_add(term, acc, b.getIdx(), weight(p, k, unit, term.vector));
       }
     }
   }
@@ -388,13 +372,13 @@ void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
                     static_cast<int>(stage.width % ctx.plan.lanes)};
     const MatmulEmitter products(ctx, stage, tile);
     for (const Product& p : stage.products) {
-      ctx.resident_begin -= static_cast<int>(p.k) * products.vectors(p);
+      ctx.resident_begin -= static_cast<int>(p.k) * products.terms_.count(p);
       ctx.resident[&p] = ctx.resident_begin;
       ctx.code.mov(reg::weights, ctx.arg(offsetof(KernelArgs, weights)));
       int to = ctx.resident_begin;
       for (int k = 0; k < static_cast<int>(p.k); ++k) {
         for (int unit = 0; unit < tile.units; ++unit) {
-          for (const Term& term : products.terms(p, unit)) {
+          for (const Term& term : products.terms_.of(p, unit)) {
             const int block = unit * static_cast<int>(p.block_stride);
             const int from = block + k * products.k_bytes(p) + term.vector * ctx.kBytes;
             ctx.vec.load(Vmm(to++), ptr[reg::weights + p.weights + disp(from)]);
@@ -408,17 +392,27 @@ void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
 template <class Vmm>
 void MatmulEmitter<Vmm>::step_rows(const Product& p, int k, int chain, bool indexed) {
   const int top = VecCode<Vmm>::kRegisters - 1;
-  auto b = [&](int row) { return Vmm(top - row); };
-  const Vmm w(top - tile_.rows);
+  const int w = top - tile_.rows;
   for (int row = 0; row < tile_.rows; ++row) {
-    ctx_.vec.broadcast(b(row), element(p.operand, row, k, indexed));
+    ctx_.vec.broadcast(Vmm(top - row), element(p.operand, row, k, indexed));
   }
   for (int unit = 0; unit < tile_.units; ++unit) {
-    for (const Term& term : terms(p, unit)) {
-      ctx_.vec.load(w, weight(p, k, unit, term.vector));
+    for (const Term& term : terms_.of(p, unit)) {
+      terms_.load(term, w, weight(p, k, unit, term.vector));
       for (int row = 0; row < tile_.rows; ++row) {
-        ctx_.code.vfmadd231ps(Vmm(accumulator(row, unit, term.sum, chain)), b(row), w);
+        terms_.multiply_add(term, accumulator(row, unit, term.sum, chain), top - row, w);
       }
+    }
+  }
+}
+
+/// Of all rows and unit blocks. Calls visit(row, unit, sum).
+template <class Vmm>
+template <class Visit>
+void MatmulEmitter<Vmm>::each_sum(const Product& p, Visit visit) {
+  for (int row = 0; row < tile_.rows; ++row) {
+    for (int unit = 0; unit < tile_.units; ++unit) {
+      for (const Term& term : terms_.of(p, unit)) visit(row, unit, term.sum);
     }
   }
 }
@@ -426,13 +420,9 @@ void MatmulEmitter<Vmm>::step_rows(const Product& p, int k, int chain, bool inde
 template <class Vmm>
 void MatmulEmitter<Vmm>::clear_chains(const Product& p) {
   for (int chain = 1; chain < static_cast<int>(p.chains); ++chain) {
-    for (int row = 0; row < tile_.rows; ++row) {
-      for (int unit = 0; unit < tile_.units; ++unit) {
-        for (const Term& term : terms(p, unit)) {
-          ctx_.vec.zero(Vmm(accumulator(row, unit, term.sum, chain)));
-        }
-      }
-    }
+    each_sum(p, [&](int row, int unit, int sum) {
+      ctx_.vec.zero(Vmm(accumulator(row, unit, sum, chain)));
+    });
   }
 }
 
@@ -442,14 +432,10 @@ void MatmulEmitter<Vmm>::join_chains(const Product& p) {
   const int chains = static_cast<int>(p.chains);
   for (int step = 1; step < chains; step *= 2) {
     for (int c = 0; c + step < chains; c += 2 * step) {
-      for (int row = 0; row < tile_.rows; ++row) {
-        for (int unit = 0; unit < tile_.units; ++unit) {
-          for (const Term& term : terms(p, unit)) {
-            const Vmm to(accumulator(row, unit, term.sum, c));
-            ctx_.code.vaddps(to, to, Vmm(accumulator(row, unit, term.sum, c + step)));
-          }
-        }
-      }
+      each_sum(p, [&](int row, int unit, int sum) {
+        const Vmm to(accumulator(row, unit, sum, c));
+        ctx_.code.vaddps(to, to, Vmm(accumulator(row, unit, sum, c + step)));
+      });
     }
   }
 }

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <functional>
-#include <vector>
 
 #include "jit/emit_context.hpp"
 #include "jit/emit_sums.hpp"
+#include "jit/emit_terms.hpp"
 #include "jit/ring_waits.hpp"
 
 namespace deepcpu::jit {
@@ -19,7 +19,8 @@ class MatmulEmitter {
         stage_(stage),
         tile_(tile),
         regs_{static_cast<int>(stage.sums.size()), tile.units, tile.rows},
-        sums_(ctx, stage, tile, regs_) {}
+        sums_(ctx, stage, tile, regs_),
+        terms_(ctx, stage, tile) {}
 
   const TileRegisters& registers() const { return regs_; }
   /// Starts the accumulators, then runs all products. A tile of products ahead must be in its
@@ -55,19 +56,6 @@ class MatmulEmitter {
  private:
   static constexpr int kLine = 64;  // bytes of a cache line
 
-  /// A vector of weights of one k and unit block, and the sum that it is added to.
-  struct Term {
-    int vector = 0;
-    int sum = 0;
-  };
-  std::vector<Term> terms(const Product& p, int unit) const;
-  /// Vectors of weights of one k.
-  int vectors(const Product& p) const {
-    std::size_t count = 0;
-    for (int unit = 0; unit < tile_.units; ++unit) count += terms(p, unit).size();
-    return static_cast<int>(count);
-  }
-
   void product(const Product& p);
   void note(const Product& p);
   bool waits(const Product& p) const { return waits_ != nullptr && waits_->cover(p); }
@@ -92,6 +80,8 @@ class MatmulEmitter {
   int beats_within(int done, int count) const;
   void step_one_row(const Product& p, int k, int chain, bool indexed);
   void step_rows(const Product& p, int k, int chain, bool indexed);
+  template <class Visit>
+  void each_sum(const Product& p, Visit visit);
   void join_chains(const Product& p);
   void clear_chains(const Product& p);
   int accumulator(int row, int unit, int sum, int chain) const;
@@ -104,6 +94,7 @@ class MatmulEmitter {
   Tile tile_;
   TileRegisters regs_;
   SumsEmitter<Vmm> sums_;
+  TermEmitter<Vmm> terms_;
   int pieces_ = 0;  ///< of other code, still to be emitted
   std::function<void()> next_piece_;
   RingWaits<Vmm>* waits_ = nullptr;

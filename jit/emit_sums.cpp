@@ -28,7 +28,7 @@ void SumsEmitter<Vmm>::start_sum(int gate) {
     for (int unit = 0; unit < tile_.units; ++unit) {
       const Vmm acc(registers_.accumulator(row, unit, gate));
       std::uint64_t from = sum.ref.offset;
-      if (shared(unit)) {
+      if (shares_vectors(stage_, tile_, unit)) {
         const Place& place = stage_.places[static_cast<std::size_t>(gate)];
         if (static_cast<int>(place.host) != gate) continue;
         from = place.from;
@@ -50,7 +50,7 @@ void SumsEmitter<Vmm>::start_sum(int gate) {
 template <class Vmm>
 void SumsEmitter<Vmm>::part() {
   const int unit = tile_.units - 1;
-  if (!shared(unit)) return;
+  if (!shares_vectors(stage_, tile_, unit)) return;
   for (const bool hosts : {false, true}) {
     for (int gate = 0; gate < registers_.gates; ++gate) {
       const Place& place = stage_.places[static_cast<std::size_t>(gate)];

@@ -3,25 +3,9 @@
 #pragma once
 
 #include "jit/emit_context.hpp"
+#include "jit/tile.hpp"
 
 namespace deepcpu::jit {
-
-/// One register tile: `rows` rows and the `units` unit blocks of a panel.
-struct Tile {
-  int rows = 1;
-  int units = 1;
-  int tail = 0;  ///< valid lanes of the last unit block, 0 = all
-  bool operator==(const Tile&) const = default;
-};
-
-/// Register numbers of a tile. Accumulators come first, ordered row, unit, gate.
-struct TileRegisters {
-  int gates = 0;
-  int units = 0;
-  int rows = 0;
-  int accumulator(int row, int unit, int gate) const { return (row * units + unit) * gates + gate; }
-  int accumulators() const { return rows * units * gates; }
-};
 
 template <class Vmm>
 class SumsEmitter {
@@ -36,10 +20,6 @@ class SumsEmitter {
   /// After all products: gives sums that share a vector in the last unit block (Stage::places) one
   /// each.
   void part();
-  /// Whether sums of this unit block share vectors.
-  bool shared(int unit) const {
-    return !stage_.places.empty() && tile_.tail != 0 && unit + 1 == tile_.units;
-  }
 
  private:
   void start_sum(int gate);

@@ -351,12 +351,13 @@ void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool i
   int index = 0;
   for (int unit = 0; unit < tile_.units; ++unit) {
     for (const Term& term : terms_.of(p, unit)) {
-      const int acc = accumulator(0, unit, term.sum, chain);
+      const int acc = accumulator(0, unit, static_cast<int>(term.sum), chain);
       if (ctx_.plan.weights_in_registers) {
         const int w = ctx_.resident.at(&p) + k * terms_.count(p) + index++;
         terms_.multiply_add(term, acc, b.getIdx(), w);
       } else {
-        terms_.multiply_add(term, acc, b.getIdx(), weight(p, k, unit, term.vector));
+        terms_.multiply_add(term, acc, b.getIdx(),
+                            weight(p, k, unit, static_cast<int>(term.vector)));
       }
     }
   }
@@ -380,7 +381,8 @@ void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
         for (int unit = 0; unit < tile.units; ++unit) {
           for (const Term& term : products.terms_.of(p, unit)) {
             const int block = unit * static_cast<int>(p.block_stride);
-            const int from = block + k * products.k_bytes(p) + term.vector * ctx.kBytes;
+            const int from =
+                block + k * products.k_bytes(p) + static_cast<int>(term.vector) * ctx.kBytes;
             ctx.vec.load(Vmm(to++), ptr[reg::weights + p.weights + disp(from)]);
           }
         }
@@ -398,9 +400,10 @@ void MatmulEmitter<Vmm>::step_rows(const Product& p, int k, int chain, bool inde
   }
   for (int unit = 0; unit < tile_.units; ++unit) {
     for (const Term& term : terms_.of(p, unit)) {
-      terms_.load(term, w, weight(p, k, unit, term.vector));
+      terms_.load(term, w, weight(p, k, unit, static_cast<int>(term.vector)));
       for (int row = 0; row < tile_.rows; ++row) {
-        terms_.multiply_add(term, accumulator(row, unit, term.sum, chain), top - row, w);
+        terms_.multiply_add(term, accumulator(row, unit, static_cast<int>(term.sum), chain),
+                            top - row, w);
       }
     }
   }
@@ -412,7 +415,7 @@ template <class Visit>
 void MatmulEmitter<Vmm>::each_sum(const Product& p, Visit visit) {
   for (int row = 0; row < tile_.rows; ++row) {
     for (int unit = 0; unit < tile_.units; ++unit) {
-      for (const Term& term : terms_.of(p, unit)) visit(row, unit, term.sum);
+      for (const Term& term : terms_.of(p, unit)) visit(row, unit, static_cast<int>(term.sum));
     }
   }
 }

@@ -9,20 +9,13 @@
 
 namespace deepcpu::jit {
 
-/// A vector of weights of one k and unit block, and the sum that it is added to.
-struct Term {
-  int vector = 0;  ///< its place among those of the k
-  int sum = 0;     ///< whose register takes it
-  int lanes = 0;   ///< those behind do not matter
-};
-
 template <class Vmm>
 class TermEmitter {
  public:
   TermEmitter(EmitContext<Vmm>& ctx, const Stage& stage, const Tile& tile)
       : ctx_(ctx), stage_(stage), tile_(tile) {}
 
-  /// Those of a unit block of the tile, each sum's once.
+  /// Of a unit block of the tile.
   std::vector<Term> of(const Product& p, int unit) const;
   /// Of one k in all unit blocks.
   int count(const Product& p) const {

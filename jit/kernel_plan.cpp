@@ -162,6 +162,30 @@ std::string text(const KernelPlan& plan, const Stage& s) {
 
 }  // namespace
 
+std::vector<Term> terms(const Product& p, std::uint32_t lanes) {
+  std::vector<Term> out;
+  for (std::size_t g = 0; g < p.gate.size(); ++g) out.push_back({p.gate[g], p.sum[g], lanes});
+  return out;
+}
+
+std::vector<Term> last_terms(const Stage& s, const Product& p, std::uint32_t lanes) {
+  std::vector<Term> out = terms(p, s.width % lanes == 0 ? lanes : s.width % lanes);
+  if (s.places.empty()) return out;
+  std::vector<Term> hosts;
+  for (std::size_t g = 0; g < out.size(); ++g) {
+    const Place& place = s.places[p.sum[g]];
+    const Term term{p.last[g] / lanes, place.host, place.lane + place_lanes(s.width, lanes)};
+    const auto same =
+        std::find_if(hosts.begin(), hosts.end(), [&](const Term& t) { return t.sum == term.sum; });
+    if (same == hosts.end()) {
+      hosts.push_back(term);
+    } else {
+      same->lanes = std::max(same->lanes, term.lanes);
+    }
+  }
+  return hosts;
+}
+
 bool KernelPlan::buffers_equal(const KernelPlan& o) const {
   return std::equal(buffers.begin(), buffers.end(), o.buffers.begin(), o.buffers.end(),
                     [](const Buffer& a, const Buffer& b) {

@@ -58,7 +58,6 @@
 /// be written whenever it has touched a ring, or rows have ended early.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -251,17 +250,18 @@ inline std::uint64_t multiply_adds(const Stage& s) {
   return sum;
 }
 
-/// Vectors of weights of one k in the last unit block.
-inline std::uint32_t last_vectors(const Stage& s, const Product& p) {
-  if (s.places.empty()) return static_cast<std::uint32_t>(p.gate.size());
-  return static_cast<std::uint32_t>(
-      std::count_if(p.sum.begin(), p.sum.end(), [&](std::uint32_t sum) {
-        const auto first = std::find_if(p.sum.begin(), p.sum.end(), [&](std::uint32_t other) {
-          return s.places[other].host == s.places[sum].host;
-        });
-        return *first == sum;
-      }));
-}
+/// A vector of weights of one k and unit block, and the sum that it is added to.
+struct Term {
+  std::uint32_t vector = 0;  ///< its place among those of the k
+  std::uint32_t sum = 0;     ///< that one, or the host of several
+  std::uint32_t lanes = 0;   ///< those behind do not matter
+};
+/// Terms of so many lanes and less take half a vector of AVX-512.
+inline constexpr std::uint32_t kHalfLanes = 8;
+/// Those of a whole unit block.
+std::vector<Term> terms(const Product& p, std::uint32_t lanes);
+/// Those of a stage's last unit block, each vector once.
+std::vector<Term> last_terms(const Stage& s, const Product& p, std::uint32_t lanes);
 
 /// Products of a later block of steps. They depend on nothing that the steps compute, so emitted
 /// code runs them between the multiply-adds of the steps, which mostly wait for weights and leave

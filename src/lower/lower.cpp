@@ -25,7 +25,7 @@ Status check_registers(const KernelPlan& plan) {
     if (!stage.products.empty()) one_panel = one_panel && plan.panels(stage) == 1;
     for (const Product& p : stage.products) {
       const std::uint64_t full = (plan.units(stage, 0) - 1) * p.gate.size();
-      vectors += std::uint64_t{p.k} * (full + jit::last_vectors(stage, p));
+      vectors += std::uint64_t{p.k} * (full + jit::last_terms(stage, p, plan.lanes).size());
     }
   }
   const bool avx2 = plan.isa == Isa::avx2;

@@ -80,8 +80,13 @@ StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
   work.most_tile_rows = stage.tile_rows;
   for (const jit::Product& p : stage.products) {
     const lower::BufferRole role = roles[p.operand.buffer];
+    const auto last = jit::last_terms(stage, p, plan.lanes);
+    const auto half = std::count_if(last.begin(), last.end(), [&](const jit::Term& t) {
+      return plan.lanes > jit::kHalfLanes && t.lanes <= jit::kHalfLanes;
+    });
     work.products.push_back({p.k, static_cast<std::uint32_t>(p.gate.size()), p.chains,
-                             p.gates_packed, jit::last_vectors(stage, p),
+                             p.gates_packed, static_cast<std::uint32_t>(last.size()),
+                             static_cast<std::uint32_t>(half),
                              role.role == lower::Role::input && role.index == 0});
   }
   for (const jit::Sum& sum : stage.sums) {

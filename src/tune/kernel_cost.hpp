@@ -142,7 +142,10 @@ class KernelCosts {
   /// Between two pieces its sums are stored and loaded.
   double product_seconds(const StageWork& s, const ProductWork& p, const TileShape& tile) const {
     const double vectors = p.gates * (tile.last ? tile.units - p.saved() : tile.units);
-    const double fma = tile.height * vectors * p.k * streams_.vector_seconds();
+    // Half a vector counts as half in `vectors`, but may take as long as a whole one.
+    const double longer = streams_.half_vector_seconds() - 0.5 * streams_.vector_seconds();
+    const double halves = tile.last ? p.half * longer : 0.0;
+    const double fma = tile.height * p.k * (vectors * streams_.vector_seconds() + halves);
     const double loads = tile.resident ? 0.0 : vectors * p.k * streams_.load_seconds();
     const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
     const double kept = (pieces(s, p, tile.cut) - 1.0) * tile.height * vectors;

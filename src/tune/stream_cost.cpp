@@ -26,6 +26,7 @@ StreamCost::StreamCost(const MachineModel& machine, Isa isa, int active) {
     levels_.push_back({1e-9 / machine.gbytes_per_s(isa, l, active), forward, usable(true)});
   }
   vector_seconds_ = machine.fma_seconds(isa, active);
+  half_vector_seconds_ = std::min(vector_seconds_, machine.fma_seconds(Isa::avx2, active));
   load_seconds_ = width * levels_.front().seconds_per_byte;
   cycle_seconds_ = 1e-9 / machine.clock_ghz;
   overlap_ = model.overlap;

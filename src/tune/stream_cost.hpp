@@ -44,6 +44,8 @@ class StreamCost {
   /// Of one vector instruction when nothing waits; of one vector loaded from the L1 cache.
   double vector_seconds() const noexcept { return vector_seconds_; }
   double load_seconds() const noexcept { return load_seconds_; }
+  /// Of a multiply-add of half a vector of AVX-512: as fast as one of AVX2.
+  double half_vector_seconds() const noexcept { return half_vector_seconds_; }
   double cycles(double count) const noexcept { return count * cycle_seconds_; }
   /// As IsaRates::overlap.
   double overlap() const noexcept { return overlap_; }
@@ -62,6 +64,7 @@ class StreamCost {
 
   std::vector<Level> levels_;
   double vector_seconds_;
+  double half_vector_seconds_;
   double load_seconds_;
   double cycle_seconds_;
   double overlap_;

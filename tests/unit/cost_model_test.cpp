@@ -229,8 +229,11 @@ double bytes_of(const jit::KernelPlan& plan) {
   for (const jit::Stage& stage : plan.stages) {
     const std::uint32_t blocks = (stage.width + plan.lanes - 1) / plan.lanes;
     for (const jit::Product& p : stage.products) {
-      const std::size_t vectors = p.gate.size() * (blocks - 1) + jit::last_vectors(stage, p);
-      bytes += 4.0 * p.k * static_cast<double>(vectors) * plan.lanes;
+      double vectors = static_cast<double>(p.gate.size()) * (blocks - 1);
+      for (const jit::Term& term : jit::last_terms(stage, p, plan.lanes)) {
+        vectors += plan.lanes == 16 && term.lanes <= 8 ? 0.5 : 1.0;
+      }
+      bytes += 4.0 * p.k * vectors * plan.lanes;
     }
   }
   return bytes;

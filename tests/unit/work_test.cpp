@@ -38,7 +38,9 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK_FALSE(layer.one_gate_stages);
   CHECK(layer.step[0][1].weight_bytes == (5 + 20) * vectors * vector);
   CHECK(layer.step[1][1].weight_bytes == 20 * vectors * vector);
-  CHECK(layer.step[1][0].weight_bytes == 20 * 4 * blocks * vector);  // a vector for each gate
+  // By itself a gate reads its own vector; of AVX-512 the half with its lanes, if one has them all.
+  const double alone = 4 * (blocks - 1) + (lanes == 16 ? 0.5 + 0.5 + 1 + 1 : 4);
+  CHECK(layer.step[1][0].weight_bytes == 20 * alone * vector);
   CHECK(layer.hoist.weight_bytes == 5 * vectors * vector);
   CHECK(layer.hoisted_row_bytes >= 4 * blocks * vector);
 

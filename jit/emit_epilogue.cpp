@@ -298,7 +298,7 @@ void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, const Colum
 /// Whether the sum is part of another one's vector, which is stored as it is.
 template <class Vmm>
 bool EpilogueEmitter<Vmm>::stored_by_host(const Instr& store, int unit) const {
-  if (!stage_.keeps_places || tile_.tail == 0 || unit + 1 != tile_.units) return false;
+  if (!stage_.keeps_places || !shares_vectors(stage_, tile_, unit)) return false;
   const std::uint32_t sum = code_[at(store.a)].instr.gate;
   return stage_.places[sum].host != sum;
 }

@@ -59,7 +59,7 @@ int MatmulEmitter<Vmm>::k_bytes(const Product& p) const {
 /// steps as that is counted in.
 template <class Vmm>
 int MatmulEmitter<Vmm>::unroll(const Product& p) const {
-  const int per_step = tile_.rows * tile_.units * static_cast<int>(p.gate.size());
+  const int per_step = tile_.rows * terms_.count(p);
   const int turns = std::clamp(32 / per_step, 2, 16);
   const int chains = static_cast<int>(p.chains);
   if (waits(p)) return std::lcm(chains, VecCode<Vmm>::kLanes);

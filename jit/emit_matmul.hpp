@@ -23,8 +23,8 @@ class MatmulEmitter {
         terms_(ctx, stage, tile) {}
 
   const TileRegisters& registers() const { return regs_; }
-  /// Starts the accumulators, then runs all products. A tile of products ahead must be in its
-  /// registers.
+  /// Starts the accumulators, runs all products, gives each sum a register of its own. A tile of
+  /// products ahead must be in its registers.
   void emit();
   /// The same for one row, with other code between its steps over k: `next` emits a piece of it
   /// each time it is called, `pieces` times in all.

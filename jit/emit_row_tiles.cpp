@@ -170,7 +170,7 @@ void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label
     }
     code.L(last);
     if (finishes) {
-      if (!stage_.keeps_places) products.sums().part();
+      products.sums().part();
       EpilogueEmitter<Vmm> epilogue(ctx_, stage_, tile(rows), products.registers());
       if (direct) {
         epilogue.emit();

@@ -50,7 +50,7 @@ void SumsEmitter<Vmm>::start_sum(int gate) {
 template <class Vmm>
 void SumsEmitter<Vmm>::part() {
   const int unit = tile_.units - 1;
-  if (!shares_vectors(stage_, tile_, unit)) return;
+  if (stage_.keeps_places || !shares_vectors(stage_, tile_, unit)) return;
   for (const bool hosts : {false, true}) {
     for (int gate = 0; gate < registers_.gates; ++gate) {
       const Place& place = stage_.places[static_cast<std::size_t>(gate)];

@@ -18,7 +18,7 @@ class SumsEmitter {
   /// reg::scratch.
   void start();
   /// After all products: gives sums that share a vector in the last unit block (Stage::places) one
-  /// each.
+  /// each, unless the stage keeps them so.
   void part();
 
  private:

@@ -23,14 +23,13 @@ class TermEmitter {
     for (int unit = 0; unit < tile_.units; ++unit) count += of(p, unit).size();
     return static_cast<int>(count);
   }
-  /// acc += b * w; all are numbers of registers, or w is in memory.
+  /// acc += b * w; all are numbers of registers, or w is in memory. Half a vector is half the work
+  /// on cores that multiply 256 bits at a time (Zen 4).
   void multiply_add(const Term& term, int acc, int b, int w);
   void multiply_add(const Term& term, int acc, int b, const Xbyak::Address& w);
   void load(const Term& term, int to, const Xbyak::Address& from);
 
  private:
-  static bool half(const Term& term);
-
   EmitContext<Vmm>& ctx_;
   const Stage& stage_;
   Tile tile_;

@@ -139,16 +139,21 @@ std::string text(const KernelPlan& plan, const Stage& s) {
                        sum.note.empty() ? "" : fmt::format("    ; {}", sum.note));
   }
   for (std::size_t g = 0; g < s.places.size(); ++g) {
-    out += fmt::format("    last unit block: sum {} from lane {} of sum {}'s vector on, {}+{}{}\n",
-                       g, s.places[g].lane, s.places[g].host, "begins as", s.places[g].from,
+    const Place& place = s.places[g];
+    Ref from = s.sums[g].ref;
+    from.offset = place.from;
+    out += fmt::format("    last unit block: sum {} from lane {} of sum {}'s vector on{}{}\n", g,
+                       place.lane, place.host,
+                       s.sums[g].init == Sum::Init::zero ? "" : ", = " + text(plan, from),
                        s.keeps_places ? ", stored as it is" : "");
   }
   for (const Product& p : s.products) {
     out += fmt::format(
         "    for k in 0..{}: sums[{}] += {}[k] * W@{}[unit block, stride {}][k][gates {} "
-        "of {}]{}{}    ; {}\n",
+        "of {}{}]{}{}    ; {}\n",
         p.k, fmt::join(p.sum, " "), text(plan, p.operand), p.weights, p.block_stride,
         fmt::join(p.gate, " "), p.gates_packed,
+        p.last.empty() ? "" : fmt::format(", last block: lanes {}", fmt::join(p.last, " ")),
         p.fetch == 0
             ? ""
             : fmt::format(", fetch {} lines of each unit block of what comes next in {} steps",

@@ -12,7 +12,8 @@
 ///           (with Stage::steals: those of other participants that nobody has begun come last)
 ///           mark what it will store into rings one step later as not written
 ///           for tile of up to stage.tile_rows rows
-///             sums   = init                           one accumulator per (row, unit, gate)
+///             sums   = init                           one accumulator per (row, unit, gate);
+///                                                     in the last unit block gates may share one
 ///             for product in stage.products, k ascending
 ///               sums += operand[row][k] * weights[unit][k][gate]      unit: those of panel
 ///             for row in tile, unit in panel: run stage.epilogue
@@ -181,7 +182,8 @@ struct Product {
   std::uint32_t k = 0;
   std::uint64_t weights = 0;        ///< byte offset of unit block 0 from args.weights
   std::uint64_t block_stride = 0;   ///< bytes; times units_per_panel below 2^31
-  std::uint32_t gates_packed = 0;   ///< gates that stand side by side in the packed matrix
+  std::uint32_t gates_packed = 0;   ///< vectors of one k in the packed matrix: one per gate, if it
+                                    ///< has a unit block in which gates do not share them
   std::vector<std::uint32_t> gate;  ///< gates read here, as positions in the packed matrix
   std::vector<std::uint32_t> sum;   ///< the sum that each of them is added to
   /// With Stage::places: where each of them begins in the last unit block, in lanes from the
@@ -255,9 +257,9 @@ struct Term {
   std::uint32_t vector = 0;  ///< its place among those of the k
   std::uint32_t sum = 0;     ///< that one, or the host of several
   std::uint32_t lanes = 0;   ///< those behind do not matter
+  /// Half a vector of AVX-512 does.
+  bool half(std::uint32_t of_lanes) const { return of_lanes == 16 && lanes <= 8; }
 };
-/// Terms of so many lanes and less take half a vector of AVX-512.
-inline constexpr std::uint32_t kHalfLanes = 8;
 /// Those of a whole unit block.
 std::vector<Term> terms(const Product& p, std::uint32_t lanes);
 /// Those of a stage's last unit block, each vector once.
@@ -278,7 +280,8 @@ struct Ahead {
   bool operator==(const Ahead&) const = default;
 };
 
-/// Ahead::rows rows times one gate of one unit block, or one of the chains of these sums.
+/// Ahead::rows rows times one gate of one unit block, or the gates that share a vector there, or
+/// one of the chains of these sums.
 struct AheadTile {
   const float* from;             ///< row 0 of the operand, first number
   const float* end;              ///< behind its last one; `end - from` is a multiple of the step

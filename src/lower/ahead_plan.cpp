@@ -42,6 +42,7 @@ std::vector<AheadSum> sums_of(const BoundPlan& hoist, const Stage& stage) {
     std::uint64_t last = p.gate[g] * lanes;
     if (!stage.places.empty() && stage.places[p.sum[g]].host == p.sum[g]) last = p.last[g];
     if (!stage.places.empty() && stage.places[p.sum[g]].host != p.sum[g]) --sum.blocks;
+    if (sum.blocks == 0) continue;
     sum.last_weights = p.weights + (sum.blocks - 1) * p.block_stride + last * sizeof(float);
     const jit::Sum& start = stage.sums[p.sum[g]];
     if (start.init == jit::Sum::Init::load) sum.init = start.ref.offset;

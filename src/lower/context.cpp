@@ -200,8 +200,9 @@ void set_fetch(Stage& stage, std::uint32_t lanes, std::uint64_t rows, int lines)
   for (jit::Product& p : stage.products) {
     // Lines of gates that are left out would travel, too.
     if (p.gate.size() < p.gates_packed) continue;
-    const auto read = static_cast<std::uint32_t>(p.gate.size()) * jit::Product::kFetchSteps *
-                      lanes / 16;  // lines of a unit block in as many steps
+    const auto read = std::min(static_cast<std::uint32_t>(p.gate.size()), p.gates_packed) *
+                      jit::Product::kFetchSteps * lanes /
+                      16;  // lines of a unit block in as many steps
     p.fetch = std::clamp((wanted + full / 2) / full, 1U, std::max(1U, read));
   }
 }

@@ -97,8 +97,8 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused,
       p.chains = chains_of(ctx.layout.stages[at(fused)], m.k);
       p.weights = m.offset;
       p.block_stride = m.block_stride;
-      p.gates_packed = static_cast<std::uint32_t>(m.parameters.size());
-      for (std::uint32_t g = 0; g < p.gates_packed; ++g) {
+      p.gates_packed = m.vectors;
+      for (std::uint32_t g = 0; g < m.parameters.size(); ++g) {
         const int sum = position[at(m.sums[g])];
         if (sum < 0) continue;
         p.gate.push_back(g);

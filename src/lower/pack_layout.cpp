@@ -117,6 +117,7 @@ void place_gates(const FusedStage& stage, std::uint32_t lanes, PackedMatrix& m) 
         static_cast<std::uint32_t>(std::find(group->begin(), group->end(), sum) - group->begin());
     m.last.push_back(number * lanes + part * jit::place_lanes(stage.width, lanes));
   }
+  if (stage.width <= lanes) m.vectors = static_cast<std::uint32_t>(vectors.size());
 }
 
 /// Parameters that the epilogue reads one by one (peepholes, biases outside a sum).
@@ -183,9 +184,10 @@ PackLayout PackLayout::build(const Cell& cell, const StepGraph& graph, const Wid
   for (FusedStage& stage : layout.stages) stage.shared = shared_sums(graph, layout, stage);
   for (PackedMatrix& m : layout.matrices) {
     const FusedStage& stage = layout.stages[at(m.stage)];
+    m.vectors = static_cast<std::uint32_t>(m.parameters.size());
     if (!stage.shared.empty()) place_gates(stage, lanes, m);
     m.offset = offset;
-    m.block_stride = vector_bytes * m.k * m.parameters.size();
+    m.block_stride = vector_bytes * m.k * m.vectors;
     offset = align_up(offset + m.block_stride * unit_blocks(m.width, lanes), 64);
   }
   layout.bytes = offset;
@@ -267,7 +269,7 @@ void pack_matrix(const PackedMatrix& m, std::uint32_t lanes, const Cell& cell, c
       const std::uint32_t first = shares ? m.last[g] : g * lanes;
       float* dst =
           reinterpret_cast<float*>(out + m.offset + block * m.block_stride) + first + unit % lanes;
-      const std::size_t k_stride = std::size_t{gates} * lanes;
+      const std::size_t k_stride = std::size_t{m.vectors} * lanes;
       for (std::uint32_t k = 0; k < m.k; ++k) dst[k * k_stride] = src[std::size_t{unit} * m.k + k];
     }
   }

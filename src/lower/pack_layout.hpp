@@ -5,7 +5,7 @@
 /// serves every register tile, thread count and hoisting choice. A product's matrix is cut into
 /// unit blocks: [unit block][k][gate][lanes], each read as one stream. Where units fill the last
 /// block at most by half, gates whose sums take the same products share its vectors; a k is as long
-/// there as in the others.
+/// there as in the others, if there are any.
 #pragma once
 
 #include <cstddef>
@@ -63,6 +63,7 @@ struct PackedMatrix {
   std::vector<int> parameters;      ///< per gate
   std::vector<int> sums;            ///< per gate: the sum it belongs to
   std::vector<std::uint32_t> last;  ///< per gate, with FusedStage::shared: as jit::Product::last
+  std::uint32_t vectors = 0;        ///< that the numbers of one k take
   std::uint64_t offset = 0;
   std::uint64_t block_stride = 0;  ///< bytes from one unit block to the next
 };

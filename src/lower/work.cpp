@@ -75,15 +75,14 @@ bool hands_over(const jit::KernelPlan& plan, const jit::Stage& stage) {
 StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
                      const std::vector<lower::BufferRole>& roles) {
   StageWork work;
-  work.units = stage.width;
+  work.outputs = stage.width;
   work.gates = static_cast<std::uint32_t>(stage.sums.size());
   work.most_tile_rows = stage.tile_rows;
   for (const jit::Product& p : stage.products) {
     const lower::BufferRole role = roles[p.operand.buffer];
     const auto last = jit::last_terms(stage, p, plan.lanes);
-    const auto half = std::count_if(last.begin(), last.end(), [&](const jit::Term& t) {
-      return plan.lanes > jit::kHalfLanes && t.lanes <= jit::kHalfLanes;
-    });
+    const auto half = std::count_if(last.begin(), last.end(),
+                                    [&](const jit::Term& t) { return t.half(plan.lanes); });
     work.products.push_back({p.k, static_cast<std::uint32_t>(p.gate.size()), p.chains,
                              p.gates_packed, static_cast<std::uint32_t>(last.size()),
                              static_cast<std::uint32_t>(half),
@@ -109,7 +108,7 @@ KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& st
       if (step.plan.stages[o].width != stage.width) continue;
       one.share_units = std::max(one.share_units, step.widths[o].narrow);
     }
-    work.weight_bytes += one.weight_bytes(bound.plan.lanes, one.width.blocks);
+    work.weight_bytes += one.weight_bytes(bound.plan.lanes, 1);
     work.stages.push_back(std::move(one));
   }
   return work;
@@ -193,9 +192,18 @@ class LayerWorker {
 
 }  // namespace
 
-double StageWork::weight_bytes(std::uint32_t lanes, double blocks) const {
+/// Participants own as many shares, and the last ones are the first to own one more.
+bool StageWork::busiest_has_last(int sharers) const {
+  return own_blocks(sharers) == width.blocks || shares() % static_cast<unsigned>(sharers) == 1;
+}
+
+double StageWork::product_blocks(const ProductWork& p, int sharers) const {
+  return own_blocks(sharers) - (busiest_has_last(sharers) ? p.saved() : 0.0);
+}
+
+double StageWork::weight_bytes(std::uint32_t lanes, int sharers) const {
   double bytes = 0.0;
-  for (const ProductWork& p : products) bytes += p.panel_bytes(work_of(p, blocks), lanes);
+  for (const ProductWork& p : products) bytes += p.panel_bytes(product_blocks(p, sharers), lanes);
   return bytes;
 }
 

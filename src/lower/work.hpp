@@ -19,11 +19,11 @@ struct ProductWork {
   std::uint32_t chains = 1;  ///< partial sums per accumulator
   std::uint32_t packed = 0;  ///< gates that stand side by side in the matrix
   std::uint32_t last = 0;    ///< vectors that hold the gates of the last unit block
-  std::uint32_t half = 0;    ///< of these, vectors of AVX-512 of which half is read
+  std::uint32_t half = 0;    ///< of these, vectors of AVX-512 of which half counts
   bool of_input = false;     ///< multiplies the layer's input
 
-  /// Part of a unit block's weights that is not read of the last one.
-  double saved() const { return gates > 0 ? 1.0 - (last - 0.5 * half) / gates : 0.0; }
+  /// Part of a unit block's vectors that the last one does not have.
+  double saved() const { return gates > 0 ? 1.0 - static_cast<double>(last) / gates : 0.0; }
 
   /// Bytes of weights of a panel of so many unit blocks.
   double panel_bytes(double units, std::uint32_t lanes) const {
@@ -40,8 +40,8 @@ struct OperationCounts {
 
 /// One stage of a kernel.
 struct StageWork {
-  std::uint32_t units = 0;
-  lower::PanelWidth width;  ///< and the unit blocks of all panels
+  std::uint32_t outputs = 0;  ///< units of each gate
+  lower::PanelWidth width;    ///< and the unit blocks of all panels
   /// Unit blocks that belong to one participant together, if panels are narrow. With wide ones they
   /// may be more, but no participant has more blocks than the one with the most has so.
   std::uint32_t share_units = 1;
@@ -56,13 +56,13 @@ struct StageWork {
   bool exchange = false;
   bool hands_over = false;  ///< products of other participants read what it stores
 
-  /// Unit blocks that one does of a product who has so many: as much less in all of them as gates
-  /// share vectors in the last one.
-  double work_of(const ProductWork& p, double blocks) const {
-    return blocks < width.blocks ? blocks : blocks - p.saved();
-  }
-  /// Bytes of packed weights that are read of so many unit blocks.
-  double weight_bytes(std::uint32_t lanes, double blocks) const;
+  /// Whether the last unit block is among those of the participant that has the most.
+  bool busiest_has_last(int sharers) const;
+  /// Unit blocks of a product for that participant: less than own_blocks() if gates share vectors
+  /// in the last one.
+  double product_blocks(const ProductWork& p, int sharers) const;
+  /// Bytes of packed weights that it reads.
+  double weight_bytes(std::uint32_t lanes, int sharers) const;
   /// Whether lower::cut_products makes pieces of panels that are large enough, if tiles of at most
   /// `height` rows share so many.
   bool cuts(std::uint64_t rows, std::uint32_t height) const;

@@ -14,13 +14,11 @@
 namespace deepcpu {
 namespace {
 
-/// Of one row, on whole vectors.
-double multiply_adds(const StageWork& s, std::uint32_t lanes) {
+/// Of one row.
+double multiply_adds(const StageWork& s) {
   double sum = 0.0;
-  for (const ProductWork& p : s.products) {
-    sum += s.work_of(p, s.width.blocks) * lanes * p.k * p.gates;
-  }
-  return sum;
+  for (const ProductWork& p : s.products) sum += 1.0 * p.k * p.gates;
+  return sum * s.outputs;
 }
 
 /// What handing numbers over takes: its latency, and work for every vector.
@@ -123,7 +121,7 @@ class GroupCost {
   /// look at what is left and a word that all is done, a journey each.
   void wait_for_hoist(const PartPlan& p, double blocks, const Handover& handover) {
     double row = 0.0;
-    for (const StageWork& s : p.work->hoist.stages) row += multiply_adds(s, work_.lanes);
+    for (const StageWork& s : p.work->hoist.stages) row += multiply_adds(s);
     const double own = row * rows_ * std::min(p.block, steps_) / sharers_;
     const bool shares = own >= static_cast<double>(HoistShare::kLeastWork);
     if (sharers_ < 2 || p.schedule->hoist_ahead || !shares) return;
@@ -331,7 +329,7 @@ bool evens_out(const ModelWork& whole, const Schedule& schedule, const Program& 
     if (!layer.fuse_gates && !work.layers[l].one_gate_stages) return false;
     for (const StageWork& s : work.layers[l].step[layer.hoist_block > 0][1].stages) {
       if (s.products.empty()) continue;
-      const double own = multiply_adds(s, work.lanes) * rows / program.group;
+      const double own = multiply_adds(s) * rows / program.group;
       if (own < static_cast<double>(lower::kLeastStolenFrom)) return false;
       if (s.panels(program.group, layer.panel) <
           kFine * static_cast<std::uint32_t>(program.group)) {

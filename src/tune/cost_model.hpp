@@ -39,7 +39,7 @@ struct Prediction {
   Traffic in_loop;           ///< inside of it; with `hoisted` it adds up to level_bytes
   /// Bytes of weights per level of the machine model, nearest first, of the busiest participant.
   std::vector<double> level_bytes;
-  double flops = 0.0;  ///< of the products of all participants, on whole vectors
+  double flops = 0.0;  ///< of the products of all participants
 };
 
 /// What our own code costs beyond what a machine's rates tell. Set by hand from measured times.

@@ -25,7 +25,7 @@ struct KernelCost {
   int acknowledged = 0;    ///< after which others only know that their numbers have been read
   double exchanged = 0.0;  ///< vectors of all rows that are handed over
   double flops = 0.0;      ///< of all participants, without lanes beyond the last unit
-  double own_flops = 0.0;  ///< of the busiest one, on whole vectors
+  double own_flops = 0.0;  ///< of the busiest one
 };
 
 /// How tiles come by their weights: from where they lie, in registers, or those of products ahead,
@@ -68,7 +68,7 @@ class KernelCosts {
     double weighted = 0.0;
     for (const StageWork& s : kernel.stages) {
       for (const ProductWork& p : s.products) {
-        const double own = s.work_of(p, blocks_of(s)) * p.k * p.gates;
+        const double own = s.product_blocks(p, sharers_) * p.k * p.gates;
         bytes += own;
         weighted += own * streams_.slower(p.gates, p.packed);
       }
@@ -122,7 +122,7 @@ class KernelCosts {
  private:
   double units_of(const StageWork& s) const { return s.panel_units(sharers_, panel_); }
   double blocks_of(const StageWork& s) const { return s.own_blocks(sharers_); }
-  double bytes_of(const StageWork& s) const { return s.weight_bytes(lanes_, blocks_of(s)); }
+  double bytes_of(const StageWork& s) const { return s.weight_bytes(lanes_, sharers_); }
 
   double pieces(const StageWork& s, const ProductWork& p, bool cut) const {
     const double bytes = p.panel_bytes(units_of(s), lanes_);
@@ -142,10 +142,9 @@ class KernelCosts {
   /// Between two pieces its sums are stored and loaded.
   double product_seconds(const StageWork& s, const ProductWork& p, const TileShape& tile) const {
     const double vectors = p.gates * (tile.last ? tile.units - p.saved() : tile.units);
-    // Half a vector counts as half in `vectors`, but may take as long as a whole one.
-    const double longer = streams_.half_vector_seconds() - 0.5 * streams_.vector_seconds();
-    const double halves = tile.last ? p.half * longer : 0.0;
-    const double fma = tile.height * p.k * (vectors * streams_.vector_seconds() + halves);
+    const double shorter = streams_.vector_seconds() - streams_.half_vector_seconds();
+    const double halves = tile.last ? p.half * shorter : 0.0;
+    const double fma = tile.height * p.k * (vectors * streams_.vector_seconds() - halves);
     const double loads = tile.resident ? 0.0 : vectors * p.k * streams_.load_seconds();
     const double chain = static_cast<double>(p.k) / p.chains * streams_.cycles(jit::kStepLatency);
     const double kept = (pieces(s, p, tile.cut) - 1.0) * tile.height * vectors;
@@ -166,7 +165,7 @@ class KernelCosts {
     const double full = std::ceil(blocks / tile.units) - 1.0;
     const double seconds = full * tile_seconds(s, tile);
     tile.units = blocks - full * tile.units;
-    tile.last = blocks >= s.width.blocks;
+    tile.last = s.busiest_has_last(sharers_);
     return seconds + tile_seconds(s, tile);
   }
 
@@ -183,7 +182,7 @@ class KernelCosts {
     for (const ProductWork& p : s.products) panel += p.panel_bytes(units_of(s), lanes_);
     Reading out;
     for (const ProductWork& p : s.products) {
-      const double panels = s.work_of(p, blocks_of(s)) / units_of(s);
+      const double panels = s.product_blocks(p, sharers_) / units_of(s);
       const double bytes = p.panel_bytes(units_of(s), lanes_);
       const double walked = pieces(s, p, cut) > 1.0 ? lower::kPieceOfPanel : panel;
       double& seconds = streams_.in_l1(walked) ? out.l1 : out.beyond;
@@ -275,8 +274,8 @@ class KernelCosts {
     out.products += seconds;
     for (const ProductWork& p : s.products) {
       const double per_unit = 2.0 * rows * p.k * p.gates;
-      out.flops += per_unit * s.units;
-      out.own_flops += per_unit * lanes_ * s.work_of(p, blocks_of(s));
+      out.flops += per_unit * s.outputs;
+      out.own_flops += per_unit * std::min(1.0 * s.outputs, blocks_of(s) * lanes_);
     }
     return idle;
   }

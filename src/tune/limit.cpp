@@ -32,7 +32,7 @@ struct StepNeeds {
 double multiply_adds(const StageWork& s, bool input) {
   double sum = 0.0;
   for (const ProductWork& p : s.products) {
-    if (p.of_input == input) sum += 1.0 * s.units * p.k * p.gates;
+    if (p.of_input == input) sum += 1.0 * s.outputs * p.k * p.gates;
   }
   return sum;
 }

@@ -229,11 +229,9 @@ double bytes_of(const jit::KernelPlan& plan) {
   for (const jit::Stage& stage : plan.stages) {
     const std::uint32_t blocks = (stage.width + plan.lanes - 1) / plan.lanes;
     for (const jit::Product& p : stage.products) {
-      double vectors = static_cast<double>(p.gate.size()) * (blocks - 1);
-      for (const jit::Term& term : jit::last_terms(stage, p, plan.lanes)) {
-        vectors += plan.lanes == 16 && term.lanes <= 8 ? 0.5 : 1.0;
-      }
-      bytes += 4.0 * p.k * vectors * plan.lanes;
+      const std::size_t last = jit::last_terms(stage, p, plan.lanes).size();
+      const std::size_t vectors = p.gate.size() * (blocks - 1) + last;
+      bytes += 4.0 * p.k * static_cast<double>(vectors) * plan.lanes;
     }
   }
   return bytes;

@@ -171,7 +171,8 @@ TEST_CASE("explain: for a described machine nothing is run", "[explain]") {
 }
 
 TEST_CASE("explain: parts, bytes and FLOPs add up", "[explain]") {
-  for (const char* problem : {"lstm:i64h256", "gru:i64h64b3,reset=before", "lstm:i32h64l3bi"}) {
+  for (const char* problem : {"lstm:i64h256", "gru:i64h64b3,reset=before", "lstm:i32h64l3bi",
+                              "lstm:i64h41", "lstm:i33h36b3"}) {
     CAPTURE(problem);
     const Explanation e = explain_there(problem, 12);
     CHECK(e.predicted.us == Approx(e.predicted.parts.total()));

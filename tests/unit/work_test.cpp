@@ -38,9 +38,7 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK_FALSE(layer.one_gate_stages);
   CHECK(layer.step[0][1].weight_bytes == (5 + 20) * vectors * vector);
   CHECK(layer.step[1][1].weight_bytes == 20 * vectors * vector);
-  // By itself a gate reads its own vector; of AVX-512 the half with its lanes, if one has them all.
-  const double alone = 4 * (blocks - 1) + (lanes == 16 ? 0.5 + 0.5 + 1 + 1 : 4);
-  CHECK(layer.step[1][0].weight_bytes == 20 * alone * vector);
+  CHECK(layer.step[1][0].weight_bytes == 20 * 4 * blocks * vector);  // a vector for each gate
   CHECK(layer.hoist.weight_bytes == 5 * vectors * vector);
   CHECK(layer.hoisted_row_bytes >= 4 * blocks * vector);
 
@@ -63,10 +61,15 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK_FALSE(both.products[1].of_input);
   CHECK(both.products[1].k == 20);
   CHECK(both.products[1].chains == 1);
-  CHECK(both.units == 20);
+  CHECK(both.outputs == 20);
   CHECK(both.products[0].last == last);
-  CHECK(both.weight_bytes(lanes, blocks) == 25 * vectors * vector);
-  CHECK(both.weight_bytes(lanes, 1) == 25 * 4 * vector);
+  CHECK(both.weight_bytes(lanes, 1) == 25 * vectors * vector);
+  // Of two blocks the second participant has the last one, of three that and a whole one; with as
+  // many participants as blocks nobody has more than one.
+  const double half = blocks == 2 ? 4 : 4 + last;
+  CHECK(both.weight_bytes(lanes, 2) == 25 * half * vector);
+  CHECK(both.weight_bytes(lanes, static_cast<int>(blocks)) == 25 * 4 * vector);
+  CHECK(both.weight_bytes(lanes, 5) == 25 * 4 * vector);
 
   const StageWork& recurrent = layer.step[1][1].stages[0];
   REQUIRE(recurrent.products.size() == 1);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "jit/code_memory.hpp"
@@ -70,7 +71,40 @@ void check_tail(int lanes) {
   }
 }
 
+/// Registers below and from 16 on, another one and the same.
+template <class Vmm>
+void check_extract(int lane, int part) {
+  using namespace Xbyak::util;
+  constexpr int kLast = VecCode<Vmm>::kRegisters - 1;
+  std::vector<float> in(VecCode<Vmm>::kLanes);
+  std::iota(in.begin(), in.end(), 1.0F);
+  for (const auto& registers : {std::pair{1, 2}, {3, 3}, {kLast, 0}, {kLast, kLast}}) {
+    const Vmm to(registers.first);
+    const Vmm from(registers.second);
+    std::vector<float> out(VecCode<Vmm>::kLanes, -1.0F);
+    run<Vmm>(in.data(), out.data(), [&](VecCode<Vmm>& code) {
+      code.load(from, ptr[rdi]);
+      code.extract(to, from, lane, part);
+      code.store(ptr[rsi], to);
+    });
+    for (int i = 0; i < VecCode<Vmm>::kLanes; ++i) {
+      const float expected = i < part ? static_cast<float>(lane + i + 1) : 0.0F;
+      REQUIRE(out[static_cast<std::size_t>(i)] == expected);
+    }
+  }
+}
+
 }  // namespace
+
+TEST_CASE("parts of a vector go to the first lanes, zero behind them") {
+  on_each_isa([]<class Vmm>() {
+    for (int part = 4; part < VecCode<Vmm>::kLanes; part *= 2) {
+      for (int lane = 0; lane < VecCode<Vmm>::kLanes; lane += part) {
+        check_extract<Vmm>(lane, part);
+      }
+    }
+  });
+}
 
 TEST_CASE("tails touch their own lanes only") {
   on_each_isa([]<class Vmm>() {

@@ -67,7 +67,7 @@ constexpr const char* kProblems[] = {
     "gru:i40h20t36",
     "augru:i11h24t33",
     "lstm:i17h16t34,coupled=1",
-    "lstm:i40h40t35",      // gates share the vectors of the last unit block
+    "lstm:i40h40t35",
     "lstm:i33h66p40t34",
 };
 

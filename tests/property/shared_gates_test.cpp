@@ -46,21 +46,36 @@ Schedule schedule_of(const ModelSpec& spec, Isa isa, const Form& form) {
   return schedule;
 }
 
-/// Whether sums of a stage share vectors.
-bool shares(const ModelSpec& spec, const Schedule& schedule) {
+/// The plans of the first layer in which sums of a stage share vectors: the time loop, what is
+/// hoisted, and whether a product of such a stage is cut into pieces.
+struct Shared {
+  bool step = false;
+  bool hoist = false;
+  bool pieces = false;
+};
+
+Shared shared(const ModelSpec& spec, const Schedule& schedule) {
   CompileOptions options;
   options.threads = schedule.threads;
   options.schedule = schedule;
   const Compilation c = compile_program(spec, options).value();
-  const auto& stages = c.layers.front().step.bound.plan.stages;
-  return std::any_of(stages.begin(), stages.end(),
-                     [](const jit::Stage& s) { return !s.places.empty(); });
+  Shared out;
+  const auto look_at = [&](const jit::KernelPlan& plan, bool& found) {
+    for (const jit::Stage& s : plan.stages) {
+      if (s.places.empty()) continue;
+      found = true;
+      for (const jit::Product& p : s.products) out.pieces = out.pieces || p.k_block > 0;
+    }
+  };
+  look_at(c.layers.front().step.bound.plan, out.step);
+  if (c.layers.front().hoist) look_at(c.layers.front().hoist->bound.plan, out.hoist);
+  return out;
 }
 
-void check(const std::string& text, const Form& form) {
+void check(const std::string& text, const Form& form, const std::vector<Isa>& isas = host_isas()) {
   const Problem p = make_problem(text);
   const Outcome expected = run(p, compile(p, Isa::interpreter));
-  for (const Isa isa : host_isas()) {
+  for (const Isa isa : isas) {
     const Schedule schedule = schedule_of(p.spec, isa, form);
     INFO(text << " " << schedule.to_json());
     CHECK(difference(run(p, compile(p, isa, schedule)), expected) == "");
@@ -74,8 +89,17 @@ TEST_CASE("shared gates: no bit changes") {
         "augru:i21h68b2t3", "lstm:i70h8b4t3", "lstm:i20h260b13t2", "lstm:i9h12b3t5"}) {
     const Problem p = make_problem(text);
     const bool avx2_only = std::string(text).find("h12") != std::string::npos;
-    CHECK(shares(p.spec, schedule_of(p.spec, Isa::interpreter, {})) != avx2_only);
+    CHECK(shared(p.spec, schedule_of(p.spec, Isa::interpreter, kForms[3])).step != avx2_only);
+    CHECK(shared(p.spec, schedule_of(p.spec, Isa::interpreter, kForms[3])).hoist != avx2_only);
     for (const Form& form : kForms) check(text, form);
+  }
+}
+
+TEST_CASE("shared gates: pieces of k") {
+  const Problem p = make_problem("lstm:i20h260b13t2");
+  for (const Form& form : {Form{0, 4}, Form{2, 6}, Form{2, 3, true, Panel::narrow, 2}}) {
+    CHECK(shared(p.spec, schedule_of(p.spec, Isa::interpreter, form)).pieces);
+    check(p.text, form);
   }
 }
 
@@ -84,22 +108,24 @@ TEST_CASE("shared gates: every width") {
     const std::string sizes = "i35h" + std::to_string(hidden);
     for (const Form& form : {kForms[0], kForms[3], kForms[4]}) {
       check("lstm:" + sizes + "b3t2", form);
+      check("lstm:" + sizes + "t2", form);
       check("gru:" + sizes + "t3", form);
     }
   }
 }
 
-TEST_CASE("shared gates: weights in registers") {
-  // 8 steps over k of two vectors with AVX-512.
+void check_registers(const std::string& text, Isa isa) {
+  if (isa > host_isas().back()) return;
   const Form form{16, 1, true, Panel::narrow, 1, Residency::registers};
-  const Problem p = make_problem("lstm:i64h8t5");
-  const Outcome expected = run(p, compile(p, Isa::interpreter));
-  for (const Isa isa : host_isas()) {
-    if (isa != Isa::avx512) continue;
-    const Schedule schedule = schedule_of(p.spec, isa, form);
-    CHECK(shares(p.spec, schedule));
-    CHECK(difference(run(p, compile(p, isa, schedule)), expected) == "");
-  }
+  const Problem p = make_problem(text);
+  const Schedule schedule = schedule_of(p.spec, isa, form);
+  CHECK(shared(p.spec, schedule).step);
+  check(text, form, {isa});
+}
+
+TEST_CASE("shared gates: weights in registers") {
+  check_registers("lstm:i64h8t5", Isa::avx512);  // 8 steps over k of two vectors
+  check_registers("lstm:i64h3t5", Isa::avx2);    // 3 steps of two
 }
 
 }  // namespace

@@ -306,6 +306,7 @@ Result<Schedule> choose_schedule(Compilation& c, Isa isa, int threads) {
   auto tuned = wisdom::find(c.spec, isa, threads, c.notes);
   c.tuned = tuned.has_value();
   if (tuned) return std::move(*tuned);
+  if (machine_model().refused) add_note(c.notes, machine_model().note);
   return estimate_schedule(c.spec, isa, threads, machine_model());
 }
 

@@ -27,7 +27,7 @@ const std::vector<CellEntry>& cell_table() {
        {{"act", {"tanh", "relu", "sigmoid"}, "tanh", "the activation"}},
        build_rnn},
       {"augru",
-       "GRU whose update gate is scaled by a second input, attention",
+       "GRU whose update gate is z * (1 - attention); the input attention is [T,B,1]",
        {{"reset", {"before", "after"}, "before", "r applies after or before the product with h"}},
        build_augru},
   };

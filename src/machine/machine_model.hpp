@@ -55,6 +55,7 @@ struct MachineModel {
   std::string key;  ///< machine_key of the machine
   ModelSource source = ModelSource::estimate;
   std::string note;  ///< one sentence: where the figures come from, and why if it is an estimate
+  bool refused = false;  ///< an estimate although a calibration is named or saved
   double clock_ghz = 0.0;
   int cores = 1;             ///< that can be active at once; CoreRates::all refers to so many
   double exchange_ns = 0.0;  ///< one-way transfer of a cache line between two cores

@@ -40,8 +40,9 @@ std::string cache_folder() {
   return {};
 }
 
-MachineModel estimate_because(const std::string& why) {
+MachineModel estimate_because(const std::string& why, bool refused = false) {
   MachineModel model = MachineModel::estimate(machine());
+  model.refused = refused;
   model.note = fmt::format("{}; estimated instead ({})", why, model.note);
   return model;
 }
@@ -64,7 +65,9 @@ Result<std::string> calibration_path(std::string_view key) {
 Status check_calibration_output(const std::string& path) {
   std::error_code code;
   const fs::path folder = fs::path(path).parent_path();
-  if (!folder.empty()) fs::create_directories(folder, code);
+  // Only a folder of our own is made: another one that is not there may be a slip.
+  const bool own = !cache_folder().empty() && folder == fs::path(cache_folder()) / "deepcpu";
+  if (own) fs::create_directories(folder, code);
   if (code) return Error(fmt::format("{}: cannot be written: {}", path, code.message()));
   return check_writable(path);
 }
@@ -85,10 +88,11 @@ MachineModel load_machine_model() {
     return estimate_because("not calibrated yet (deepcpu machine --calibrate)");
   }
   const Result<Calibration> saved = load_calibration(*path);
-  if (!saved.ok()) return estimate_because(saved.error().message());
+  if (!saved.ok()) return estimate_because(saved.error().message(), true);
   const std::string its_key = machine_key(saved->machine);
   if (its_key != key) {
-    return estimate_because(fmt::format("{}: is of another machine, {}", *path, quote(its_key)));
+    return estimate_because(fmt::format("{}: is of another machine, {}", *path, quote(its_key)),
+                            true);
   }
   MachineModel model = MachineModel::from(*saved);
   model.note += fmt::format(", {}", *path);

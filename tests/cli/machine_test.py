@@ -52,6 +52,7 @@ class Calibrate(cli.CliTest):
         # Known before anything is measured: nothing is printed.
         self.fails("/proc/nowhere/m.json: cannot be written", *QUICK, "--output",
                    "/proc/nowhere/m.json")
+        self.fails("nowhere/m.json: cannot be written", *QUICK, "--output", "nowhere/m.json")
 
     def test_damaged_file_is_explained(self):
         self.write("m.json", b"{")
@@ -59,12 +60,19 @@ class Calibrate(cli.CliTest):
         text = self.ok("machine", env=env)
         self.assertIn("estimate: ", text)
         self.assertIn("m.json: JSON is not valid", text)
+        done = self.call("bench", "lstm:i4h4t2", "--seconds", "0.01", env=env)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("note: ", done.stderr)
+        self.assertIn("m.json: JSON is not valid", done.stderr)
 
     def test_wrong_use(self):
         self.fails("--seconds", "machine", "--seconds", "1", status=2)
         self.fails("--output", "machine", "--output", "x", status=2)
         self.fails("--seconds", "machine", "--calibrate", "--seconds", "0", status=2)
         self.fails("--machine", "machine", "--calibrate", "--machine", "x", status=2)
+        for command in (("machine", "--calibrate"), ("bench", "lstm:i4h4"), ("tune", "lstm:i4h4"),
+                        ("explain", "lstm:i4h4")):
+            self.fails("nan: must be a number", *command, "--seconds", "nan", status=2)
 
 
 class Described(cli.CliTest):

@@ -236,6 +236,7 @@ void add_bench(CLI::App& app, Action& action) {
   sub->add_flag("--json", flags->json, "Print an array of objects instead of a table");
   sub->add_option("--seconds", flags->seconds, "About how long each problem is timed")
       ->option_text("S [0.5]")
+      ->check(is_number)
       ->check(CLI::Range(0.001, 3600.0));
   add_compile_flags(*sub, flags->compile);
   sub->footer(kFooter);

@@ -18,6 +18,8 @@ using Action = std::function<Status()>;
 
 /// A script with an unset variable gives "", which must not pass for an option that is not there.
 std::string names_file(const std::string& text);
+/// For numbers beside CLI::Range, which lets NaN pass.
+std::string is_number(const std::string& text);
 /// i/n with 1 <= i <= n.
 std::string is_shard(const std::string& text);
 

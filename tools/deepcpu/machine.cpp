@@ -103,6 +103,7 @@ void add_machine(CLI::App& app, Action& action) {
   auto* calibrate = sub->add_flag("--calibrate", flags->calibrate,
                                   "Measure the machine model and save it; nothing else should run");
   sub->add_option("--seconds", flags->seconds, "Rough limit of the measuring (12)")
+      ->check(is_number)
       ->check(CLI::Range(0.1, 600.0))
       ->needs(calibrate);
   sub->add_option("--output", flags->output, "Save there, not where it is looked for")

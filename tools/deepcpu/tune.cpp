@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -213,6 +212,7 @@ void add_search_flags(CLI::App& app, TuneFlags& flags) {
       ->check(CLI::Range(1, 100000));
   app.add_option("--seconds", flags.seconds, "Time limit per problem")
       ->option_text("S [10]")
+      ->check(is_number)
       ->check(CLI::Range(0.01, 86400.0));
   app.add_option("--threads", flags.threads, "Most threads to use")
       ->option_text("N [1]")
@@ -235,7 +235,6 @@ void check_flags(const CLI::App& app, const TuneFlags& flags) {
   if (!flags.machine.empty() && flags.effort != "estimate") {
     throw CLI::ValidationError("--machine", "needs --effort estimate: nothing can be run there");
   }
-  if (std::isnan(flags.seconds)) throw CLI::ValidationError("--seconds", "must be a number");
   const auto only_with = [&](const char* option, std::initializer_list<const char*> efforts) {
     if (app.count(option) == 0) return;
     for (const char* effort : efforts) {

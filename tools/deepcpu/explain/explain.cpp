@@ -85,6 +85,7 @@ void add_explain(CLI::App& app, Action& action) {
       ->excludes(machine);
   sub->add_option("--seconds", flags->seconds, "For all that is timed")
       ->option_text("S [2; with --measure 10]")
+      ->check(is_number)
       ->check(CLI::Range(0.01, 86400.0))
       ->excludes(machine);
   sub->add_option("--html", flags->html, "Write a page with charts too")

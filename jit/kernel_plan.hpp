@@ -176,7 +176,7 @@ struct Place {
 /// operand[row][0..k) times a packed matrix, added to some of the stage's sums, k ascending.
 /// Unit block u starts at weights + u * block_stride and holds [k][gate][lanes] with gates_packed
 /// gates; a panel of several unit blocks reads as many streams side by side. In the last unit block
-/// several gates may share a vector; the numbers of one k take as much room all the same.
+/// several gates may share a vector; the numbers of one k take as much room there as in the others.
 struct Product {
   Ref operand;
   std::uint32_t k = 0;

@@ -200,9 +200,10 @@ void set_fetch(Stage& stage, std::uint32_t lanes, std::uint64_t rows, int lines)
   for (jit::Product& p : stage.products) {
     // Lines of gates that are left out would travel, too.
     if (p.gate.size() < p.gates_packed) continue;
-    const auto read = std::min(static_cast<std::uint32_t>(p.gate.size()), p.gates_packed) *
-                      jit::Product::kFetchSteps * lanes /
-                      16;  // lines of a unit block in as many steps
+    const std::uint32_t vectors =
+        std::min(static_cast<std::uint32_t>(p.gate.size()), p.gates_packed);
+    // Lines of a unit block in as many steps.
+    const std::uint32_t read = vectors * jit::Product::kFetchSteps * lanes / 16;
     p.fetch = std::clamp((wanted + full / 2) / full, 1U, std::max(1U, read));
   }
 }

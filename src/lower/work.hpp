@@ -61,6 +61,8 @@ struct StageWork {
   /// Unit blocks of a product for that participant: less than own_blocks() if gates share vectors
   /// in the last one.
   double product_blocks(const ProductWork& p, int sharers) const;
+  /// Of a product and one row, without lanes beyond the last unit.
+  double multiply_adds(const ProductWork& p) const { return 1.0 * outputs * p.k * p.gates; }
   /// Bytes of packed weights that it reads.
   double weight_bytes(std::uint32_t lanes, int sharers) const;
   /// Whether lower::cut_products makes pieces of panels that are large enough, if tiles of at most

@@ -17,8 +17,8 @@ namespace {
 /// Of one row.
 double multiply_adds(const StageWork& s) {
   double sum = 0.0;
-  for (const ProductWork& p : s.products) sum += 1.0 * p.k * p.gates;
-  return sum * s.outputs;
+  for (const ProductWork& p : s.products) sum += s.multiply_adds(p);
+  return sum;
 }
 
 /// What handing numbers over takes: its latency, and work for every vector.

@@ -273,9 +273,9 @@ class KernelCosts {
     }
     out.products += seconds;
     for (const ProductWork& p : s.products) {
-      const double per_unit = 2.0 * rows * p.k * p.gates;
-      out.flops += per_unit * s.outputs;
-      out.own_flops += per_unit * std::min(1.0 * s.outputs, blocks_of(s) * lanes_);
+      const double flops = 2.0 * rows * s.multiply_adds(p);
+      out.flops += flops;
+      out.own_flops += flops * std::min(1.0, blocks_of(s) * lanes_ / s.outputs);
     }
     return idle;
   }

@@ -28,11 +28,11 @@ struct StepNeeds {
 };
 
 /// Multiply-adds of the products with the input or of the others, for one row. Lanes beyond the
-/// last unit do not count: a layout may leave them out.
+/// last unit do not count: a layout can leave them out.
 double multiply_adds(const StageWork& s, bool input) {
   double sum = 0.0;
   for (const ProductWork& p : s.products) {
-    if (p.of_input == input) sum += 1.0 * s.outputs * p.k * p.gates;
+    if (p.of_input == input) sum += s.multiply_adds(p);
   }
   return sum;
 }

@@ -295,12 +295,11 @@ void EpilogueEmitter<Vmm>::emit_load(const Vmm& dst, const Instr& i, const Colum
   }
 }
 
-/// Whether the sum is part of another one's vector, which is stored as it is.
+/// Whether all units of the sum are in vectors of others, which are stored as they are.
 template <class Vmm>
 bool EpilogueEmitter<Vmm>::stored_by_host(const Instr& store, int unit) const {
   if (!stage_.keeps_places || !shares_vectors(stage_, tile_, unit)) return false;
-  const std::uint32_t sum = code_[at(store.a)].instr.gate;
-  return stage_.places[sum].host != sum;
+  return !holds_units(stage_, code_[at(store.a)].instr.gate);
 }
 
 template <class Vmm>

@@ -321,9 +321,11 @@ int MatmulEmitter<Vmm>::accumulator(int row, int unit, int sum, int chain) const
 }
 
 template <class Vmm>
-Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit, int vector) const {
+Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit,
+                                          const Term& term) const {
   const int block = unit * static_cast<int>(p.block_stride);
-  return ptr[reg::weights + disp(block + k * k_bytes(p) + vector * ctx_.kBytes)];
+  const int lane = static_cast<int>(term.lane * sizeof(float));
+  return ptr[reg::weights + disp(block + k * k_bytes(p) + lane)];
 }
 
 namespace {
@@ -356,8 +358,7 @@ void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool i
         const int w = ctx_.resident.at(&p) + k * terms_.count(p) + index++;
         terms_.multiply_add(term, acc, b.getIdx(), w);
       } else {
-        terms_.multiply_add(term, acc, b.getIdx(),
-                            weight(p, k, unit, static_cast<int>(term.vector)));
+        terms_.multiply_add(term, acc, b.getIdx(), weight(p, k, unit, term));
       }
     }
   }
@@ -382,7 +383,7 @@ void MatmulEmitter<Vmm>::load_resident(EmitContext<Vmm>& ctx) {
           for (const Term& term : products.terms_.of(p, unit)) {
             const int block = unit * static_cast<int>(p.block_stride);
             const int from =
-                block + k * products.k_bytes(p) + static_cast<int>(term.vector) * ctx.kBytes;
+                block + k * products.k_bytes(p) + static_cast<int>(term.lane * sizeof(float));
             ctx.vec.load(Vmm(to++), ptr[reg::weights + p.weights + disp(from)]);
           }
         }
@@ -400,7 +401,7 @@ void MatmulEmitter<Vmm>::step_rows(const Product& p, int k, int chain, bool inde
   }
   for (int unit = 0; unit < tile_.units; ++unit) {
     for (const Term& term : terms_.of(p, unit)) {
-      terms_.load(term, w, weight(p, k, unit, static_cast<int>(term.vector)));
+      terms_.load(term, w, weight(p, k, unit, term));
       for (int row = 0; row < tile_.rows; ++row) {
         terms_.multiply_add(term, accumulator(row, unit, static_cast<int>(term.sum), chain),
                             top - row, w);

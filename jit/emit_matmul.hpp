@@ -87,7 +87,7 @@ class MatmulEmitter {
   int accumulator(int row, int unit, int sum, int chain) const;
   int k_bytes(const Product& p) const;
   int unroll(const Product& p) const;
-  Xbyak::Address weight(const Product& p, int k, int unit, int vector) const;
+  Xbyak::Address weight(const Product& p, int k, int unit, const Term& term) const;
 
   EmitContext<Vmm>& ctx_;
   const Stage& stage_;

@@ -29,9 +29,8 @@ void SumsEmitter<Vmm>::start_sum(int gate) {
       const Vmm acc(registers_.accumulator(row, unit, gate));
       std::uint64_t from = sum.ref.offset;
       if (shares_vectors(stage_, tile_, unit)) {
-        const Place& place = stage_.places[static_cast<std::size_t>(gate)];
-        if (static_cast<int>(place.host) != gate) continue;
-        from = place.from;
+        if (!holds_units(stage_, static_cast<std::uint32_t>(gate))) continue;
+        from = stage_.places[static_cast<std::size_t>(gate)].from;
       }
       if (sum.init == Sum::Init::zero) {
         ctx_.vec.zero(acc);
@@ -46,20 +45,19 @@ void SumsEmitter<Vmm>::start_sum(int gate) {
   }
 }
 
-/// Hosts come last: their own part may stand where another one is still read.
+/// The last sum goes first: its vector holds units of none before it (Place).
 template <class Vmm>
 void SumsEmitter<Vmm>::part() {
   const int unit = tile_.units - 1;
   if (stage_.keeps_places || !shares_vectors(stage_, tile_, unit)) return;
-  for (const bool hosts : {false, true}) {
-    for (int gate = 0; gate < registers_.gates; ++gate) {
-      const Place& place = stage_.places[static_cast<std::size_t>(gate)];
-      if ((static_cast<int>(place.host) == gate) != hosts) continue;
-      for (int row = 0; row < tile_.rows; ++row) {
-        const Vmm host(registers_.accumulator(row, unit, static_cast<int>(place.host)));
-        ctx_.vec.extract(Vmm(registers_.accumulator(row, unit, gate)), host,
-                         static_cast<int>(place.lane), part_lanes());
-      }
+  for (int gate = registers_.gates - 1; gate >= 0; --gate) {
+    const Place& place = stage_.places[static_cast<std::size_t>(gate)];
+    for (int row = 0; row < tile_.rows; ++row) {
+      const auto vector = [&](std::uint32_t sum) {
+        return Vmm(registers_.accumulator(row, unit, static_cast<int>(sum)));
+      };
+      ctx_.vec.align(vector(static_cast<std::uint32_t>(gate)), vector(place.host),
+                     vector(place.next), static_cast<int>(place.lane));
     }
   }
 }

@@ -23,9 +23,6 @@ class SumsEmitter {
 
  private:
   void start_sum(int gate);
-  int part_lanes() const {
-    return static_cast<int>(place_lanes(stage_.width, VecCode<Vmm>::kLanes));
-  }
 
   EmitContext<Vmm>& ctx_;
   const Stage& stage_;

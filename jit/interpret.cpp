@@ -189,15 +189,17 @@ class Interpreter {
     const bool shares = !stage.places.empty() && first + plan_.lanes > stage.width;
     std::array<std::array<float, kMaxLanes>, 8> sums{};
     for (std::size_t g = 0; g < stage.sums.size(); ++g) {
-      if (stage.sums[g].init == Sum::Init::zero) continue;
-      Ref ref = stage.sums[g].ref;
-      if (shares) ref.offset = stage.places[g].from;
-      const float* from = address(ref, row) + first + (shares ? stage.places[g].lane : 0);
-      std::copy_n(from, count, sums[g].begin());
+      for (std::uint32_t lane = 0; stage.sums[g].init == Sum::Init::load && lane < count; ++lane) {
+        const Spot spot = shares ? spot_of(stage, g, lane) : Spot{g, lane};
+        Ref ref = stage.sums[spot.sum].ref;
+        if (shares) ref.offset = stage.places[spot.sum].from;
+        sums[g][lane] = address(ref, row)[first + spot.lane];
+      }
     }
     for (const Product& p : stage.products) {
       for (std::size_t i = 0; i < p.gate.size(); ++i) {
-        const std::uint32_t lane = shares ? p.last[i] : p.gate[i] * plan_.lanes;
+        const bool last = !p.last.empty() && first + plan_.lanes > stage.width;
+        const std::uint32_t lane = last ? p.last[i] : p.gate[i] * plan_.lanes;
         multiply(p, block, lane, row, count, sums[p.sum[i]].data());
       }
     }
@@ -209,15 +211,30 @@ class Interpreter {
     }
   }
 
-  /// The sums of the last unit block, each in its part of its host's vector.
+  /// A lane of the vector of a sum.
+  struct Spot {
+    std::size_t sum = 0;
+    std::uint32_t lane = 0;
+  };
+  /// Where unit `lane` of the last unit block of a sum stands while products run.
+  Spot spot_of(const Stage& stage, std::size_t sum, std::uint32_t lane) const {
+    const Place& place = stage.places[sum];
+    const std::uint32_t at = place.lane + lane;
+    if (at < plan_.lanes) return {place.host, at};
+    return {place.next, at - plan_.lanes};
+  }
+
+  /// The sums of the last unit block, each where it stands in the vectors that sums share.
   void store_places(const Stage& stage, const std::array<std::array<float, kMaxLanes>, 8>& sums,
                     std::uint64_t row, std::uint32_t first, std::uint32_t count) const {
     for (std::size_t g = 0; g < stage.sums.size(); ++g) {
-      const Place& place = stage.places[g];
-      for (const Instr& i : stage.epilogue) {
-        if (i.action != Action::store) continue;
-        if (stage.epilogue[static_cast<std::size_t>(i.a)].gate != place.host) continue;
-        std::copy_n(sums[g].begin(), count, address(i.ref, row) + first + place.lane);
+      for (std::uint32_t lane = 0; lane < count; ++lane) {
+        const Spot spot = spot_of(stage, g, lane);
+        for (const Instr& i : stage.epilogue) {
+          if (i.action != Action::store) continue;
+          if (stage.epilogue[static_cast<std::size_t>(i.a)].gate != spot.sum) continue;
+          address(i.ref, row)[first + spot.lane] = sums[g][lane];
+        }
       }
     }
   }

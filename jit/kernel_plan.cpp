@@ -55,6 +55,7 @@ void add(Hasher& h, const Stage& s) {
   }
   for (const Place& p : s.places) {
     h.number(std::uint64_t{p.host});
+    h.number(std::uint64_t{p.next});
     h.number(std::uint64_t{p.lane});
     h.number(p.from);
   }
@@ -140,12 +141,16 @@ std::string text(const KernelPlan& plan, const Stage& s) {
   }
   for (std::size_t g = 0; g < s.places.size(); ++g) {
     const Place& place = s.places[g];
-    Ref from = s.sums[g].ref;
-    from.offset = place.from;
     out += fmt::format("    last unit block: sum {} from lane {} of sum {}'s vector on{}{}\n", g,
                        place.lane, place.host,
-                       s.sums[g].init == Sum::Init::zero ? "" : ", = " + text(plan, from),
+                       place.next == place.host ? "" : fmt::format(" into sum {}'s", place.next),
                        s.keeps_places ? ", stored as it is" : "");
+    if (s.sums[g].init == Sum::Init::zero || !holds_units(s, static_cast<std::uint32_t>(g))) {
+      continue;
+    }
+    Ref from = s.sums[g].ref;
+    from.offset = place.from;
+    out += fmt::format("    last unit block: sum {}'s vector = {}\n", g, text(plan, from));
   }
   for (const Product& p : s.products) {
     out += fmt::format(
@@ -167,28 +172,40 @@ std::string text(const KernelPlan& plan, const Stage& s) {
 
 }  // namespace
 
+bool holds_units(const Stage& s, std::uint32_t sum) {
+  return std::any_of(s.places.begin(), s.places.end(),
+                     [&](const Place& p) { return p.host == sum || p.next == sum; });
+}
+
 std::vector<Term> terms(const Product& p, std::uint32_t lanes) {
   std::vector<Term> out;
-  for (std::size_t g = 0; g < p.gate.size(); ++g) out.push_back({p.gate[g], p.sum[g], lanes});
+  for (std::size_t g = 0; g < p.gate.size(); ++g) {
+    out.push_back({p.gate[g] * lanes, p.sum[g], lanes});
+  }
   return out;
 }
 
 std::vector<Term> last_terms(const Stage& s, const Product& p, std::uint32_t lanes) {
-  std::vector<Term> out = terms(p, s.width % lanes == 0 ? lanes : s.width % lanes);
-  if (s.places.empty()) return out;
-  std::vector<Term> hosts;
-  for (std::size_t g = 0; g < out.size(); ++g) {
-    const Place& place = s.places[p.sum[g]];
-    const Term term{p.last[g] / lanes, place.host, place.lane + place_lanes(s.width, lanes)};
+  const std::uint32_t units = s.width % lanes == 0 ? lanes : s.width % lanes;
+  std::vector<Term> out;
+  const auto add = [&](const Term& term) {
     const auto same =
-        std::find_if(hosts.begin(), hosts.end(), [&](const Term& t) { return t.sum == term.sum; });
-    if (same == hosts.end()) {
-      hosts.push_back(term);
-    } else {
-      same->lanes = std::max(same->lanes, term.lanes);
+        std::find_if(out.begin(), out.end(), [&](const Term& t) { return t.sum == term.sum; });
+    if (same == out.end()) return out.push_back(term);
+    same->lanes = std::max(same->lanes, term.lanes);
+  };
+  for (std::size_t g = 0; g < p.gate.size(); ++g) {
+    const std::uint32_t first = p.last.empty() ? p.gate[g] * lanes : p.last[g];
+    if (s.places.empty()) {
+      out.push_back({first, p.sum[g], units});
+      continue;
     }
+    const Place& place = s.places[p.sum[g]];
+    const std::uint32_t end = place.lane + units;
+    add({first - place.lane, place.host, std::min(end, lanes)});
+    if (end > lanes) add({first - place.lane + lanes, place.next, end - lanes});
   }
-  return hosts;
+  return out;
 }
 
 bool KernelPlan::buffers_equal(const KernelPlan& o) const {

@@ -156,19 +156,15 @@ struct Sum {
   bool operator==(const Sum& o) const { return init == o.init && ref == o.ref; }
 };
 
-/// Lanes that each sum takes in the last unit block where several of them share a vector: 4 or 8
-/// that its units fit. `lanes` if they fill more than half a vector, which then cannot be shared.
-constexpr std::uint32_t place_lanes(std::uint32_t width, std::uint32_t lanes) {
-  const std::uint32_t units = width % lanes;
-  return units == 0 || units > lanes / 2 ? lanes : std::max(4U, std::bit_ceil(units));
-}
-
-/// Where a sum of the last unit block stands while products run, if sums share vectors there.
+/// Where the units of a sum's last unit block stand while products run, if sums share vectors
+/// there. The sums whose vectors these are come first among those that share them, so that each can
+/// be moved to a vector of its own if the last one is the first to go.
 struct Place {
-  std::uint32_t host = 0;  ///< the sum whose vector it is part of, which may be itself
-  std::uint32_t lane = 0;  ///< the first one of place_lanes()
-  /// With Sum::Init::load: Sum::ref.offset of the sum whose last unit block holds all of the
-  /// vector.
+  std::uint32_t host = 0;  ///< the sum whose vector they begin in, which may be itself
+  std::uint32_t next = 0;  ///< the one in whose vector they end; the host, if all are there
+  std::uint32_t lane = 0;  ///< of the host's vector, where they begin
+  /// Of a sum whose vector is shared, with Sum::Init::load: what takes the place of
+  /// Sum::ref.offset in the last unit block, for all of the vector.
   std::uint64_t from = 0;
   bool operator==(const Place&) const = default;
 };
@@ -186,8 +182,9 @@ struct Product {
                                     ///< has a unit block in which gates do not share them
   std::vector<std::uint32_t> gate;  ///< gates read here, as positions in the packed matrix
   std::vector<std::uint32_t> sum;   ///< the sum that each of them is added to
-  /// With Stage::places: where each of them begins in the last unit block, in lanes from the
-  /// beginning of a k. Its sum's Place::lane, in the vector of its host. Then there is one chain.
+  /// Where each of them begins in the last unit block, in lanes from the beginning of a k, if gates
+  /// share vectors there; what stands behind its units is another gate's, or nobody's. With
+  /// Stage::places its sum's Place::lane, in the vector of its host. Then there is one chain.
   std::vector<std::uint32_t> last;
   std::uint32_t chains = 1;  ///< independent partial sums: k goes to chain k % chains
   /// Cache lines of each unit block that are fetched into the L2 cache in kFetchSteps steps over k
@@ -221,8 +218,8 @@ struct Stage {
   std::uint32_t tile_rows = 1;        ///< most rows of the register tile
   std::vector<Sum> sums;              ///< one per gate
   std::vector<Place> places;          ///< one per sum, or none: each has vectors of its own
-  /// The epilogue stores each sum and does nothing else. Of the last unit block each host's vector
-  /// is stored as it is, where the host's sum belongs.
+  /// The epilogue stores each sum and does nothing else. Of the last unit block each vector is
+  /// stored as it is, where the sum whose vector it is belongs.
   bool keeps_places = false;
   std::vector<Product> products;
   std::vector<Instr> epilogue;
@@ -252,11 +249,14 @@ inline std::uint64_t multiply_adds(const Stage& s) {
   return sum;
 }
 
+/// Whether the vector of a sum is one in which units of the last unit block stand.
+bool holds_units(const Stage& s, std::uint32_t sum);
+
 /// A vector of weights of one k and unit block, and the sum that it is added to.
 struct Term {
-  std::uint32_t vector = 0;  ///< its place among those of the k
-  std::uint32_t sum = 0;     ///< that one, or the host of several
-  std::uint32_t lanes = 0;   ///< those behind do not matter
+  std::uint32_t lane = 0;   ///< where it begins, from the beginning of the k
+  std::uint32_t sum = 0;    ///< that one, or the one whose vector several share
+  std::uint32_t lanes = 0;  ///< those behind do not matter
   /// Half a vector of AVX-512 does.
   bool half(std::uint32_t of_lanes) const { return of_lanes == 16 && lanes <= 8; }
 };

@@ -89,18 +89,15 @@ class VecCode {
     }
   }
 
-  /// dst = the `part` lanes of src from `lane` on in its first lanes, zero in the others. `part` is
-  /// 4, with AVX-512 also 8.
-  void extract(const Vmm& dst, const Vmm& src, int lane, int part) {
-    const auto n = static_cast<std::uint8_t>(lane / part);
-    if (n == 0) {
-      part == 4 ? code_.vmovaps(Xbyak::Xmm(dst.getIdx()), Xbyak::Xmm(src.getIdx()))
-                : code_.vmovaps(Xbyak::Ymm(dst.getIdx()), Xbyak::Ymm(src.getIdx()));
+  /// dst = the lanes of low from `lane` on, then those of high from its first on. With AVX2 `lane`
+  /// is 0 or 4.
+  void align(const Vmm& dst, const Vmm& low, const Vmm& high, int lane) {
+    if (lane == 0) {
+      if (dst.getIdx() != low.getIdx()) code_.vmovaps(dst, low);
     } else if constexpr (kAvx512) {
-      part == 4 ? code_.vextractf32x4(Xbyak::Xmm(dst.getIdx()), src, n)
-                : code_.vextractf32x8(Xbyak::Ymm(dst.getIdx()), src, n);
+      code_.valignd(dst, high, low, static_cast<std::uint8_t>(lane));
     } else {
-      code_.vextractf128(Xbyak::Xmm(dst.getIdx()), src, n);
+      code_.vperm2f128(dst, low, high, 0x21);
     }
   }
 

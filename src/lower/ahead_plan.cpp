@@ -22,6 +22,15 @@ using jit::Stage;
 /// i256h256 0.97, 0.98, 0.96, 1.00; with 8 and 12 lstm i512h512t50 1.01 and 1.03, gru 1.00, 0.99.
 constexpr std::uint64_t prefetch_steps(std::uint32_t rows) { return rows == kAheadRows ? 16 : 12; }
 
+/// Where the vector of a sum begins in the last unit block, in lanes; absent if it has none there.
+std::optional<std::uint64_t> last_vector(const Stage& stage, const Product& p, std::uint32_t sum,
+                                         std::uint32_t lanes) {
+  for (const jit::Term& term : jit::last_terms(stage, p, lanes)) {
+    if (term.sum == sum) return term.lane;
+  }
+  return std::nullopt;
+}
+
 /// Where the sums of a hoisted stage stand. Its epilogue stores each sum, nothing else.
 std::vector<AheadSum> sums_of(const BoundPlan& hoist, const Stage& stage) {
   const Product& p = stage.products.front();
@@ -39,13 +48,18 @@ std::vector<AheadSum> sums_of(const BoundPlan& hoist, const Stage& stage) {
     sum.weights = p.weights + p.gate[g] * lanes * sizeof(float);
     sum.block_stride = p.block_stride;
     sum.blocks = unit_blocks(stage.width, hoist.plan.lanes);
-    std::uint64_t last = p.gate[g] * lanes;
-    if (!stage.places.empty() && stage.places[p.sum[g]].host == p.sum[g]) last = p.last[g];
-    if (!stage.places.empty() && stage.places[p.sum[g]].host != p.sum[g]) --sum.blocks;
+    const auto last = stage.keeps_places
+                          ? last_vector(stage, p, p.sum[g], hoist.plan.lanes)
+                          : std::optional(p.last.empty() ? p.gate[g] * lanes : p.last[g]);
+    if (!last) --sum.blocks;
     if (sum.blocks == 0) continue;
-    sum.last_weights = p.weights + (sum.blocks - 1) * p.block_stride + last * sizeof(float);
+    sum.last_weights = p.weights + (sum.blocks - 1) * p.block_stride +
+                       last.value_or(p.gate[g] * lanes) * sizeof(float);
     const jit::Sum& start = stage.sums[p.sum[g]];
-    if (start.init == jit::Sum::Init::load) sum.init = start.ref.offset;
+    if (start.init == jit::Sum::Init::load) {
+      sum.init = sum.last_init = start.ref.offset;
+      if (stage.keeps_places && last) sum.last_init = stage.places[p.sum[g]].from;
+    }
     sum.to = store->ref.offset;
     out.push_back(sum);
   }

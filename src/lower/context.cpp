@@ -71,22 +71,24 @@ std::vector<jit::Place> places_of(const Context& ctx, int fused, const std::vect
                                   bool hoist) {
   if (fused < 0) return {};
   const FusedStage& stage = ctx.layout.stages[at(fused)];
+  const std::uint32_t lanes = ctx.layout.lanes;
+  const std::uint32_t units = stage.width % lanes;
+  const std::uint64_t before = (stage.width - units) * sizeof(float);
   std::vector<jit::Place> places;
-  const std::uint32_t part = jit::place_lanes(stage.width, ctx.layout.lanes);
-  for (const std::vector<int>& group : stage.shared) {
-    const auto here =
-        std::find_if(group.begin(), group.end(), [&](int sum) { return position[at(sum)] >= 0; });
-    const bool hoisted = !hoist && ctx.hoist.offset[at(group[0])] >= 0;
-    std::uint32_t lane = 0;
-    for (const int sum : group) {
-      const int own = position[at(sum)];
-      if (own >= 0) {
-        places.resize(std::max(places.size(), at(own) + 1));
-        places[at(own)] = {static_cast<std::uint32_t>(position[at(*here)]), lane,
-                           hoisted ? static_cast<std::uint64_t>(ctx.hoist.offset[at(group[0])])
-                                   : ctx.layout.sum_bias[at(group[0])].offset};
-      }
-      lane += part;
+  for (const SharedSums& group : stage.shared) {
+    const auto own = [&](std::size_t i) { return position[at(group.sums[i])]; };
+    const auto sum_of = [&](std::uint32_t lane) {
+      return static_cast<std::uint32_t>(own(lane / lanes));
+    };
+    for (std::size_t i = 0; i < group.sums.size(); ++i) {
+      if ((own(i) < 0) != (own(0) < 0)) return {};
+      if (own(i) < 0) continue;
+      const std::uint32_t lane = static_cast<std::uint32_t>(i) * group.part;
+      const std::int64_t hoisted = hoist ? -1 : ctx.hoist.offset[at(group.sums[i])];
+      places.resize(std::max(places.size(), at(own(i)) + 1));
+      places[at(own(i))] = {sum_of(lane), sum_of(lane + units - 1), lane % lanes,
+                            hoisted >= 0 ? static_cast<std::uint64_t>(hoisted)
+                                         : group.biases + i * lanes * sizeof(float) - before};
     }
   }
   return places;

@@ -77,7 +77,8 @@ std::uint32_t chains_of(const FusedStage& stage, std::uint32_t k);
 jit::Sum initial_sum(const Context& ctx, int sum, std::uint16_t params);
 
 /// Where the sums of a stage stand in its last unit block, in the plan of hoisted products
-/// (`hoist`) or in the time loop's. `position` as in products_of().
+/// (`hoist`) or in the time loop's: none if it has not all sums that share vectors, because gates
+/// are not fused. `position` as in products_of().
 std::vector<jit::Place> places_of(const Context& ctx, int fused, const std::vector<int>& position,
                                   bool hoist);
 

@@ -62,7 +62,7 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
   }
   if (stage.sums.empty()) return stage;
   stage.places = places_of(ctx, fused_index, position, true);
-  stage.keeps_places = !stage.places.empty();
+  stage.keeps_places = !stage.places.empty() && ctx.schedule.fuse_gates;
   stage.products = products_of(
       ctx, fused_index, position,
       [&](const PackedMatrix& m) {

@@ -45,12 +45,13 @@ struct AheadSum {
   std::size_t stage = 0;     ///< of the hoisted plan
   std::uint32_t blocks = 0;  ///< unit blocks; the stage's last one may be in another sum's vector
   std::uint64_t weights = 0;
-  std::uint64_t last_weights = 0;     ///< of the last one of `blocks`
-  std::uint64_t block_stride = 0;     ///< from one unit block to the next
-  std::uint64_t weight_stride = 0;    ///< from one k to the next
-  std::uint32_t k = 0;                ///< numbers of a row of the operand
-  std::uint32_t chains = 1;           ///< partial sums: k goes to chain k % chains
-  std::optional<std::uint64_t> init;  ///< none: the sum starts at zero
+  std::uint64_t last_weights = 0;          ///< of the last one of `blocks`
+  std::uint64_t block_stride = 0;          ///< from one unit block to the next
+  std::uint64_t weight_stride = 0;         ///< from one k to the next
+  std::uint32_t k = 0;                     ///< numbers of a row of the operand
+  std::uint32_t chains = 1;                ///< partial sums: k goes to chain k % chains
+  std::optional<std::uint64_t> init;       ///< none: the sum starts at zero
+  std::optional<std::uint64_t> last_init;  ///< in its place for the last one of `blocks`
   std::uint64_t to = 0;
 };
 

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <map>
 
 #include "src/lower/context.hpp"
 
@@ -86,38 +88,53 @@ bool gains_by_sharing(const PackLayout& layout, const FusedStage& stage) {
          });
 }
 
-/// Groups of sums that share the vectors of the last unit block. Empty if no vector is saved.
-std::vector<std::vector<int>> shared_sums(const StepGraph& graph, const PackLayout& layout,
-                                          const FusedStage& stage) {
-  const std::size_t most = layout.lanes / jit::place_lanes(stage.width, layout.lanes);
-  std::vector<std::vector<int>> groups;
-  if (most < 2 || !gains_by_sharing(layout, stage)) return groups;
-  for (const int s : stage.sums) {
-    const auto it = std::find_if(groups.begin(), groups.end(), [&](const std::vector<int>& group) {
-      return group.size() < most && alike(graph, layout, group[0], s);
-    });
-    if (it != groups.end()) it->push_back(s);
-    if (it == groups.end()) groups.push_back({s});
-  }
-  return groups.size() < stage.sums.size() ? groups : std::vector<std::vector<int>>{};
+/// Lanes of 4 or 8, from which a vector begins that half an instruction moves; with AVX-512 also
+/// exactly as many as there are units, where that takes fewer vectors.
+void choose_part(std::uint32_t width, std::uint32_t lanes, SharedSums& group) {
+  const auto count = static_cast<std::uint32_t>(group.sums.size());
+  const std::uint32_t units = width % lanes;
+  const auto vectors = [&](std::uint32_t part) { return (count * part + lanes - 1) / lanes; };
+  group.part = std::min(lanes, std::max(4U, std::bit_ceil(units)));
+  if (lanes == 16 && vectors(units) < vectors(group.part)) group.part = units;
+  group.vectors = vectors(group.part);
 }
 
-/// Vectors in the order in which their first gates stand in the matrix.
-void place_gates(const FusedStage& stage, std::uint32_t lanes, PackedMatrix& m) {
-  std::vector<const std::vector<int>*> vectors;
-  for (const int sum : m.sums) {
-    const auto holds = [&](const std::vector<int>& group) {
-      return std::find(group.begin(), group.end(), sum) != group.end();
-    };
-    const auto group = std::find_if(stage.shared.begin(), stage.shared.end(), holds);
-    auto vector = std::find(vectors.begin(), vectors.end(), &*group);
-    if (vector == vectors.end()) vector = vectors.insert(vectors.end(), &*group);
-    const auto number = static_cast<std::uint32_t>(vector - vectors.begin());
-    const auto part =
-        static_cast<std::uint32_t>(std::find(group->begin(), group->end(), sum) - group->begin());
-    m.last.push_back(number * lanes + part * jit::place_lanes(stage.width, lanes));
+/// Groups of sums that share the vectors of the last unit block. Empty if no vector is saved.
+std::vector<SharedSums> shared_sums(const StepGraph& graph, const PackLayout& layout,
+                                    const FusedStage& stage) {
+  std::vector<SharedSums> groups;
+  if (stage.width % layout.lanes == 0 || !gains_by_sharing(layout, stage)) return groups;
+  for (const int s : stage.sums) {
+    const auto it = std::find_if(groups.begin(), groups.end(), [&](const SharedSums& group) {
+      return alike(graph, layout, group.sums[0], s);
+    });
+    if (it != groups.end()) it->sums.push_back(s);
+    if (it == groups.end()) groups.push_back({{s}});
   }
-  if (stage.width <= lanes) m.vectors = static_cast<std::uint32_t>(vectors.size());
+  std::size_t vectors = 0;
+  for (SharedSums& group : groups) {
+    choose_part(stage.width, layout.lanes, group);
+    vectors += group.vectors;
+  }
+  return vectors < stage.sums.size() ? groups : std::vector<SharedSums>{};
+}
+
+/// Groups in the order in which their first gates stand in the matrix.
+void place_gates(const FusedStage& stage, std::uint32_t lanes, PackedMatrix& m) {
+  std::map<const SharedSums*, std::uint32_t> first;
+  std::uint32_t vectors = 0;
+  for (const int sum : m.sums) {
+    const auto position = [sum](const SharedSums& group) {
+      return std::find(group.sums.begin(), group.sums.end(), sum);
+    };
+    const auto group = std::find_if(
+        stage.shared.begin(), stage.shared.end(),
+        [&](const SharedSums& candidate) { return position(candidate) != candidate.sums.end(); });
+    if (first.emplace(&*group, vectors).second) vectors += group->vectors;
+    const auto part = static_cast<std::uint32_t>(position(*group) - group->sums.begin());
+    m.last.push_back(first.at(&*group) * lanes + part * group->part);
+  }
+  if (stage.width <= lanes) m.vectors = vectors;
 }
 
 /// Parameters that the epilogue reads one by one (peepholes, biases outside a sum).
@@ -181,7 +198,14 @@ PackLayout PackLayout::build(const Cell& cell, const StepGraph& graph, const Wid
     }
     layout.parameters.push_back(std::move(v));
   }
-  for (FusedStage& stage : layout.stages) stage.shared = shared_sums(graph, layout, stage);
+  for (FusedStage& stage : layout.stages) {
+    stage.shared = shared_sums(graph, layout, stage);
+    for (SharedSums& group : stage.shared) {
+      if (layout.sum_bias[at(group.sums[0])].parameters.empty()) continue;
+      group.biases = offset;
+      offset = align_up(offset + group.vectors * vector_bytes, 64);
+    }
+  }
   for (PackedMatrix& m : layout.matrices) {
     const FusedStage& stage = layout.stages[at(m.stage)];
     m.vectors = static_cast<std::uint32_t>(m.parameters.size());
@@ -189,6 +213,8 @@ PackLayout PackLayout::build(const Cell& cell, const StepGraph& graph, const Wid
     m.offset = offset;
     m.block_stride = vector_bytes * m.k * m.vectors;
     offset = align_up(offset + m.block_stride * unit_blocks(m.width, lanes), 64);
+    // A vector that begins at a gate's own units may end behind the last k.
+    if (!m.last.empty()) offset += 64;
   }
   layout.bytes = offset;
   return layout;
@@ -242,18 +268,16 @@ void pack_vector(const PackedVector& v, const Cell& cell, const Widths& widths,
   }
 }
 
-/// Copies the biases of the last unit block into the vector of the first of each group.
+/// Copies the biases of the last unit block to where those of a group stand side by side.
 void share_biases(const PackLayout& layout, const FusedStage& stage, std::byte* out) {
-  const std::uint32_t part = jit::place_lanes(stage.width, layout.lanes);
   const std::uint32_t units = stage.width % layout.lanes;
-  for (const std::vector<int>& group : stage.shared) {
-    const auto last = [&](int sum) {
-      auto* all = reinterpret_cast<float*>(out + layout.sum_bias[at(sum)].offset);
-      return all + stage.width - units;
-    };
-    if (layout.sum_bias[at(group[0])].parameters.empty()) continue;
-    for (std::size_t i = 1; i < group.size(); ++i) {
-      std::copy_n(last(group[i]), units, last(group[0]) + i * part);
+  for (const SharedSums& group : stage.shared) {
+    auto* to = reinterpret_cast<float*>(out + group.biases);
+    for (const int sum : group.sums) {
+      const PackedVector& bias = layout.sum_bias[at(sum)];
+      if (bias.parameters.empty()) continue;
+      const auto* all = reinterpret_cast<const float*>(out + bias.offset);
+      to = std::copy_n(all + stage.width - units, units, to) + group.part - units;
     }
   }
 }

@@ -3,8 +3,8 @@
 ///
 /// It depends on the cell, the sizes and the ISA only, never on the schedule, so one packed copy
 /// serves every register tile, thread count and hoisting choice. A product's matrix is cut into
-/// unit blocks: [unit block][k][gate][lanes], each read as one stream. Where units fill the last
-/// block at most by half, gates whose sums take the same products share its vectors; a k is as long
+/// unit blocks: [unit block][k][gate][lanes], each read as one stream. Where that makes fewer
+/// vectors of the last block, gates whose sums take the same products share them; a k is as long
 /// there as in the others, if there are any.
 #pragma once
 
@@ -44,14 +44,20 @@ Widths widths_of(const ModelSpec& spec, int layer);
 /// of layers that hand over whole sequences.
 bool knows_its_input(const ModelSpec& spec, int layer);
 
+/// Sums whose units of the last unit block stand side by side in as few vectors as hold them.
+struct SharedSums {
+  std::vector<int> sums;      ///< indices into StepGraph::sums
+  std::uint32_t part = 0;     ///< lanes from one's units to the next one's
+  std::uint32_t vectors = 1;  ///< the vectors of the first sums; one, or fewer than there are sums
+  std::uint64_t biases = 0;   ///< offset of as many vectors with the biases, if there are any
+};
+
 /// Sums that become complete together and share a register tile: same level, same width.
 struct FusedStage {
   int level = 0;
   std::uint32_t width = 0;
-  std::vector<int> sums;  ///< indices into StepGraph::sums
-  /// Sums that share vectors of the last unit block, a group for each vector; none if no two do.
-  /// Biases and hoisted sums stand there as the sums do, in the vector of the group's first sum.
-  std::vector<std::vector<int>> shared;
+  std::vector<int> sums;           ///< indices into StepGraph::sums
+  std::vector<SharedSums> shared;  ///< each sum is in one of them; none if no vector is saved
 };
 
 /// All products of one fused stage with one operand.

@@ -307,8 +307,9 @@ void Runner::add_tiles(const Part& part, Seat& seat, std::size_t slot, const low
   alignas(64) static constexpr float kZeros[16] = {};
   const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
   const std::uint64_t vector = unit * sizeof(float) * part.code->layout.lanes;
-  const unsigned char* init = part.weights + sum.init.value_or(0) + vector;
   const bool last = unit + 1 == sum.blocks;
+  const unsigned char* init = part.weights + vector;
+  if (sum.init) init += last ? *sum.last_init : *sum.init;
   const unsigned char* weights =
       part.weights + (last ? sum.last_weights : sum.weights + unit * sum.block_stride);
   std::byte* to = hoisted_slot(part, seat.part, slot).data() + sum.to + vector;

@@ -67,15 +67,14 @@ Sum initial_sum(const Context& ctx, int sum, std::uint16_t params) {
   return s;
 }
 
-std::vector<jit::Place> places_of(const Context& ctx, int fused, const std::vector<int>& position,
-                                  bool hoist) {
-  if (fused < 0) return {};
-  const FusedStage& stage = ctx.layout.stages[at(fused)];
+std::vector<jit::Place> places_of(const Context& ctx, const FusedStage& stage,
+                                  const std::vector<SharedSums>& groups,
+                                  const std::vector<int>& position, bool hoist) {
   const std::uint32_t lanes = ctx.layout.lanes;
   const std::uint32_t units = stage.width % lanes;
   const std::uint64_t before = (stage.width - units) * sizeof(float);
   std::vector<jit::Place> places;
-  for (const SharedSums& group : stage.shared) {
+  for (const SharedSums& group : groups) {
     const auto own = [&](std::size_t i) { return position[at(group.sums[i])]; };
     const auto sum_of = [&](std::uint32_t lane) {
       return static_cast<std::uint32_t>(own(lane / lanes));

@@ -76,11 +76,12 @@ std::uint32_t chains_of(const FusedStage& stage, std::uint32_t k);
 /// The sum before its products: its bias or zero.
 jit::Sum initial_sum(const Context& ctx, int sum, std::uint16_t params);
 
-/// Where the sums of a stage stand in its last unit block, in the plan of hoisted products
-/// (`hoist`) or in the time loop's: none if it has not all sums that share vectors, because gates
-/// are not fused. `position` as in products_of().
-std::vector<jit::Place> places_of(const Context& ctx, int fused, const std::vector<int>& position,
-                                  bool hoist);
+/// Where the sums of a stage stand in its last unit block if these groups share vectors, in the
+/// plan of hoisted products (`hoist`) or in the time loop's: none if it has not all sums of a
+/// group, because gates are not fused. `position` as in products_of().
+std::vector<jit::Place> places_of(const Context& ctx, const FusedStage& stage,
+                                  const std::vector<SharedSums>& groups,
+                                  const std::vector<int>& position, bool hoist);
 
 /// The products of the stage's sums, one per packed matrix, in the order of the summation: those of
 /// the input first. `position` gives the place of a sum among the stage's accumulators, -1 if none.

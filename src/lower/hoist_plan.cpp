@@ -55,14 +55,17 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
   stage.name = fmt::format("hoist{}", fused_index);
   stage.width = fused.width;
   std::vector<int> position(ctx.graph.sums.size(), -1);
-  for (const int s : fused.sums) {
+  const bool all_share = !fused.hoisted.sums.empty();
+  for (const int s : all_share ? fused.hoisted.sums : fused.sums) {
     if (ctx.hoist.offset[at(s)] < 0) continue;
     position[at(s)] = static_cast<int>(stage.sums.size());
     add_sum(ctx, ids, s, stage);
   }
   if (stage.sums.empty()) return stage;
-  stage.places = places_of(ctx, fused_index, position, true);
-  stage.keeps_places = !stage.places.empty() && ctx.schedule.fuse_gates;
+  const std::vector<SharedSums> groups =
+      all_share ? std::vector<SharedSums>{fused.hoisted} : fused.shared;
+  stage.places = places_of(ctx, fused, groups, position, true);
+  stage.keeps_places = !stage.places.empty() && ctx.schedule.fuse_gates && !all_share;
   stage.products = products_of(
       ctx, fused_index, position,
       [&](const PackedMatrix& m) {

@@ -4,11 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
-#include <map>
 
 #include "src/lower/context.hpp"
+#include "src/lower/shared_sums.hpp"
 
 namespace deepcpu::lower {
 namespace {
@@ -24,7 +23,7 @@ std::vector<FusedStage> fuse(const StepGraph& graph, const Widths& widths) {
     auto it = std::find_if(stages.begin(), stages.end(), [&](const FusedStage& f) {
       return f.level == e.level && f.width == width && f.sums.size() < kMaxGates;
     });
-    if (it == stages.end()) it = stages.insert(stages.end(), {e.level, width, {}, {}});
+    if (it == stages.end()) it = stages.insert(stages.end(), {e.level, width, {}, {}, {}});
     it->sums.push_back(s);
   }
   std::stable_sort(stages.begin(), stages.end(), [](const FusedStage& a, const FusedStage& b) {
@@ -56,85 +55,6 @@ void add_matrices(const StepGraph& graph, const Widths& widths, int stage_index,
       it->sums.push_back(s);
     }
   }
-}
-
-/// Numbers of the matrices that the sum takes part in.
-std::vector<std::size_t> matrices_of(const PackLayout& layout, int sum) {
-  std::vector<std::size_t> out;
-  for (std::size_t m = 0; m < layout.matrices.size(); ++m) {
-    const auto& sums = layout.matrices[m].sums;
-    if (std::find(sums.begin(), sums.end(), sum) != sums.end()) out.push_back(m);
-  }
-  return out;
-}
-
-/// Whether two sums may share a vector: what is added to one is added to the other. Epilogues read
-/// those that leave the time loop as a whole, one by one.
-bool alike(const StepGraph& graph, const PackLayout& layout, int a, int b) {
-  const auto biased = [&](int sum) { return !layout.sum_bias[at(sum)].parameters.empty(); };
-  return !wholly_hoisted(graph, graph.sums[at(a)]) && biased(a) == biased(b) &&
-         matrices_of(layout, a) == matrices_of(layout, b);
-}
-
-/// Whether fewer vectors make the stage's products shorter. With a single unit block all sums would
-/// be one vector or two, and short products wait for the sums themselves: Zen 4, AVX-512, time of
-/// separate vectors over that of shared ones: lstm i4h4 0.96, i16h4 0.89, i1h8 1.00, i24h8 0.97,
-/// i32h4 1.08 to 1.13, i32h8 1.05, i64h8 1.36, gru i8h8 0.95, i16h4 0.92, i32h4 1.09.
-bool gains_by_sharing(const PackLayout& layout, const FusedStage& stage) {
-  constexpr std::uint32_t kLong = 32;
-  return stage.width > layout.lanes ||
-         std::any_of(layout.matrices.begin(), layout.matrices.end(), [&](const PackedMatrix& m) {
-           return &layout.stages[at(m.stage)] == &stage && m.k >= kLong;
-         });
-}
-
-/// Lanes of 4 or 8, from which a vector begins that half an instruction moves; with AVX-512 also
-/// exactly as many as there are units, where that takes fewer vectors.
-void choose_part(std::uint32_t width, std::uint32_t lanes, SharedSums& group) {
-  const auto count = static_cast<std::uint32_t>(group.sums.size());
-  const std::uint32_t units = width % lanes;
-  const auto vectors = [&](std::uint32_t part) { return (count * part + lanes - 1) / lanes; };
-  group.part = std::min(lanes, std::max(4U, std::bit_ceil(units)));
-  if (lanes == 16 && vectors(units) < vectors(group.part)) group.part = units;
-  group.vectors = vectors(group.part);
-}
-
-/// Groups of sums that share the vectors of the last unit block. Empty if no vector is saved.
-std::vector<SharedSums> shared_sums(const StepGraph& graph, const PackLayout& layout,
-                                    const FusedStage& stage) {
-  std::vector<SharedSums> groups;
-  if (stage.width % layout.lanes == 0 || !gains_by_sharing(layout, stage)) return groups;
-  for (const int s : stage.sums) {
-    const auto it = std::find_if(groups.begin(), groups.end(), [&](const SharedSums& group) {
-      return alike(graph, layout, group.sums[0], s);
-    });
-    if (it != groups.end()) it->sums.push_back(s);
-    if (it == groups.end()) groups.push_back({{s}});
-  }
-  std::size_t vectors = 0;
-  for (SharedSums& group : groups) {
-    choose_part(stage.width, layout.lanes, group);
-    vectors += group.vectors;
-  }
-  return vectors < stage.sums.size() ? groups : std::vector<SharedSums>{};
-}
-
-/// Groups in the order in which their first gates stand in the matrix.
-void place_gates(const FusedStage& stage, std::uint32_t lanes, PackedMatrix& m) {
-  std::map<const SharedSums*, std::uint32_t> first;
-  std::uint32_t vectors = 0;
-  for (const int sum : m.sums) {
-    const auto position = [sum](const SharedSums& group) {
-      return std::find(group.sums.begin(), group.sums.end(), sum);
-    };
-    const auto group = std::find_if(
-        stage.shared.begin(), stage.shared.end(),
-        [&](const SharedSums& candidate) { return position(candidate) != candidate.sums.end(); });
-    if (first.emplace(&*group, vectors).second) vectors += group->vectors;
-    const auto part = static_cast<std::uint32_t>(position(*group) - group->sums.begin());
-    m.last.push_back(first.at(&*group) * lanes + part * group->part);
-  }
-  if (stage.width <= lanes) m.vectors = vectors;
 }
 
 /// Parameters that the epilogue reads one by one (peepholes, biases outside a sum).
@@ -198,18 +118,20 @@ PackLayout PackLayout::build(const Cell& cell, const StepGraph& graph, const Wid
     }
     layout.parameters.push_back(std::move(v));
   }
+  for (PackedMatrix& m : layout.matrices) {
+    m.vectors = static_cast<std::uint32_t>(m.parameters.size());
+  }
+  share_vectors(graph, layout);
+  const auto place_biases = [&](SharedSums& group) {
+    if (group.sums.empty() || layout.sum_bias[at(group.sums[0])].parameters.empty()) return;
+    group.biases = offset;
+    offset = align_up(offset + group.vectors * vector_bytes, 64);
+  };
   for (FusedStage& stage : layout.stages) {
-    stage.shared = shared_sums(graph, layout, stage);
-    for (SharedSums& group : stage.shared) {
-      if (layout.sum_bias[at(group.sums[0])].parameters.empty()) continue;
-      group.biases = offset;
-      offset = align_up(offset + group.vectors * vector_bytes, 64);
-    }
+    for (SharedSums& group : stage.shared) place_biases(group);
+    place_biases(stage.hoisted);
   }
   for (PackedMatrix& m : layout.matrices) {
-    const FusedStage& stage = layout.stages[at(m.stage)];
-    m.vectors = static_cast<std::uint32_t>(m.parameters.size());
-    if (!stage.shared.empty()) place_gates(stage, lanes, m);
     m.offset = offset;
     m.block_stride = vector_bytes * m.k * m.vectors;
     offset = align_up(offset + m.block_stride * unit_blocks(m.width, lanes), 64);
@@ -269,16 +191,16 @@ void pack_vector(const PackedVector& v, const Cell& cell, const Widths& widths,
 }
 
 /// Copies the biases of the last unit block to where those of a group stand side by side.
-void share_biases(const PackLayout& layout, const FusedStage& stage, std::byte* out) {
-  const std::uint32_t units = stage.width % layout.lanes;
-  for (const SharedSums& group : stage.shared) {
-    auto* to = reinterpret_cast<float*>(out + group.biases);
-    for (const int sum : group.sums) {
-      const PackedVector& bias = layout.sum_bias[at(sum)];
-      if (bias.parameters.empty()) continue;
-      const auto* all = reinterpret_cast<const float*>(out + bias.offset);
-      to = std::copy_n(all + stage.width - units, units, to) + group.part - units;
-    }
+void share_biases(const PackLayout& layout, const SharedSums& group, std::uint32_t width,
+                  std::byte* out) {
+  const std::uint32_t units = width % layout.lanes;
+  auto* to = reinterpret_cast<float*>(out + group.biases);
+  for (const int sum : group.sums) {
+    const PackedVector& bias = layout.sum_bias[at(sum)];
+    if (bias.parameters.empty()) continue;
+    const auto* all = reinterpret_cast<const float*>(out + bias.offset);
+    std::copy_n(all + width - units, units, to);
+    to += group.part;
   }
 }
 
@@ -307,7 +229,10 @@ void pack(const Cell& cell, const PackLayout& layout, const Widths& widths, cons
   for (const PackedVector& v : layout.sum_bias) {
     pack_vector(v, cell, widths, weights, tensor_suffix, out);
   }
-  for (const FusedStage& stage : layout.stages) share_biases(layout, stage, out);
+  for (const FusedStage& stage : layout.stages) {
+    for (const SharedSums& group : stage.shared) share_biases(layout, group, stage.width, out);
+    share_biases(layout, stage.hoisted, stage.width, out);
+  }
   for (const PackedVector& v : layout.parameters) {
     pack_vector(v, cell, widths, weights, tensor_suffix, out);
   }

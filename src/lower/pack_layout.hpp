@@ -58,6 +58,9 @@ struct FusedStage {
   std::uint32_t width = 0;
   std::vector<int> sums;           ///< indices into StepGraph::sums
   std::vector<SharedSums> shared;  ///< each sum is in one of them; none if no vector is saved
+  /// In the plan of hoisted products alone: all sums of x·W, if there fewer vectors hold them
+  /// though none share any in the time loop; else no sums.
+  SharedSums hoisted;
 };
 
 /// All products of one fused stage with one operand.
@@ -68,7 +71,7 @@ struct PackedMatrix {
   std::uint32_t width = 0;
   std::vector<int> parameters;      ///< per gate
   std::vector<int> sums;            ///< per gate: the sum it belongs to
-  std::vector<std::uint32_t> last;  ///< per gate, with FusedStage::shared: as jit::Product::last
+  std::vector<std::uint32_t> last;  ///< per gate, or none: as jit::Product::last
   std::uint32_t vectors = 0;        ///< that the numbers of one k take
   std::uint64_t offset = 0;
   std::uint64_t block_stride = 0;  ///< bytes from one unit block to the next

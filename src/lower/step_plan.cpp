@@ -146,7 +146,10 @@ class StepPlan {
         stage.sums.back().ref = hoisted_ref(s);
       }
     }
-    stage.places = places_of(ctx_, def().fused, position, false);
+    if (def().fused >= 0) {
+      const FusedStage& fused = ctx_.layout.stages[at(def().fused)];
+      stage.places = places_of(ctx_, fused, fused.shared, position, false);
+    }
     const bool skip_input = ctx_.hoist.row > 0;
     stage.products = products_of(
         ctx_, def().fused, position,

@@ -58,6 +58,8 @@ constexpr const char* kProblems[] = {
     "lstm:i7h33bit35",
     "lstm:i7h33l2bit35",
     "lstm:i20h36l2t33",
+    "lstm:i37h26t33",
+    "gru:i37h26t33",
     "lstm:i20h36revt33",
     "gru:i9h35t40",
     "gru:i3h50t33,reset=before",

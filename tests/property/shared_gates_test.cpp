@@ -86,11 +86,22 @@ TEST_CASE("shared gates: no bit changes") {
   for (const char* text :
        {"lstm:i40h36b7t3", "lstm:i24h20p12b5t3,peephole=1", "lstm:i36h36l2bib2t4",
         "lstm:i33h40t5,coupled=1", "gru:i33h40b7t3,reset=before", "gru:i50h100b3t2",
-        "augru:i21h68b2t3", "lstm:i70h8b4t3", "lstm:i20h260b13t2", "lstm:i9h12b3t5"}) {
+        "augru:i21h68b2t3", "lstm:i70h8b4t3", "lstm:i20h260b13t2", "lstm:i9h12b3t5",
+        "lstm:i40h10b3t4", "lstm:i30h27b5t3,peephole=1", "lstm:i21h44l2bib2t3"}) {
     const Problem p = make_problem(text);
     const bool avx2_only = std::string(text).find("h12") != std::string::npos;
     CHECK(shared(p.spec, schedule_of(p.spec, Isa::interpreter, kForms[3])).step != avx2_only);
     CHECK(shared(p.spec, schedule_of(p.spec, Isa::interpreter, kForms[3])).hoist != avx2_only);
+    for (const Form& form : kForms) check(text, form);
+  }
+}
+
+TEST_CASE("shared gates: hoisted sums that the time loop takes one by one") {
+  for (const char* text : {"gru:i50h26b3t2", "gru:i40h10b7t5", "gru:i21h41l2bib2t3"}) {
+    const Problem p = make_problem(text);
+    const Shared found = shared(p.spec, schedule_of(p.spec, Isa::interpreter, kForms[3]));
+    CHECK(found.hoist);
+    CHECK_FALSE(found.step);
     for (const Form& form : kForms) check(text, form);
   }
 }

@@ -95,9 +95,25 @@ void check_packed(std::uint32_t hidden, std::uint32_t part) {
   }
 }
 
+TEST_CASE("shared gates: hoisted sums of a product share whatever the time loop adds") {
+  const auto hoisted = [](const std::string& problem, std::uint32_t lanes) {
+    const lower::SharedSums all = packed(problem, lanes).layout.stages.front().hoisted;
+    return all.sums.empty() ? ""
+                            : std::to_string(all.sums.size()) + "/" + std::to_string(all.vectors);
+  };
+  CHECK(hoisted("gru:i20h42", 16) == "3/2");
+  CHECK(hoisted("gru:i20h40", 16).empty());  // as in the time loop, where r and z share
+  CHECK(hoisted("gru:i20h43", 16).empty());
+  CHECK(hoisted("gru:i20h36", 8).empty());
+  CHECK(hoisted("gru:i20h42,reset=before", 16).empty());  // n is in a stage of its own
+  CHECK(hoisted("lstm:i20h42", 16).empty());              // as in the time loop
+  CHECK(hoisted("gru:i64h9", 16) == "3/2");
+  CHECK(hoisted("gru:i4h9", 16).empty());
+}
+
 TEST_CASE("shared gates: weights and biases stand where the plan says") {
-  check_packed(18, 4);
-  check_packed(22, 8);
+  check_packed(18, 2);
+  check_packed(22, 6);
   check_packed(26, 10);
   check_packed(28, 12);
 }

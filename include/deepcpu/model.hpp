@@ -118,7 +118,9 @@ class Weights {
 };
 
 struct CompileOptions {
-  int threads = 1;                     ///< a cap; the schedule decides
+  /// A cap; the schedule decides. A short run may take fewer than the schedule says: a session goes
+  /// by how long its runs take on several threads and on one, unless `schedule` is given.
+  int threads = 1;
   std::optional<Isa> isa{};            ///< a cap besides host_isa()
   std::optional<Schedule> schedule{};  ///< instead of the default; checked, never trusted
 };

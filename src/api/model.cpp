@@ -2,6 +2,7 @@
 #include "deepcpu/model.hpp"
 
 #include <fmt/format.h>
+#include <x86intrin.h>
 
 #include <atomic>
 #include <cstdio>
@@ -9,13 +10,30 @@
 #include <string_view>
 
 #include "src/compile.hpp"
+#include "src/compile_alone.hpp"
 #include "src/guard_memory.hpp"
+#include "src/io/checked.hpp"
 #include "src/model/weights.hpp"
 #include "src/runtime/runner.hpp"
+#include "src/runtime/team_choice.hpp"
 
 namespace deepcpu {
 
-struct Model::Impl : CompiledModel {};
+struct Model::Impl : CompiledModel {
+  std::shared_ptr<const CompiledModel> alone;  ///< for one thread, if that may be faster
+};
+
+namespace {
+std::size_t code_bytes_of(const Compilation& c) {
+  std::size_t bytes = 0;
+  for (const LayerCode& layer : c.layers) {
+    if (layer.step.code) bytes += layer.step.code->size();
+    if (layer.hoist && layer.hoist->code) bytes += layer.hoist->code->size();
+    if (layer.ahead && layer.ahead->code) bytes += layer.ahead->code->size();
+  }
+  return bytes;
+}
+}  // namespace
 
 Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
                              const CompileOptions& options) {
@@ -29,6 +47,14 @@ Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
     auto packed = pack_weights(impl->compiled, weights);
     if (!packed) return packed.error();
     impl->packed = std::move(*packed);
+    auto alone = compile_alone(impl->compiled, options);
+    if (!alone) return alone.error();
+    if (*alone) {
+      auto second = std::make_shared<CompiledModel>();
+      second->compiled = std::move(**alone);
+      second->packed = impl->packed;
+      impl->alone = std::move(second);
+    }
     return Model(std::move(impl));
   });
 }
@@ -37,20 +63,21 @@ const ModelSpec& Model::spec() const noexcept { return impl_->compiled.spec; }
 const Schedule& Model::schedule() const noexcept { return impl_->compiled.schedule; }
 const std::vector<std::string>& Model::notes() const noexcept { return impl_->compiled.notes; }
 std::size_t Model::packed_bytes() const noexcept { return impl_->packed->bytes.size(); }
-double Model::compile_microseconds() const noexcept { return impl_->compiled.microseconds; }
+
+double Model::compile_microseconds() const noexcept {
+  return impl_->compiled.microseconds + (impl_->alone ? impl_->alone->compiled.microseconds : 0.0);
+}
 
 std::size_t Model::code_bytes() const noexcept {
-  std::size_t bytes = 0;
-  for (const LayerCode& layer : impl_->compiled.layers) {
-    if (layer.step.code) bytes += layer.step.code->size();
-    if (layer.hoist && layer.hoist->code) bytes += layer.hoist->code->size();
-    if (layer.ahead && layer.ahead->code) bytes += layer.ahead->code->size();
-  }
-  return bytes;
+  return code_bytes_of(impl_->compiled) +
+         (impl_->alone ? code_bytes_of(impl_->alone->compiled) : 0);
 }
 
 struct Session::Impl {
   std::unique_ptr<Runner> runner;
+  std::unique_ptr<Runner> alone;  ///< the model on one thread, if that may be faster
+  Runner* current = nullptr;      ///< the one that has the states
+  TeamChoice choice;
   bool carries_state = true;  ///< forward models; others start anew at every call
   bool state_is_set = true;   ///< by the user or by reset, for the next call
   bool verbose = false;
@@ -77,12 +104,16 @@ class InUse {
 
 namespace {
 /// That the states and the scratch of a session can be had.
-Status check_memory(const CompiledModel& model, std::int64_t max_steps) {
-  const Compilation& c = model.compiled;
+Status check_memory(const Compilation& c, const CompiledModel* alone, std::int64_t max_steps) {
   const std::string what =
       fmt::format("session: with batch={}, blocks of {} steps and max_steps={} it takes",
                   c.spec.batch, c.program.block, max_steps);
-  return check_available(what, session_bytes(c, max_steps));
+  auto bytes = session_bytes(c, max_steps);
+  if (bytes && alone != nullptr) {
+    const auto more = session_bytes(alone->compiled, max_steps);
+    bytes = more ? checked_add(*bytes, *more) : std::nullopt;
+  }
+  return check_available(what, bytes);
 }
 }  // namespace
 
@@ -97,9 +128,12 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
     if (max_steps < 0 || max_steps > kMostSteps) {
       return Error(fmt::format("max_steps={}: must be between 0 and {}", max_steps, kMostSteps));
     }
-    if (auto st = check_memory(*impl_, max_steps); !st) return st.error();
+    const auto& alone = impl_->alone;
+    if (auto st = check_memory(impl_->compiled, alone.get(), max_steps); !st) return st.error();
     auto session = std::make_unique<Session::Impl>();
     session->runner = std::make_unique<Runner>(impl_, layout, max_steps);
+    if (alone) session->alone = std::make_unique<Runner>(alone, layout, max_steps);
+    session->current = session->runner.get();
     session->carries_state = impl_->compiled.spec.direction == Direction::forward;
     const char* verbose = std::getenv("DEEPCPU_VERBOSE");
     session->verbose = verbose != nullptr && std::string_view(verbose) == "1";
@@ -174,22 +208,39 @@ void report_run(const Runner& runner, std::int64_t steps) {
 }  // namespace
 
 namespace {
+/// The runner for the next run, with the states.
+Runner& runner_for(Session::Impl& session, const RunInput& in) noexcept {
+  if (!session.alone) return *session.current;
+  const bool team = session.runner->why_serial().empty() &&
+                    session.choice.next(in.steps, !in.lengths.empty()) == TeamChoice::Way::team;
+  Runner* runner = team ? session.runner.get() : session.alone.get();
+  if (runner != session.current) runner->take_states(*session.current);
+  session.current = runner;
+  return *runner;
+}
+
 Status checked_run(Session::Impl& session, std::span<const float> x, std::span<float> y,
                    std::span<const std::span<const float>> extra,
                    std::span<const std::int64_t> lengths) {
   const InUse guard(session.in_use);
   if (!guard.taken()) return Error("run: the session is in use by another thread");
-  Runner& runner = *session.runner;
-  const ModelSpec& spec = runner.model().compiled.spec;
+  const ModelSpec& spec = session.runner->model().compiled.spec;
   RunInput in;
   in.x = x.data();
   in.y = y.data();
   in.extra = extra;
   in.lengths = lengths;
   in.steps = static_cast<std::int64_t>(x.size()) / (spec.batch * spec.input);
-  if (auto st = check_run(runner, x, y, in); !st) return st;
+  if (auto st = check_run(*session.runner, x, y, in); !st) return st;
+  Runner& runner = runner_for(session, in);
   if (!session.carries_state && !session.state_is_set) runner.reset();
-  runner.run(in);
+  if (session.alone) {
+    const std::uint64_t start = __rdtsc();
+    runner.run(in);
+    session.choice.took(static_cast<double>(__rdtsc() - start));
+  } else {
+    runner.run(in);
+  }
   session.state_is_set = false;
   if (session.verbose) report_run(runner, in.steps);
   return {};
@@ -211,7 +262,7 @@ std::vector<std::string> Session::notes() const {
 }
 
 void Session::reset() noexcept {
-  impl_->runner->reset();
+  impl_->current->reset();
   impl_->state_is_set = true;
 }
 
@@ -248,7 +299,7 @@ Status for_state(const Runner& runner, std::string_view name, std::size_t size, 
 }  // namespace
 
 Status Session::set_state(std::string_view name, std::span<const float> values) {
-  Runner& runner = *impl_->runner;
+  Runner& runner = *impl_->current;
   const auto store = [&](std::size_t step, int state, std::size_t at) {
     // Of a model that starts anew at every call, the states not set begin at zero.
     if (!impl_->carries_state && !impl_->state_is_set) runner.reset();
@@ -259,7 +310,7 @@ Status Session::set_state(std::string_view name, std::span<const float> values) 
 }
 
 Status Session::get_state(std::string_view name, std::span<float> values) const {
-  const Runner& runner = *impl_->runner;
+  const Runner& runner = *impl_->current;
   const auto load = [&](std::size_t step, int state, std::size_t at) {
     runner.load_state(step, state, values.data() + at);
   };

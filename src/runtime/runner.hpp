@@ -54,6 +54,8 @@ class Runner {
   /// State `state` of program step `step`, [batch, width] packed.
   void store_state(std::size_t step, int state, const float* from) noexcept;
   void load_state(std::size_t step, int state, float* to) const noexcept;
+  /// The states of a runner of the same spec, whatever its schedule.
+  void take_states(const Runner& other) noexcept;
 
   const CompiledModel& model() const noexcept { return *model_; }
   std::int64_t max_steps() const noexcept { return max_steps_; }

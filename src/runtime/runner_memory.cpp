@@ -87,6 +87,12 @@ std::size_t state_buffer(const LayerCode& code, int state) {
   return static_cast<std::size_t>(it - roles.begin());
 }
 
+int states_of(const LayerCode& code) {
+  const auto& roles = code.step.bound.roles;
+  return static_cast<int>(std::count_if(roles.begin(), roles.end(),
+                                        [](const BufferRole& r) { return r.role == Role::state; }));
+}
+
 /// A caller's state may hold any bits. Those that stand for "not written" become another NaN.
 void make_written(float* numbers, std::size_t count) {
   for (float* n = numbers; n < numbers + count; ++n) {
@@ -390,6 +396,23 @@ void Runner::load_state(std::size_t step, int state, float* to) const noexcept {
   const std::size_t width = part.code->step.bound.plan.buffers[b].width;
   for (std::int64_t r = 0; r < batch_; ++r) {
     std::memcpy(to + at(r) * width, state_row(part, b, r, call_.steps_done), width * sizeof(float));
+  }
+}
+
+void Runner::take_states(const Runner& other) noexcept {
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const Part& from = other.parts_[i];
+    for (int state = 0; state < states_of(*parts_[i].code); ++state) {
+      const std::size_t own = state_buffer(*parts_[i].code, state);
+      const std::size_t theirs = state_buffer(*from.code, state);
+      const jit::Buffer& buffer = parts_[i].code->step.bound.plan.buffers[own];
+      for (std::int64_t r = 0; r < batch_; ++r) {
+        std::byte* row = state_row(parts_[i], own, r, call_.steps_done);
+        std::memcpy(row, other.state_row(from, theirs, r, other.call_.steps_done),
+                    buffer.width * sizeof(float));
+        if (buffer.slots == 3) make_written(reinterpret_cast<float*>(row), buffer.width);
+      }
+    }
   }
 }
 

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A model on several threads that goes on alone: when there is a second program, and that states
+/// go from one to the other bit by bit.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "src/compile_alone.hpp"
+#include "src/runtime/runner.hpp"
+#include "src/tune/estimate.hpp"
+#include "tests/catch.hpp"
+#include "tests/support/compare.hpp"
+#include "tests/support/round_machine.hpp"
+#include "tests/support/sample.hpp"
+
+namespace {
+
+using namespace deepcpu;
+using namespace deepcpu::test;
+
+bool longer(const std::string& problem, const MachineModel& machine) {
+  const ModelSpec spec = ModelSpec::parse(problem).value();
+  const Schedule chosen = estimate_schedule(spec, Isa::avx512, 2, machine).value();
+  REQUIRE(chosen.threads == 2);
+  const Schedule alone = estimate_schedule(spec, Isa::avx512, 1, machine).value();
+  return may_take_longer(spec, chosen, alone, machine).value();
+}
+
+TEST_CASE(
+    "alone: where cache lines that travel slowly or parked helpers cost more than threads "
+    "gain") {
+  MachineModel machine = round_machine();
+  CHECK(longer("lstm:i32h32t100", machine));
+  CHECK_FALSE(longer("lstm:i512h512t100", machine));
+  CHECK_FALSE(longer("lstm:i256h256t1", machine));
+  machine.wake_us = 50.0;
+  CHECK(longer("lstm:i256h256t1", machine));
+  CHECK_FALSE(longer("lstm:i512h512t100", machine));
+}
+
+TEST_CASE("alone: only where the schedule was ours to choose") {
+  const ModelSpec spec = ModelSpec::parse("lstm:i80h80t100").value();
+  CompileOptions options;
+  options.threads = 2;
+  options.schedule = schedule_for(spec, Isa::interpreter, 2);
+  const auto given = compile_program(spec, options).value();
+  CHECK(compile_alone(given, options).value() == nullptr);
+  options.schedule.reset();
+  options.threads = 1;
+  const auto one = compile_program(spec, options).value();
+  CHECK(compile_alone(one, options).value() == nullptr);
+}
+
+/// Parts of a sequence on one runner or on two in turns.
+class Relay {
+ public:
+  Relay(const Sample& sample, const std::vector<Schedule>& schedules) : sample_(sample) {
+    for (const Schedule& s : schedules) {
+      CompileOptions options;
+      options.threads = s.threads;
+      options.schedule = s;
+      auto model = std::make_shared<CompiledModel>();
+      model->compiled = compile_program(sample.spec, options).value();
+      model->packed = pack_weights(model->compiled, sample.weights).value();
+      runners_.push_back(std::make_unique<Runner>(model, Layout::time_major, sample.spec.steps));
+    }
+  }
+
+  /// y of all parts, then all states.
+  std::vector<float> run(const std::vector<std::int64_t>& parts) {
+    const ModelSpec& spec = sample_.spec;
+    std::vector<float> y(sample_.y_size());
+    std::int64_t done = 0;
+    std::size_t now = 0;
+    for (const std::int64_t steps : parts) {
+      RunInput in;
+      in.x = sample_.x.data() + done * spec.batch * spec.input;
+      in.y = y.data() + done * spec.batch * spec.output_width();
+      in.steps = steps;
+      runners_[now]->run(in);
+      done += steps;
+      const std::size_t next = (now + 1) % runners_.size();
+      if (next != now) runners_[next]->take_states(*runners_[now]);
+      now = next;
+    }
+    const Compilation& c = runners_[now]->model().compiled;
+    for (std::size_t step = 0; step < c.program.steps.size(); ++step) {
+      for (std::size_t state = 0; state < spec.cell.states().size(); ++state) {
+        const Dim dim = spec.cell.states()[state].dim;
+        const std::int64_t width = spec.width(dim, c.program.steps[step].layer) * spec.batch;
+        y.resize(y.size() + static_cast<std::size_t>(width));
+        runners_[now]->load_state(step, static_cast<int>(state), &*y.end() - width);
+      }
+    }
+    return y;
+  }
+
+ private:
+  const Sample& sample_;
+  std::vector<std::unique_ptr<Runner>> runners_;
+};
+
+TEST_CASE("alone: states go from one runner to the other") {
+  for (const std::string problem :
+       {"lstm:i9h20t30", "lstm:i9h20l2b3t30", "gru:i9h37b2t30", "lstm:i9h24p12t30,peephole=1"}) {
+    const Sample sample = Sample::make(problem);
+    for (const Isa isa : {Isa::interpreter, host_isa()}) {
+      const Schedule one = schedule_for(sample.spec, isa, 1);
+      Schedule data = schedule_for(sample.spec, isa, 2);
+      data.exchange = Exchange::data;
+      INFO(problem << " " << to_string(isa));
+      const std::vector<float> expected = Relay(sample, {one}).run({30});
+      for (const Schedule& other : {schedule_for(sample.spec, isa, 2), data}) {
+        Relay relay(sample, {other, one});
+        CHECK(bit_difference(relay.run({1, 2, 5, 1, 1, 7, 13}), expected).empty());
+      }
+    }
+  }
+}
+
+TEST_CASE("alone: a session that changes its way gives the same bits") {
+  const Sample sample = Sample::make("lstm:i80h80t7");
+  const auto outcome = [&](int threads) {
+    CompileOptions options;
+    options.threads = threads;
+    const Model model = Model::compile(sample.spec, sample.weights, options).value();
+    Session session = model.session().value();
+    std::vector<float> all;
+    std::vector<float> y(sample.y_size());
+    std::vector<float> h(80);
+    for (int run = 0; run < 40; ++run) {  // a few of them go the other way
+      REQUIRE(session.run(sample.x, y).ok());
+      all.insert(all.end(), y.begin(), y.end());
+      REQUIRE(session.get_state("h", h).ok());
+      all.insert(all.end(), h.begin(), h.end());
+      if (run % 9 == 8) REQUIRE(session.set_state("h", std::span(y).first(80)).ok());
+      if (run % 13 == 12) session.reset();
+    }
+    return all;
+  };
+  CHECK(bit_difference(outcome(2), outcome(1)).empty());
+}
+
+}  // namespace

@@ -12,7 +12,8 @@ class WrongUse(cli.CliTest):
     CASES = [
         ("A subcommand is required", []),
         ("nosuch: is no subcommand", ["nosuch"]),
-        ("--problem is required", ["run"]),
+        ("--problem is required (see deepcpu run --help)", ["run"]),
+        ("in is required (see deepcpu wisdom merge --help)", ["wisdom", "merge", "out.json"]),
         ("--nosuch", ["run", "--problem", "lstm:i1h1", "--nosuch"]),
         ("extra", ["run", "--problem", "lstm:i1h1", "extra"]),
         ("--output", ["run", "--problem", "lstm:i1h1", "--output"]),
@@ -239,8 +240,8 @@ class Arrays(cli.CliTest):
             self.npy("n.npy", shape, values, descr)
             self.refuse(sentence, "--lengths", "n.npy", problem="gru:i2h3b2t4")
 
-        lengths("lengths[1]=5: must be between 0 and T=4", (2,), [4, 5])
-        lengths("lengths[0]=-1: must be between 0 and T=4", (2,), [-1, 4])
+        lengths("n.npy: lengths[1]=5: must be between 0 and T=4", (2,), [4, 5])
+        lengths("n.npy: lengths[0]=-1: must be between 0 and T=4", (2,), [-1, 4])
         lengths("n.npy: shape (3,): must be (2,)", (3,), [1, 2, 3])
         lengths("n.npy: shape (0,): must be (2,)", (0,), [])
         lengths("n.npy: shape (2, 1): must have 1 dimension", (2, 1), [1, 2])

@@ -161,8 +161,15 @@ class Random(cli.CliTest):
         self.assertEqual(y, self.y(*problem, "--lengths", "n4.npy"))
         self.assertNotEqual(y, self.y(*problem))
 
+    def test_without_a_file_to_write(self):
+        done = self.call("run", "--problem", "lstm:i3h4t5")
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(done.stderr, "deepcpu: note: run: no file for y or a state is named, so "
+                                      "none is written\n")
+
     def test_verbose(self):
-        done = self.call("run", "--problem", "lstm:i3h4t5", env={"DEEPCPU_VERBOSE": "1"})
+        done = self.call("run", "--problem", "lstm:i3h4t5", "--output", "y.npy",
+                         env={"DEEPCPU_VERBOSE": "1"})
         lines = done.stderr.splitlines()
         self.assertEqual(done.returncode, 0)
         self.assertRegex(lines[-1], r"^deepcpu,run,lstm:i3h4b1t5,\w+,")

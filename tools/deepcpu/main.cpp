@@ -43,7 +43,11 @@ int explain(const CLI::App& app, const CLI::ParseError& error) {
   }
   std::string name = "deepcpu";
   std::string what = error.what();
-  for (const CLI::App* sub : app.get_subcommands()) name += " " + sub->get_name();
+  const CLI::App* last = &app;
+  while (!last->get_subcommands().empty()) {
+    last = last->get_subcommands().front();
+    name += " " + last->get_name();
+  }
   if (app.get_subcommands().empty() && app.remaining_size() > 0) {
     what = fmt::format("{}: is no subcommand", deepcpu::quote(app.remaining().front()));
   }

@@ -120,6 +120,12 @@ Status load_lengths(const RunFlags& flags, RunData& data) {
     return Error(fmt::format("{}: shape ({},): must be ({},), one length per batch row",
                              flags.lengths, lengths->size(), data.spec.batch));
   }
+  for (std::size_t i = 0; i < lengths->size(); ++i) {
+    const std::int64_t length = (*lengths)[i];
+    if (length >= 0 && length <= data.spec.steps) continue;
+    return Error(fmt::format("{}: lengths[{}]={}: must be between 0 and T={}", flags.lengths, i,
+                             length, data.spec.steps));
+  }
   data.lengths = std::move(*lengths);
   return {};
 }
@@ -206,6 +212,9 @@ Status run_model(const RunFlags& flags) {
   if (auto status = write_results(flags, *data, *y, *session); !status) return status;
   print_notes(model->notes());
   print_notes(session->notes());
+  if (flags.output.empty() && flags.final.empty()) {
+    print_notes(std::vector<std::string>{"run: no file for y or a state is named, so none is written"});
+  }
   return {};
 }
 

@@ -213,7 +213,8 @@ Status run_model(const RunFlags& flags) {
   print_notes(model->notes());
   print_notes(session->notes());
   if (flags.output.empty() && flags.final.empty()) {
-    print_notes(std::vector<std::string>{"run: no file for y or a state is named, so none is written"});
+    print_notes(
+        std::vector<std::string>{"run: no file for y or a state is named, so none is written"});
   }
   return {};
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "src/tune/cost_model.hpp"
+#include "src/tune/estimate.hpp"
 
 namespace deepcpu {
 
@@ -24,18 +25,20 @@ Result<bool> may_take_longer(const ModelSpec& spec, const Schedule& chosen, cons
 Result<std::unique_ptr<Compilation>> compile_alone(const Compilation& c,
                                                    const CompileOptions& options) {
   if (options.schedule || c.program.participants == 1) return std::unique_ptr<Compilation>();
+  const Isa isa = c.schedule.isa;
+  const auto guess = estimate_schedule(c.spec, isa, 1, machine_model());
+  if (!guess) return guess.error();
+  const auto wanted = may_take_longer(c.spec, c.schedule, *guess, machine_model());
+  if (!wanted) return wanted.error();
+  if (!*wanted) return std::unique_ptr<Compilation>();
   CompileOptions one;
   one.threads = 1;
-  one.isa = c.schedule.isa;
+  one.isa = isa;
   auto alone = compile_program(c.spec, one);
   if (!alone) return alone.error();
   const bool same_bits = c.schedule.order == Order::exact &&
-                         alone->schedule.order == Order::exact &&
-                         c.schedule.isa == alone->schedule.isa;
-  if (!same_bits) return std::unique_ptr<Compilation>();
-  const auto wanted = may_take_longer(c.spec, c.schedule, alone->schedule, machine_model());
-  if (!wanted) return wanted.error();
-  return *wanted ? std::make_unique<Compilation>(std::move(*alone)) : nullptr;
+                         alone->schedule.order == Order::exact && alone->schedule.isa == isa;
+  return same_bits ? std::make_unique<Compilation>(std::move(*alone)) : nullptr;
 }
 
 }  // namespace deepcpu

@@ -26,7 +26,7 @@ class TeamChoice {
   /// The first of them finds caches that hold something else, and does not count.
   static constexpr std::uint32_t kTrials = 3;
   /// The other way is taken from then on if it takes less than this part of the time.
-  static constexpr double kBetter = 0.9;
+  static constexpr double kBetter = 0.95;
 
   /// How the next run goes, which has so many steps. One whose rows have lengths of their own
   /// (`ragged`) takes a time that says nothing about others: it goes the usual way.

@@ -7,38 +7,52 @@
 #include "src/tune/estimate.hpp"
 
 namespace deepcpu {
+namespace {
 
-Result<bool> may_take_longer(const ModelSpec& spec, const Schedule& chosen, const Schedule& alone,
-                             const MachineModel& machine) {
+bool has_code(const Kernel* kernel) { return kernel == nullptr || kernel->code != nullptr; }
+
+bool has_code(const Compilation& c) {
+  return std::all_of(c.layers.begin(), c.layers.end(), [](const LayerCode& layer) {
+    return has_code(&layer.step) && has_code(layer.hoist.get()) && has_code(layer.ahead.get());
+  });
+}
+
+}  // namespace
+
+Result<std::int64_t> longest_alone(const ModelSpec& spec, const Schedule& chosen,
+                                   const Schedule& alone, const MachineModel& machine) {
   // Of a journey that takes 47 ns otherwise; it took 240 to 245 for minutes at a time.
   constexpr double kSlowJourney = 5.2;
+  constexpr std::int64_t kMost = std::int64_t{1} << 20;
   auto work = ModelWork::of(spec, chosen.isa, chosen.threads);
   if (!work) return work.error();
   const CostModel model(machine, chosen.isa);
-  const auto steps = static_cast<double>(spec.steps);
-  const Prediction several = model.predict(*work, chosen, steps);
-  const double one = model.predict(*work, alone, steps).us;
-  const double slow = several.us + (kSlowJourney - 1.0) * several.journeys_us;
-  return std::max(slow, several.us + machine.wake_us) > one;
+  const auto longer = [&](std::int64_t count) {
+    const auto steps = static_cast<double>(count);
+    const Prediction several = model.predict(*work, chosen, steps);
+    const double slow = several.us + (kSlowJourney - 1.0) * several.journeys_us;
+    return std::max(slow, several.us + machine.wake_us) > model.predict(*work, alone, steps).us;
+  };
+  std::int64_t most = 0;
+  for (std::int64_t steps = 1; steps <= kMost && longer(steps); steps *= 2) most = steps;
+  return most;
 }
 
-Result<std::unique_ptr<Compilation>> compile_alone(const Compilation& c,
-                                                   const CompileOptions& options) {
-  if (options.schedule || c.program.participants == 1) return std::unique_ptr<Compilation>();
+AloneProgram compile_alone(const Compilation& c, const CompileOptions& options) {
   const Isa isa = c.schedule.isa;
+  if (options.schedule || c.program.participants == 1 || c.schedule.order != Order::exact)
+    return {};
   const auto guess = estimate_schedule(c.spec, isa, 1, machine_model());
-  if (!guess) return guess.error();
-  const auto wanted = may_take_longer(c.spec, c.schedule, *guess, machine_model());
-  if (!wanted) return wanted.error();
-  if (!*wanted) return std::unique_ptr<Compilation>();
+  if (!guess) return {};
+  const auto most = longest_alone(c.spec, c.schedule, *guess, machine_model());
+  if (!most || *most == 0) return {};
   CompileOptions one;
   one.threads = 1;
   one.isa = isa;
   auto alone = compile_program(c.spec, one);
-  if (!alone) return alone.error();
-  const bool same_bits = c.schedule.order == Order::exact &&
-                         alone->schedule.order == Order::exact && alone->schedule.isa == isa;
-  return same_bits ? std::make_unique<Compilation>(std::move(*alone)) : nullptr;
+  if (!alone || alone->schedule.order != Order::exact || alone->schedule.isa != isa) return {};
+  if (has_code(c) && !has_code(*alone)) return {};
+  return {std::make_unique<Compilation>(std::move(*alone)), *most};
 }
 
 }  // namespace deepcpu

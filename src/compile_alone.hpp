@@ -2,6 +2,7 @@
 /// A second program for a model on several threads: the same on one, for when that is faster.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "src/compile.hpp"
@@ -9,16 +10,21 @@
 
 namespace deepcpu {
 
-/// Whether runs on the threads of `chosen` may take longer than on one: by prediction, if cache
-/// lines travel as slowly between cores as they do at times, or if helpers have to be woken.
-/// Errors: as lowering.
-Result<bool> may_take_longer(const ModelSpec& spec, const Schedule& chosen, const Schedule& alone,
-                             const MachineModel& machine);
+/// Up to how many steps runs on the threads of `chosen` may take longer than on one, 0 = never: by
+/// prediction, if cache lines travel as slowly between cores as they do at times, or if helpers
+/// have to be woken. Errors: as lowering.
+Result<std::int64_t> longest_alone(const ModelSpec& spec, const Schedule& chosen,
+                                   const Schedule& alone, const MachineModel& machine);
 
-/// The program for one thread where may_take_longer() and the schedule was ours to choose, else
-/// null. It gives the same bits and reads the same packed weights. `options` are those that `c` was
-/// compiled with.
-Result<std::unique_ptr<Compilation>> compile_alone(const Compilation& c,
-                                                   const CompileOptions& options);
+struct AloneProgram {
+  std::unique_ptr<Compilation> compiled;  ///< null: there is none
+  std::int64_t most_steps = 0;            ///< longest_alone()
+};
+
+/// The program for one thread where there are such runs and the schedule was ours to choose. It
+/// gives the same bits and reads the same packed weights. `options` are those that `c` was compiled
+/// with. There is none, either, where it cannot be compiled to code as `c` was: `c` serves without
+/// it.
+AloneProgram compile_alone(const Compilation& c, const CompileOptions& options);
 
 }  // namespace deepcpu

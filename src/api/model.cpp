@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <x86intrin.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -12,7 +13,6 @@
 #include "src/compile.hpp"
 #include "src/compile_alone.hpp"
 #include "src/guard_memory.hpp"
-#include "src/io/checked.hpp"
 #include "src/model/weights.hpp"
 #include "src/runtime/runner.hpp"
 #include "src/runtime/team_choice.hpp"
@@ -21,6 +21,7 @@ namespace deepcpu {
 
 struct Model::Impl : CompiledModel {
   std::shared_ptr<const CompiledModel> alone;  ///< for one thread, if that may be faster
+  std::int64_t most_alone = 0;                 ///< AloneProgram::most_steps
 };
 
 namespace {
@@ -32,6 +33,22 @@ std::size_t code_bytes_of(const Compilation& c) {
     if (layer.ahead && layer.ahead->code) bytes += layer.ahead->code->size();
   }
   return bytes;
+}
+}  // namespace
+
+namespace {
+/// The model serves without, where there is no memory for it.
+void add_alone(Model::Impl& model, const CompileOptions& options) {
+  (void)guard_memory("compile for one thread", [&]() -> Status {
+    AloneProgram alone = compile_alone(model.compiled, options);
+    if (!alone.compiled) return {};
+    auto second = std::make_shared<CompiledModel>();
+    second->compiled = std::move(*alone.compiled);
+    second->packed = model.packed;
+    model.most_alone = alone.most_steps;
+    model.alone = std::move(second);
+    return {};
+  });
 }
 }  // namespace
 
@@ -47,14 +64,7 @@ Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
     auto packed = pack_weights(impl->compiled, weights);
     if (!packed) return packed.error();
     impl->packed = std::move(*packed);
-    auto alone = compile_alone(impl->compiled, options);
-    if (!alone) return alone.error();
-    if (*alone) {
-      auto second = std::make_shared<CompiledModel>();
-      second->compiled = std::move(**alone);
-      second->packed = impl->packed;
-      impl->alone = std::move(second);
-    }
+    add_alone(*impl, options);
     return Model(std::move(impl));
   });
 }
@@ -104,16 +114,26 @@ class InUse {
 
 namespace {
 /// That the states and the scratch of a session can be had.
-Status check_memory(const Compilation& c, const CompiledModel* alone, std::int64_t max_steps) {
+Status check_memory(const CompiledModel& model, std::int64_t max_steps) {
+  const Compilation& c = model.compiled;
   const std::string what =
       fmt::format("session: with batch={}, blocks of {} steps and max_steps={} it takes",
                   c.spec.batch, c.program.block, max_steps);
-  auto bytes = session_bytes(c, max_steps);
-  if (bytes && alone != nullptr) {
-    const auto more = session_bytes(alone->compiled, max_steps);
-    bytes = more ? checked_add(*bytes, *more) : std::nullopt;
-  }
-  return check_available(what, bytes);
+  return check_available(what, session_bytes(c, max_steps));
+}
+
+/// Null where there is no program for one thread, or no memory for its states and scratch besides
+/// those that the session has already: it serves without.
+std::unique_ptr<Runner> make_alone(const std::shared_ptr<const CompiledModel>& model, Layout layout,
+                                   std::int64_t max_steps) {
+  std::unique_ptr<Runner> runner;
+  if (!model) return runner;
+  (void)guard_memory("make the runner of one thread", [&]() -> Status {
+    if (auto st = check_memory(*model, max_steps); !st) return st;
+    runner = std::make_unique<Runner>(model, layout, max_steps);
+    return {};
+  });
+  return runner;
 }
 }  // namespace
 
@@ -128,11 +148,11 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
     if (max_steps < 0 || max_steps > kMostSteps) {
       return Error(fmt::format("max_steps={}: must be between 0 and {}", max_steps, kMostSteps));
     }
-    const auto& alone = impl_->alone;
-    if (auto st = check_memory(impl_->compiled, alone.get(), max_steps); !st) return st.error();
+    if (auto st = check_memory(*impl_, max_steps); !st) return st.error();
     auto session = std::make_unique<Session::Impl>();
     session->runner = std::make_unique<Runner>(impl_, layout, max_steps);
-    if (alone) session->alone = std::make_unique<Runner>(alone, layout, max_steps);
+    session->alone = make_alone(impl_->alone, layout, max_steps);
+    session->choice = TeamChoice(impl_->most_alone);
     session->current = session->runner.get();
     session->carries_state = impl_->compiled.spec.direction == Direction::forward;
     const char* verbose = std::getenv("DEEPCPU_VERBOSE");
@@ -211,8 +231,10 @@ namespace {
 /// The runner for the next run, with the states.
 Runner& runner_for(Session::Impl& session, const RunInput& in) noexcept {
   if (!session.alone) return *session.current;
+  const bool ragged = std::any_of(in.lengths.begin(), in.lengths.end(),
+                                  [&](std::int64_t length) { return length != in.steps; });
   const bool team = session.runner->why_serial().empty() &&
-                    session.choice.next(in.steps, !in.lengths.empty()) == TeamChoice::Way::team;
+                    session.choice.next(in.steps, ragged) == TeamChoice::Way::team;
   Runner* runner = team ? session.runner.get() : session.alone.get();
   if (runner != session.current) runner->take_states(*session.current);
   session.current = runner;

@@ -12,12 +12,14 @@ TeamChoice::Way opposite(TeamChoice::Way way) {
 }  // namespace
 
 TeamChoice::Way TeamChoice::next(std::int64_t steps, bool ragged) noexcept {
-  steps_ = static_cast<std::uint64_t>(std::max<std::int64_t>(steps, 0));
-  counts_ = steps_ > 0 && !ragged;
+  counts_ = steps > 0 && steps <= most_steps_ && !ragged;
+  if (steps <= 0) return last_;
+  steps_ = static_cast<std::uint64_t>(steps);
   Class& c = current();
-  if (!counts_) return c.way;
-  if (c.trials == 0 && c.left == 0) c.trials = kTrials;
-  return c.trials > 0 ? opposite(c.way) : c.way;
+  if (counts_ && c.trials == 0 && c.left == 0) c.trials = 2 * kTrials;
+  last_ = counts_ && c.trials > kTrials ? opposite(c.way) : c.way;
+  if (steps > most_steps_) last_ = Way::team;
+  return last_;
 }
 
 void TeamChoice::took(double time) noexcept {
@@ -31,30 +33,29 @@ TeamChoice::Class& TeamChoice::current() noexcept {
   return classes_[static_cast<std::size_t>(std::bit_width(steps_))];
 }
 
-/// One that was interrupted counts as twice the usual time at most, and the first ones, which pay
-/// for cold caches, only as far as none was faster.
+/// One that was interrupted counts as twice the usual time at most.
 void TeamChoice::learn(Class& c, double time) noexcept {
   constexpr double kWeight = 1.0 / 8.0;
   --c.left;
-  if (c.before == 0.0) {
-    c.usual = c.usual == 0.0 ? time : std::min(c.usual, time);
-    return;
-  }
+  ++c.since;
+  if (c.before == 0.0) return;
   c.usual += kWeight * (std::min(time, 2.0 * c.usual) - c.usual);
-  if (c.usual > kSlower * c.before) c.left = 0;
+  if (c.since >= kLeast && c.usual > kSlower * c.before) c.left = 0;
 }
 
 void TeamChoice::compare(Class& c, double time) noexcept {
-  if (c.trials == kTrials - 1 || (c.trials < kTrials && time < c.other)) c.other = time;
-  if (--c.trials > 0) return;
-  if (c.other < kBetter * c.usual) {
-    c.way = opposite(c.way);
-    c.usual = c.other;
-    c.period = kPeriod;
-  } else if (c.before > 0.0) {
-    c.period = std::min(2 * c.period, kLongest);
-  }
-  c.before = c.usual;
+  double& least = c.least[c.trials > kTrials ? 1 : 0];
+  const std::uint32_t number = (2 * kTrials - c.trials) % kTrials;
+  if (number == 1 || (number > 1 && time < least)) least = time;
+  if (--c.trials == 0) conclude(c);
+}
+
+void TeamChoice::conclude(Class& c) noexcept {
+  const bool better = c.least[1] < kBetter * c.least[0];
+  c.period = better || c.before == 0.0 ? kPeriod : std::min(2 * c.period, kLongest);
+  if (better) c.way = opposite(c.way);
+  c.usual = c.before = c.least[better ? 1 : 0];
+  c.since = 0;
   c.left = c.period;
 }
 

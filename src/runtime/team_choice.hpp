@@ -15,21 +15,28 @@ class TeamChoice {
  public:
   enum class Way : std::uint8_t { team, alone };
 
-  /// After so many runs a few go the other way, few enough that they are not the slowest hundredth;
-  /// after twice as many each time that nothing came of it.
+  /// Before the first trials, and after others, so many runs go the usual way; after twice as many
+  /// each time that nothing came of it. So trials are less than a hundredth of the runs, but of the
+  /// first hundred.
+  static constexpr std::uint32_t kFirst = 32;
   static constexpr std::uint32_t kPeriod = 512;
   static constexpr std::uint32_t kLongest = 4096;
-  /// Before the first of these.
-  static constexpr std::uint32_t kFirst = 8;
-  /// At once, if runs take so many times as long as when they went the other way last.
+  /// Trials begin early, after at least so many runs, if runs take so many times as long as when
+  /// there were trials last.
+  static constexpr std::uint32_t kLeast = 64;
   static constexpr double kSlower = 1.25;
-  /// The first of them finds caches that hold something else, and does not count.
+  /// Runs the other way, and then as many the usual way to compare them with: the least of each.
+  /// The first of either finds caches that hold something else, and does not count.
   static constexpr std::uint32_t kTrials = 3;
   /// The other way is taken from then on if it takes less than this part of the time.
   static constexpr double kBetter = 0.95;
 
+  /// `most_steps`: longer runs go on the team.
+  explicit TeamChoice(std::int64_t most_steps = 0) : most_steps_(most_steps) {}
+
   /// How the next run goes, which has so many steps. One whose rows have lengths of their own
-  /// (`ragged`) takes a time that says nothing about others: it goes the usual way.
+  /// (`ragged`) takes a time that says nothing about others: it goes the usual way. One without
+  /// steps goes as the run before it.
   Way next(std::int64_t steps, bool ragged) noexcept;
   /// What that run took, in any unit.
   void took(double time) noexcept;
@@ -38,21 +45,25 @@ class TeamChoice {
   /// Runs whose numbers of steps have as many binary digits.
   struct Class {
     Way way = Way::team;
-    double usual = 0.0;   ///< time of a step the usual way; 0: no run yet
-    double before = 0.0;  ///< the same when there were trials; 0: none yet
-    double other = 0.0;   ///< the least of the trials
+    double usual = 0.0;            ///< time of a step the usual way, a mean of late runs
+    double before = 0.0;           ///< the same after the last trials; 0: none yet
+    double least[2] = {0.0, 0.0};  ///< of the trials: the usual way, the other way
     std::uint32_t period = kPeriod;
-    std::uint32_t left = kFirst;  ///< runs before the next trials
-    std::uint32_t trials = 0;     ///< left of those under way
+    std::uint32_t since = 0;      ///< runs since the last trials
+    std::uint32_t left = kFirst;  ///< runs before the next ones
+    std::uint32_t trials = 0;     ///< left of those under way, first the other way
   };
 
   Class& current() noexcept;
   static void learn(Class& c, double time) noexcept;
   static void compare(Class& c, double time) noexcept;
+  static void conclude(Class& c) noexcept;
 
   std::array<Class, 65> classes_{};
+  std::int64_t most_steps_ = 0;
   std::uint64_t steps_ = 0;  ///< of the run that next() was asked for
   bool counts_ = false;      ///< whether its time is of use
+  Way last_ = Way::team;     ///< how it went
 };
 
 }  // namespace deepcpu

@@ -44,17 +44,22 @@ Timing summarize(std::vector<double> us, std::uint64_t calls) {
 double wall_seconds() noexcept { return steady_seconds(); }
 
 Timing measure(const std::function<void()>& run, const MeasureOptions& options, Clock now) {
+  const auto pause = [&] {
+    if (options.pause) options.pause();
+  };
   const double start = now();
   do {
+    pause();
     run();
   } while (now() - start < options.warm_up_seconds);
-  const std::uint64_t calls = calls_per_sample(run, options.floor_seconds, now);
+  const std::uint64_t calls = options.pause ? 1 : calls_per_sample(run, options.floor_seconds, now);
   const int least = std::max(1, options.least_samples);
   const double end = now() + options.seconds;
   std::vector<double> us;
   us.reserve(static_cast<std::size_t>(std::max(least, options.most_samples)));
   const auto taken = [&] { return static_cast<int>(us.size()); };
   while (taken() < least || (taken() < options.most_samples && now() < end)) {
+    pause();
     us.push_back(seconds_of(run, calls, now) * 1e6 / static_cast<double>(calls));
   }
   return summarize(std::move(us), calls);

@@ -18,6 +18,9 @@ struct MeasureOptions {
   double seconds = 0.5;
   int least_samples = 11;
   int most_samples = 2000;
+  /// If there is one, called before every call of the callable, outside of its time; a sample is
+  /// one call then.
+  std::function<void()> pause{};
 };
 
 /// Microseconds of one call. A sample is the mean of `calls` calls in a row.

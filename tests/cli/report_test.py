@@ -57,6 +57,13 @@ class Bench(cli.CliTest):
         self.assertEqual(row["isa"], "interpreter")
         self.assertTrue(row["notes"])
 
+    def test_pause(self):
+        (row,) = self.bench("rnn:i4h4t5", "--pause", "500")
+        self.assertGreaterEqual(row["samples"], 11)
+        self.assertLess(row["median_us"], 500)
+        self.fails("--pause: Value -1 not in range", "bench", "rnn:i4h4t5", "--pause", "-1",
+                   status=2)
+
     def test_table(self):
         text = self.ok("bench", "lstm:i4h4t5", "gru:i123h45b2t3,reset=before", "--seconds", "0.01")
         lines = text.splitlines()

@@ -58,6 +58,26 @@ TEST_CASE("measure doubles the calls until a sample reaches the floor") {
   CHECK(t.median_us == 0x1p-20 * 1e6);
 }
 
+TEST_CASE("measure pauses before every call, outside of the time") {
+  Script script{{0.25}};
+  int pauses = 0;
+  MeasureOptions options{.warm_up_seconds = 3.0,
+                         .floor_seconds = 10.0,
+                         .seconds = 8.0,
+                         .least_samples = 3,
+                         .most_samples = 100};
+  options.pause = [&] {
+    ++pauses;
+    g_now += 0.75;
+  };
+  const Timing t = time(script, options);
+  CHECK(t.calls == 1);
+  CHECK(t.samples == 8);
+  CHECK(pauses == 3 + 8);
+  CHECK(script.calls == 3 + 8);
+  CHECK(t.median_us == 250000.0);
+}
+
 TEST_CASE("measure keeps to the least and the most samples") {
   const MeasureOptions slow{.warm_up_seconds = 0.0,
                             .floor_seconds = 0.0,

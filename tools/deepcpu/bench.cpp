@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -32,7 +34,9 @@ constexpr std::uint64_t kSeed = 1;
 constexpr std::size_t kCompiles = 5;
 
 constexpr const char* kFooter =
-    "Times are of one run over t steps. compile: from the parsed problem to code, without packing\n"
+    "Times are of one run over t steps, one after the other, or with --pause as a service that is\n"
+    "called now and then sees them. Without --schedule a session on several threads goes on alone\n"
+    "where that turns out to be faster. compile: from the parsed problem to code, without packing\n"
     "the weights; first: the first run of all. GFLOP/s: of the matrix products. GB/s: of the\n"
     "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
     "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
@@ -47,6 +51,7 @@ struct BenchFlags {
   std::string file;
   bool json = false;
   double seconds = 0.5;
+  double pause_us = 0.0;
   CompileFlags compile;
 };
 
@@ -83,9 +88,20 @@ struct Arrays {
   NpyFloats y;
 };
 
+MeasureOptions measure_options(const BenchFlags& flags) {
+  MeasureOptions options;
+  options.seconds = flags.seconds;
+  options.warm_up_seconds = std::min(options.warm_up_seconds, flags.seconds);
+  if (flags.pause_us > 0.0) {
+    const std::chrono::duration<double, std::micro> pause(flags.pause_us);
+    options.pause = [pause] { std::this_thread::sleep_for(pause); };
+  }
+  return options;
+}
+
 /// Times the first run and then the warm ones. The state carries on from run to run.
-Status time_runs(const Model& model, Arrays& arrays, double seconds, const PeakMemory& memory,
-                 Row& row) {
+Status time_runs(const Model& model, Arrays& arrays, const MeasureOptions& options,
+                 const PeakMemory& memory, Row& row) {
   const auto& inputs = arrays.inputs;
   NpyFloats& y = arrays.y;
   auto session = model.session(Layout::time_major, row.spec.steps);
@@ -101,9 +117,6 @@ Status time_runs(const Model& model, Arrays& arrays, double seconds, const PeakM
   row.first_call_us = time_once(run);
   row.peak_bytes = memory.bytes();
   if (!status) return status;
-  MeasureOptions options;
-  options.seconds = seconds;
-  options.warm_up_seconds = std::min(options.warm_up_seconds, seconds);
   row.timing = measure(run, options);
   return status;
 }
@@ -116,7 +129,7 @@ Limit limit_of_run(const ModelSpec& spec, Isa isa, int threads) {
 }
 
 Result<Row> bench_problem(const std::string& problem, const CompileOptions& options,
-                          double seconds) {
+                          const MeasureOptions& timing) {
   Row row;
   auto spec = timed_problem(problem);
   if (!spec) return spec.error();
@@ -132,7 +145,7 @@ Result<Row> bench_problem(const std::string& problem, const CompileOptions& opti
   row.packed_bytes = model->packed_bytes();
   row.schedule = model->schedule();
   row.notes = model->notes();
-  if (auto status = time_runs(*model, arrays, seconds, memory, row); !status) return status.error();
+  if (auto status = time_runs(*model, arrays, timing, memory, row); !status) return status.error();
   Compilation compiled;
   const auto compile_us = median_compile(row.spec, options, compiled);
   if (!compile_us) return compile_us.error();
@@ -207,7 +220,7 @@ Status bench(const BenchFlags& flags) {
   Table table(*entries);
   std::optional<Error> failed;
   for (const ListedProblem& entry : *entries) {
-    const auto row = bench_problem(entry.problem, *options, flags.seconds);
+    const auto row = bench_problem(entry.problem, *options, measure_options(flags));
     if (!row) {
       if (failed) fmt::print(stderr, "deepcpu: {}\n", failed->message());
       failed = Error(entry.where + row.error().message());
@@ -238,6 +251,10 @@ void add_bench(CLI::App& app, Action& action) {
       ->option_text("S [0.5]")
       ->check(is_number)
       ->check(CLI::Range(0.001, 3600.0));
+  sub->add_option("--pause", flags->pause_us, "Sleep so many microseconds before each run")
+      ->option_text("US [0]")
+      ->check(is_number)
+      ->check(CLI::Range(0.0, 1e6));
   add_compile_flags(*sub, flags->compile);
   sub->footer(kFooter);
   sub->callback([flags, &action] {

@@ -4,6 +4,7 @@
 /// fused or not, weights in registers, threads, cells with one and with several levels.
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "src/compile.hpp"
@@ -65,6 +66,11 @@ Shared shared(const ModelSpec& spec, const Schedule& schedule) {
       if (s.places.empty()) continue;
       found = true;
       for (const jit::Product& p : s.products) out.pieces = out.pieces || p.k_block > 0;
+      // Sums are moved to vectors of their own from the last one on.
+      for (std::size_t g = 0; g < s.places.size(); ++g) {
+        CHECK(s.places[g].host <= g);
+        CHECK(s.places[g].next <= g);
+      }
     }
   };
   look_at(c.layers.front().step.bound.plan, out.step);
@@ -103,6 +109,64 @@ TEST_CASE("shared gates: hoisted sums that the time loop takes one by one") {
     CHECK(found.hoist);
     CHECK_FALSE(found.step);
     for (const Form& form : kForms) check(text, form);
+  }
+}
+
+/// Gates a cell may have: each is what is multiplied and whether it has a bias.
+struct Gate {
+  int of_x = 1;  ///< products of x
+  bool of_h = true;
+  bool bias = true;
+};
+
+/// h' is the tanh of the product of pairs of gates, added up.
+Cell cell_of(const std::string& name, const std::vector<Gate>& gates) {
+  CellBuilder b(name);
+  const Value x = b.input("x");
+  const Value h = b.state("h");
+  std::vector<Value> sums;
+  for (std::size_t g = 0; g < gates.size(); ++g) {
+    const auto n = std::to_string(g);
+    std::vector<Value> terms;
+    for (int i = 0; i < gates[g].of_x; ++i) {
+      terms.push_back(b.matmul("w" + n + "_" + std::to_string(i), x));
+    }
+    if (gates[g].of_h) terms.push_back(b.matmul("u" + n, h));
+    if (gates[g].bias) terms.push_back(b.bias("b" + n));
+    Value sum = terms.front();
+    for (std::size_t t = 1; t < terms.size(); ++t) sum = sum + terms[t];
+    sums.push_back(b.sigmoid(sum));
+  }
+  Value next = sums.front();
+  for (std::size_t g = 1; g < sums.size(); ++g) {
+    next = g % 2 == 1 ? next * sums[g] : next + sums[g];
+  }
+  const Value out = b.tanh(next);
+  b.next(h, out);
+  b.output(out);
+  return b.build().value();
+}
+
+TEST_CASE("shared gates: cells of other forms") {
+  const Gate both;
+  const Gate unbiased{1, true, false};
+  const Gate of_x{1, false, true};
+  const Gate of_h{0, true, false};
+  const std::vector<std::pair<std::string, std::vector<Gate>>> cells = {
+      {"shared_mixed_bias", {both, unbiased, both, unbiased, both, unbiased}},
+      {"shared_two_of_x", {both, {2, true, true}, both, {2, true, true}}},
+      {"shared_ten", std::vector<Gate>(10, both)},
+      {"shared_apart", {both, of_x, both, of_h}},
+      {"shared_of_x", {of_x, of_x, of_x, of_h}},
+      {"shared_unbiased", {unbiased, unbiased, unbiased, unbiased}}};
+  for (const auto& [name, gates] : cells) {
+    REQUIRE(register_cell(cell_of(name, gates)).ok());
+    for (const char* sizes : {":i9h20b3t2", ":i9h26b2t3", ":i40h10t3", ":i9h28t2"}) {
+      const Problem p = make_problem(name + sizes);
+      const Shared found = shared(p.spec, schedule_of(p.spec, Isa::interpreter, kForms[3]));
+      if (p.spec.hidden[0] == 20) CHECK((found.step || found.hoist));
+      for (const Form& form : kForms) check(p.text, form);
+    }
   }
 }
 

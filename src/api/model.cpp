@@ -14,6 +14,7 @@
 #include "src/compile_alone.hpp"
 #include "src/guard_memory.hpp"
 #include "src/model/weights.hpp"
+#include "src/runtime/row_order.hpp"
 #include "src/runtime/runner.hpp"
 #include "src/runtime/team_choice.hpp"
 
@@ -173,12 +174,7 @@ Status check_lengths(std::span<const std::int64_t> lengths, std::int64_t batch,
                      std::int64_t steps) {
   if (lengths.empty()) return {};
   if (auto st = check_size("lengths", lengths.size(), batch, "one per batch row"); !st) return st;
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    if (lengths[i] < 0 || lengths[i] > steps) {
-      return Error(fmt::format("lengths[{}]={}: must be between 0 and T={}", i, lengths[i], steps));
-    }
-  }
-  return {};
+  return check_within(lengths, steps);
 }
 
 Status check_extra(const ModelSpec& spec, std::span<const std::span<const float>> extra,

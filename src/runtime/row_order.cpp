@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/runtime/row_order.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
 namespace deepcpu {
+
+Status check_within(std::span<const std::int64_t> lengths, std::int64_t steps) {
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] >= 0 && lengths[i] <= steps) continue;
+    return Error(fmt::format("lengths[{}]={}: must be between 0 and T={}", i, lengths[i], steps));
+  }
+  return {};
+}
 
 void RowOrder::set(std::span<const std::int64_t> lengths, std::int64_t steps) {
   if (lengths.empty() && !ragged_ && longest() == steps) return;

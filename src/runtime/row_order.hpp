@@ -6,7 +6,12 @@
 #include <span>
 #include <vector>
 
+#include "deepcpu/result.hpp"
+
 namespace deepcpu {
+
+/// Whether every length is one of a run of `steps` steps. The error names the row.
+Status check_within(std::span<const std::int64_t> lengths, std::int64_t steps);
 
 /// The batch rows sorted by length, longest first: then the rows that are still live at a step are
 /// always the first ones, and finished rows cost nothing.

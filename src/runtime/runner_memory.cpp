@@ -87,12 +87,6 @@ std::size_t state_buffer(const LayerCode& code, int state) {
   return static_cast<std::size_t>(it - roles.begin());
 }
 
-int states_of(const LayerCode& code) {
-  const auto& roles = code.step.bound.roles;
-  return static_cast<int>(std::count_if(roles.begin(), roles.end(),
-                                        [](const BufferRole& r) { return r.role == Role::state; }));
-}
-
 /// A caller's state may hold any bits. Those that stand for "not written" become another NaN.
 void make_written(float* numbers, std::size_t count) {
   for (float* n = numbers; n < numbers + count; ++n) {
@@ -400,9 +394,10 @@ void Runner::load_state(std::size_t step, int state, float* to) const noexcept {
 }
 
 void Runner::take_states(const Runner& other) noexcept {
+  const auto states = static_cast<int>(model_->compiled.spec.cell.states().size());
   for (std::size_t i = 0; i < parts_.size(); ++i) {
     const Part& from = other.parts_[i];
-    for (int state = 0; state < states_of(*parts_[i].code); ++state) {
+    for (int state = 0; state < states; ++state) {
       const std::size_t own = state_buffer(*parts_[i].code, state);
       const std::size_t theirs = state_buffer(*from.code, state);
       const jit::Buffer& buffer = parts_[i].code->step.bound.plan.buffers[own];

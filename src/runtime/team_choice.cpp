@@ -16,7 +16,7 @@ TeamChoice::Way TeamChoice::next(std::int64_t steps, bool ragged) noexcept {
   if (steps <= 0) return last_;
   steps_ = static_cast<std::uint64_t>(steps);
   Class& c = current();
-  if (counts_ && c.trials == 0 && c.left == 0) c.trials = 2 * kTrials;
+  if (counts_ && c.trials == 0 && due(c)) c.trials = 2 * kTrials;
   last_ = counts_ && c.trials > kTrials ? opposite(c.way) : c.way;
   if (steps > most_steps_) last_ = Way::team;
   return last_;
@@ -33,14 +33,17 @@ TeamChoice::Class& TeamChoice::current() noexcept {
   return classes_[static_cast<std::size_t>(std::bit_width(steps_))];
 }
 
+bool TeamChoice::due(const Class& c) noexcept {
+  if (c.before == 0.0) return c.since >= kFirst;
+  return c.since >= c.period || (c.since >= kLeast && c.usual > kSlower * c.before);
+}
+
 /// One that was interrupted counts as twice the usual time at most.
 void TeamChoice::learn(Class& c, double time) noexcept {
   constexpr double kWeight = 1.0 / 8.0;
-  --c.left;
   ++c.since;
   if (c.before == 0.0) return;
   c.usual += kWeight * (std::min(time, 2.0 * c.usual) - c.usual);
-  if (c.since >= kLeast && c.usual > kSlower * c.before) c.left = 0;
 }
 
 void TeamChoice::compare(Class& c, double time) noexcept {
@@ -56,7 +59,6 @@ void TeamChoice::conclude(Class& c) noexcept {
   if (better) c.way = opposite(c.way);
   c.usual = c.before = c.least[better ? 1 : 0];
   c.since = 0;
-  c.left = c.period;
 }
 
 }  // namespace deepcpu

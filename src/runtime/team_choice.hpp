@@ -15,6 +15,8 @@ class TeamChoice {
  public:
   enum class Way : std::uint8_t { team, alone };
 
+  // These figures are chosen; tests/unit/team_choice_test.cpp bounds what they cost.
+
   /// Before the first trials, and after others, so many runs go the usual way; after twice as many
   /// each time that nothing came of it. So trials are less than a hundredth of the runs, but of the
   /// first hundred.
@@ -49,12 +51,12 @@ class TeamChoice {
     double before = 0.0;           ///< the same after the last trials; 0: none yet
     double least[2] = {0.0, 0.0};  ///< of the trials: the usual way, the other way
     std::uint32_t period = kPeriod;
-    std::uint32_t since = 0;      ///< runs since the last trials
-    std::uint32_t left = kFirst;  ///< runs before the next ones
-    std::uint32_t trials = 0;     ///< left of those under way, first the other way
+    std::uint32_t since = 0;   ///< runs since the last trials
+    std::uint32_t trials = 0;  ///< left of those under way, first the other way
   };
 
   Class& current() noexcept;
+  static bool due(const Class& c) noexcept;
   static void learn(Class& c, double time) noexcept;
   static void compare(Class& c, double time) noexcept;
   static void conclude(Class& c) noexcept;

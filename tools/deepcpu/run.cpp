@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "src/model/weights.hpp"
+#include "src/runtime/row_order.hpp"
 #include "tools/deepcpu/arrays.hpp"
 #include "tools/deepcpu/command.hpp"
 #include "tools/deepcpu/notes.hpp"
@@ -120,11 +121,8 @@ Status load_lengths(const RunFlags& flags, RunData& data) {
     return Error(fmt::format("{}: shape ({},): must be ({},), one length per batch row",
                              flags.lengths, lengths->size(), data.spec.batch));
   }
-  for (std::size_t i = 0; i < lengths->size(); ++i) {
-    const std::int64_t length = (*lengths)[i];
-    if (length >= 0 && length <= data.spec.steps) continue;
-    return Error(fmt::format("{}: lengths[{}]={}: must be between 0 and T={}", flags.lengths, i,
-                             length, data.spec.steps));
+  if (auto status = check_within(*lengths, data.spec.steps); !status) {
+    return Error(fmt::format("{}: {}", flags.lengths, status.error().message()));
   }
   data.lengths = std::move(*lengths);
   return {};

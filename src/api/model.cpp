@@ -195,8 +195,7 @@ Status check_extra(const ModelSpec& spec, std::span<const std::span<const float>
 Status check_run(const Runner& runner, std::span<const float> x, std::span<float> y,
                  const RunInput& in) {
   const ModelSpec& spec = runner.model().compiled.spec;
-  const std::int64_t row = spec.batch * spec.input;
-  if (x.size() % static_cast<std::size_t>(row) != 0) {
+  if (x.size() != static_cast<std::size_t>(in.steps * spec.batch * spec.input)) {
     return Error(fmt::format("x: {} numbers given, not a multiple of batch {} * input {}", x.size(),
                              spec.batch, spec.input));
   }

@@ -16,17 +16,18 @@ Status check_within(std::span<const std::int64_t> lengths, std::int64_t steps) {
   return {};
 }
 
-void RowOrder::set(std::span<const std::int64_t> lengths, std::int64_t steps) {
-  if (lengths.empty() && !ragged_ && longest() == steps) return;
+bool RowOrder::set(std::span<const std::int64_t> lengths, std::int64_t steps) {
+  if (lengths.empty() && !ragged_ && longest() == steps) return false;
   ragged_ = !lengths.empty();
   std::iota(order_.begin(), order_.end(), 0);
   std::fill(length_.begin(), length_.end(), steps);
-  if (!ragged_) return;
+  if (!ragged_) return true;
   const auto of = [&](std::int64_t row) { return lengths[static_cast<std::size_t>(row)]; };
   // std::stable_sort would allocate; no two keys are equal here, so any sort is stable.
   std::sort(order_.begin(), order_.end(),
             [&](std::int64_t a, std::int64_t b) { return of(a) != of(b) ? of(a) > of(b) : a < b; });
   std::transform(order_.begin(), order_.end(), length_.begin(), of);
+  return true;
 }
 
 std::int32_t RowOrder::live(std::int64_t step) const {

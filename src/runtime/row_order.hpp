@@ -22,9 +22,9 @@ class RowOrder {
     std::iota(order_.begin(), order_.end(), 0);
   }
 
-  /// All rows of `steps` steps if `lengths` is empty. Does not allocate, and writes nothing if that
-  /// was so before: other threads still have these numbers in their caches.
-  void set(std::span<const std::int64_t> lengths, std::int64_t steps);
+  /// All rows of `steps` steps if `lengths` is empty. Does not allocate, and writes nothing and
+  /// gives false if that was so before: other threads still have these numbers in their caches.
+  bool set(std::span<const std::int64_t> lengths, std::int64_t steps);
 
   bool ragged() const noexcept { return ragged_; }
   std::int64_t longest() const noexcept { return length_.empty() ? 0 : length_.front(); }

@@ -24,15 +24,15 @@ std::size_t input_buffer(const std::vector<lower::BufferRole>& roles) {
 }  // namespace
 
 void Runner::run(const RunInput& in) noexcept {
+  const FlushDenormals guard;  // first: a kernel right behind it would wait some 30 ns
   call_.in = in;
-  order_.set(in.lengths, in.steps);
+  if (order_.set(in.lengths, in.steps)) blocks_ = divide();
   if (order_.ragged()) permute_states(false);
   if (!rings_ready_) prepare_rings();
   call_.shares_hoist = queue_ && !order_.ragged();
   if (call_.shares_hoist) {
-    const Blocks all = blocks();
     const std::int64_t parts = parts_.front().code->shared_panels.pieces->parts();
-    queue_->begin(all, program_->piece_steps(all.longest(), parts), parts);
+    queue_->begin(blocks_, program_->piece_steps(blocks_.longest(), parts), parts);
   }
   if (team_ && (!queue_ || call_.shares_hoist)) {
     team_->run(&Runner::work, this);
@@ -53,11 +53,14 @@ void Runner::run(const RunInput& in) noexcept {
 }
 
 void Runner::work(void* self, int participant) noexcept {
-  static_cast<Runner*>(self)->run_participant(participant);
+  Runner& runner = *static_cast<Runner*>(self);
+  if (participant == 0) return runner.run_participant(0);  // run's guard is on this thread
+  const FlushDenormals guard;
+  runner.run_participant(participant);
 }
 
-/// Blocks of this run.
-Blocks Runner::blocks() const {
+/// Into the blocks of a run of so many steps.
+Blocks Runner::divide() const {
   const std::int64_t steps = order_.longest();
   if (program_->block > 0) return program_->blocks_of(steps);
   const bool look_at_lengths = order_.ragged() || program_->whole_sequence;
@@ -66,13 +69,11 @@ Blocks Runner::blocks() const {
 
 /// What Block::number counts: a layer that takes whole sequences hands them over as one.
 std::int64_t Runner::blocks_per_run() const {
-  return program_->whole_sequence ? 1 : blocks().count();
+  return program_->whole_sequence ? 1 : blocks_.count();
 }
 
 void Runner::run_participant(int participant) noexcept {
-  const FlushDenormals guard;
   if (participant >= program_->participants - program_->hoisters) return hoist_pieces(participant);
-  const Blocks all = blocks();
   const std::int64_t count = blocks_per_run();
   for (std::int64_t b = 0; b < count; ++b) {
     const std::uint64_t number = call_.blocks_done + static_cast<std::uint64_t>(b);
@@ -83,7 +84,7 @@ void Runner::run_participant(int participant) noexcept {
         if (program_->whole_sequence) {
           run_sequence(part, seat, number);
         } else {
-          run_block(part, seat, {all.begin(b), all.size(b), number});
+          run_block(part, seat, {blocks_.begin(b), blocks_.size(b), number});
         }
       }
     }
@@ -100,16 +101,15 @@ std::pair<int, int> Runner::seats_of(const ProgramStep& step, int participant) c
 
 /// A layer that takes the whole sequence: block by block all the same, for the hoisted products.
 void Runner::run_sequence(Part& part, int seat, std::uint64_t number) {
-  const Blocks all = blocks();
   Seat& own = *part.seats[at(seat)];
   wait_for_neighbours(part, own.part, {0, 0, number});
-  for (std::int64_t b = 0; b < all.count(); ++b) {
-    run_kernels(part, own, {all.begin(b), all.size(b), number});
+  for (std::int64_t b = 0; b < blocks_.count(); ++b) {
+    run_kernels(part, own, {blocks_.begin(b), blocks_.size(b), number});
   }
   part.blocks[at(seat)]->store(number + 1);
 }
 
-void Runner::run_block(Part& part, int seat, Block block) {
+void Runner::run_block(Part& part, int seat, const Block& block) {
   Seat& own = *part.seats[at(seat)];
   wait_for_neighbours(part, own.part, block);
   run_kernels(part, own, block);
@@ -117,7 +117,7 @@ void Runner::run_block(Part& part, int seat, Block block) {
 }
 
 /// For other layers to be so far with the same rows.
-void Runner::wait_for_neighbours(const Part& part, int row_part, Block block) const {
+void Runner::wait_for_neighbours(const Part& part, int row_part, const Block& block) const {
   if (program_->participants == 1) return;
   auto wait = [&](const std::vector<int>& steps, std::uint64_t blocks) {
     for (const int s : steps) {
@@ -132,7 +132,7 @@ void Runner::wait_for_neighbours(const Part& part, int row_part, Block block) co
   if (block.number >= slots) wait(part.step->consumers, block.number + 1 - slots);
 }
 
-void Runner::run_kernels(Part& part, Seat& seat, Block block) {
+void Runner::run_kernels(Part& part, Seat& seat, const Block& block) {
   const auto& roles = part.code->step.bound.roles;
   for (std::size_t b = 0; b < roles.size(); ++b) {
     if (roles[b].role != Role::input && roles[b].role != Role::output) continue;
@@ -195,14 +195,14 @@ void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& 
 }
 
 /// Whether all participants of the seat's group do: what it depends on is the same for them.
-bool Runner::shares_hoist(const Part& part, const Seat& seat, Block block) const {
+bool Runner::shares_hoist(const Part& part, const Seat& seat, const Block& block) const {
   if (part.hoist_shares.empty()) return false;
   return block.steps * seat.rows * part.hoist_row_work >= HoistShare::kLeastWork * program_->group;
 }
 
 /// With the other participants of the seat's group, until all are done.
 void Runner::share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
-                         Block block) {
+                         const Block& block) {
   HoistShare& share = *part.hoist_shares[at(seat.part)];
   const int self = static_cast<int>(seat.args.participant);
   const jit::PanelRange* own = seat.hoist_args.ranges;
@@ -216,7 +216,7 @@ void Runner::share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, con
 }
 
 /// Helps until all hoisted products of a block are there.
-void Runner::finish_hoist(const Part& part, Seat& seat, Block block) {
+void Runner::finish_hoist(const Part& part, Seat& seat, const Block& block) {
   const std::int64_t number = block_in_run(block);
   while (const auto piece = queue_->take_for(number)) hoist_piece(part, seat, *piece);
   queue_->wait_for_block(number);
@@ -235,7 +235,7 @@ void Runner::read_hoisted(const Part& part, Seat& seat) const {
 /// Gives whether the kernel is to compute the hoisted sums of the next block, too, which must be a
 /// full one (check_division made sure that its x is known), and copies that x, so that rows have a
 /// stride of our own.
-bool Runner::prepare_ahead(const Part& part, Seat& seat, Block block) const {
+bool Runner::prepare_ahead(const Part& part, Seat& seat, const Block& block) const {
   if (!part.code->ahead) return false;
   const auto& roles = part.code->step.bound.roles;
   const std::int64_t first = block.first + block.steps;
@@ -267,7 +267,7 @@ Runner::View Runner::user_view(const void* data, std::int64_t width, std::int64_
 }
 
 Runner::View Runner::view_of(const Part& part, lower::BufferRole role, const RunInput& in,
-                             Block block) const {
+                             const Block& block) const {
   const ModelSpec& spec = model_->compiled.spec;
   const int layer = part.step->layer;
   const bool last = layer + 1 == spec.layers();
@@ -297,7 +297,7 @@ Runner::View Runner::view_of(const Part& part, lower::BufferRole role, const Run
 
 /// Points the rows of an external buffer at the block's first step.
 void Runner::bind(const Part& part, Seat& seat, std::size_t buffer, const View& view,
-                  Block block) const {
+                  const Block& block) const {
   const bool backwards = part.step->reversed && view.absolute;
   seat.args.stride[buffer] = backwards ? -view.step : view.step;
   for (std::int64_t r = 0; r < seat.rows; ++r) {
@@ -315,7 +315,7 @@ void Runner::bind(const Part& part, Seat& seat, std::size_t buffer, const View& 
 /// makes fewer and larger ones. The sums do not depend on it. Their rows stand behind those of
 /// `skipped` steps.
 void Runner::run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
-                       Block block, std::int64_t skipped) {
+                       const Block& block, std::int64_t skipped) {
   if (seat.rows == 0) return;
   const auto width = static_cast<std::int64_t>(part.code->hoisted_row);
   const std::vector<std::byte*>& rows = seat.row_pointers[x_buffer];

@@ -146,33 +146,36 @@ class Runner {
                  std::uint64_t unit) const;
   Bytes hoisted_slot(const Part& part, int row_part, std::size_t slot) const;
   View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
-  View view_of(const Part& part, lower::BufferRole role, const RunInput& in, Block block) const;
+  View view_of(const Part& part, lower::BufferRole role, const RunInput& in,
+               const Block& block) const;
   static void work(void* self, int participant) noexcept;
   void run_participant(int participant) noexcept;
   void run_sequence(Part& part, int seat, std::uint64_t number);
-  void run_block(Part& part, int seat, Block block);
-  void run_kernels(Part& part, Seat& seat, Block block);
+  void run_block(Part& part, int seat, const Block& block);
+  void run_kernels(Part& part, Seat& seat, const Block& block);
   void hoist_pieces(int participant) noexcept;
   void hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece);
-  bool shares_hoist(const Part& part, const Seat& seat, Block block) const;
-  void share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block);
-  void finish_hoist(const Part& part, Seat& seat, Block block);
+  bool shares_hoist(const Part& part, const Seat& seat, const Block& block) const;
+  void share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
+                   const Block& block);
+  void finish_hoist(const Part& part, Seat& seat, const Block& block);
   void read_hoisted(const Part& part, Seat& seat) const;
-  std::int64_t block_in_run(Block block) const {
+  std::int64_t block_in_run(const Block& block) const {
     return static_cast<std::int64_t>(block.number - call_.blocks_done);
   }
-  void bind(const Part& part, Seat& seat, std::size_t buffer, const View& view, Block block) const;
-  void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x, Block block,
-                 std::int64_t skipped);
-  bool prepare_ahead(const Part& part, Seat& seat, Block block) const;
+  void bind(const Part& part, Seat& seat, std::size_t buffer, const View& view,
+            const Block& block) const;
+  void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
+                 const Block& block, std::int64_t skipped);
+  bool prepare_ahead(const Part& part, Seat& seat, const Block& block) const;
   void hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int64_t from_stride,
                   std::int64_t to, std::int64_t to_stride, std::int64_t count);
-  void wait_for_neighbours(const Part& part, int row_part, Block block) const;
+  void wait_for_neighbours(const Part& part, int row_part, const Block& block) const;
   /// The place, among all rows in their order, of row `r` of a seat's part.
   std::int64_t place(const Seat& seat, std::int64_t r) const {
     return r * program_->row_parts + seat.part;
   }
-  Blocks blocks() const;
+  Blocks divide() const;
   std::int64_t blocks_per_run() const;
   void zero_past_end(const RunInput& in) const;
   void permute_states(bool back) noexcept;
@@ -199,6 +202,7 @@ class Runner {
   std::vector<Bytes> handover_;             ///< y of every layer but the last
   std::vector<std::int64_t> handover_row_;  ///< bytes
   RowOrder order_;
+  Blocks blocks_;  ///< of the run; made anew only with another order_: divisions take their time
   std::unique_ptr<HoistQueue> queue_;  ///< with hoisters
   Bytes spare_;                        ///< rows of one state while they are permuted
   bool rings_ready_ = false;           ///< the slots that the next step writes hold kUnwritten

@@ -56,14 +56,16 @@ int MatmulEmitter<Vmm>::k_bytes(const Product& p) const {
 
 /// About 32 multiply-adds per turn of the loop: enough to hide its overhead, small enough for the
 /// micro-op cache. Where products look at what they read, a vector of it; where they fetch, as many
-/// steps as that is counted in.
+/// steps as that is counted in; where they load four numbers at a time, a multiple of that.
 template <class Vmm>
 int MatmulEmitter<Vmm>::unroll(const Product& p) const {
   const int per_step = tile_.rows * terms_.count(p);
   const int turns = std::clamp(32 / per_step, 2, 16);
   const int chains = static_cast<int>(p.chains);
   if (waits(p)) return std::lcm(chains, VecCode<Vmm>::kLanes);
-  const int unit = fetches(p) ? std::lcm(chains, static_cast<int>(Product::kFetchSteps)) : chains;
+  int unit = chains;
+  if (fetches(p)) unit = std::lcm(chains, static_cast<int>(Product::kFetchSteps));
+  if (by_four()) unit = std::lcm(chains, kFour);
   return (turns + unit - 1) / unit * unit;
 }
 
@@ -286,7 +288,7 @@ void MatmulEmitter<Vmm>::steps(const Product& p, int first, int count, bool inde
     const int chain = k % static_cast<int>(p.chains);
     if (tile_.rows == 1) {
       if (waits(p) && k % VecCode<Vmm>::kLanes == 0) look(p, k, first + count - k, indexed);
-      step_one_row(p, k, chain, indexed);
+      step_one_row(p, k, chain, operand(p, k, k - first, first + count - k, indexed));
       while (beats < beats_within(k - first + 1, count)) {
         AheadEmitter<Vmm>(ctx_).beat();
         ++beats;
@@ -329,10 +331,9 @@ Xbyak::Address MatmulEmitter<Vmm>::weight(const Product& p, int k, int unit,
 }
 
 namespace {
-Xbyak::Address element(const Ref& ref, int row, int k, bool indexed) {
+Xbyak::RegExp element(const Ref& ref, int row, int k, bool indexed) {
   const int offset = static_cast<int>(ref.offset) + 4 * k;
-  return indexed ? dword[reg::pointer[row] + reg::k * 4 + disp(offset)]
-                 : dword[reg::pointer[row] + disp(offset)];
+  return indexed ? reg::pointer[row] + reg::k * 4 + disp(offset) : reg::pointer[row] + disp(offset);
 }
 }  // namespace
 
@@ -345,20 +346,44 @@ void MatmulEmitter<Vmm>::look(const Product& p, int k, int left, bool indexed) {
                std::min(left, VecCode<Vmm>::kLanes));
 }
 
+/// Whether four numbers of the operand are loaded at a time. Where each weight is loaded for one
+/// multiply-add, two loads a cycle are what holds AVX2 code up; shuffles have a unit of their own.
+/// The 512-bit ones of some cores have not: they share it with multiply-adds. Experiment:
+/// DESIGN, 32.
 template <class Vmm>
-void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, bool indexed) {
+bool MatmulEmitter<Vmm>::by_four() const {
+  return !VecCode<Vmm>::kAvx512 && tile_.rows == 1 && !ctx_.plan.weights_in_registers;
+}
+
+/// The register with number `k` of the operand in all lanes. In this run of straight code there are
+/// `done` steps before it, and `left` with it and behind it.
+template <class Vmm>
+Vmm MatmulEmitter<Vmm>::operand(const Product& p, int k, int done, int left, bool indexed) {
+  constexpr int kTop = VecCode<Vmm>::kRegisters - 1;
+  const int place = done % kFour;
+  if (by_four() && left >= kFour - place) {
+    const Vmm four(kTop - 1);
+    if (place == 0) ctx_.vec.load_four(four, ptr[element(p.operand, 0, k, indexed)]);
+    ctx_.vec.pick(Vmm(kTop), four, place);
+    return Vmm(kTop);
+  }
   // Two registers in turn, so that listings and simple cores see no false dependence.
-  const Vmm b(VecCode<Vmm>::kRegisters - 1 - (k & 1));
-  ctx_.vec.broadcast(b, element(p.operand, 0, k, indexed));
+  const Vmm one(kTop - (k & 1));
+  ctx_.vec.broadcast(one, dword[element(p.operand, 0, k, indexed)]);
+  return one;
+}
+
+template <class Vmm>
+void MatmulEmitter<Vmm>::step_one_row(const Product& p, int k, int chain, const Vmm& operand) {
   int index = 0;
   for (int unit = 0; unit < tile_.units; ++unit) {
     for (const Term& term : terms_.of(p, unit)) {
       const int acc = accumulator(0, unit, static_cast<int>(term.sum), chain);
       if (ctx_.plan.weights_in_registers) {
         const int w = ctx_.resident.at(&p) + k * terms_.count(p) + index++;
-        terms_.multiply_add(term, acc, b.getIdx(), w);
+        terms_.multiply_add(term, acc, operand.getIdx(), w);
       } else {
-        terms_.multiply_add(term, acc, b.getIdx(), weight(p, k, unit, term));
+        terms_.multiply_add(term, acc, operand.getIdx(), weight(p, k, unit, term));
       }
     }
   }
@@ -397,7 +422,7 @@ void MatmulEmitter<Vmm>::step_rows(const Product& p, int k, int chain, bool inde
   const int top = VecCode<Vmm>::kRegisters - 1;
   const int w = top - tile_.rows;
   for (int row = 0; row < tile_.rows; ++row) {
-    ctx_.vec.broadcast(Vmm(top - row), element(p.operand, row, k, indexed));
+    ctx_.vec.broadcast(Vmm(top - row), dword[element(p.operand, row, k, indexed)]);
   }
   for (int unit = 0; unit < tile_.units; ++unit) {
     for (const Term& term : terms_.of(p, unit)) {

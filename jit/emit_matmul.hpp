@@ -55,6 +55,7 @@ class MatmulEmitter {
 
  private:
   static constexpr int kLine = 64;  // bytes of a cache line
+  static constexpr int kFour = 4;   // numbers that operand() loads at a time
 
   void product(const Product& p);
   void note(const Product& p);
@@ -78,7 +79,9 @@ class MatmulEmitter {
   void loop_turns(const Product& p, int turn, const End& end);
   void steps(const Product& p, int first, int count, bool indexed);
   int beats_within(int done, int count) const;
-  void step_one_row(const Product& p, int k, int chain, bool indexed);
+  bool by_four() const;
+  Vmm operand(const Product& p, int k, int done, int left, bool indexed);
+  void step_one_row(const Product& p, int k, int chain, const Vmm& operand);
   void step_rows(const Product& p, int k, int chain, bool indexed);
   template <class Visit>
   void each_sum(const Product& p, Visit visit);

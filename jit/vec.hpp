@@ -78,6 +78,14 @@ class VecCode {
   void broadcast(const Vmm& dst, const Xbyak::Address& one_number) {
     code_.vbroadcastss(dst, one_number);
   }
+  /// AVX2: dst = those four numbers in either half.
+  void load_four(const Vmm& dst, const Xbyak::Address& four_numbers) {
+    code_.vbroadcastf128(dst, four_numbers);
+  }
+  /// dst = in all lanes the number `i` (0 to 3) of `four`, which load_four() has loaded.
+  void pick(const Vmm& dst, const Vmm& four, int i) {
+    code_.vpermilps(dst, four, static_cast<std::uint8_t>(i * 0x55));
+  }
   void load(const Vmm& dst, const Xbyak::Address& from) { code_.vmovups(dst, from); }
   void store(const Xbyak::Address& to, const Vmm& src) { code_.vmovups(to, src); }
 

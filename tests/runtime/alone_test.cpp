@@ -33,6 +33,8 @@ TEST_CASE(
   MachineModel machine = round_machine();
   machine.wake_us = 0.0;
   CHECK(longest("lstm:i32h32t100", machine) >= 16);
+  CHECK(longest("gru:i64h64t100", machine) >= 100);
+  CHECK(longest("lstm:i128h128t100", machine) == 0);
   CHECK(longest("lstm:i512h512t100", machine) == 0);
   CHECK(longest("lstm:i256h256t1", machine) == 0);
   machine.wake_us = 50.0;

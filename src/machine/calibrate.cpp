@@ -303,16 +303,14 @@ class Calibrator {
     const double outer = curve[0].rate;
     const double inner = curve[1].rate;
     const auto turn = curve.begin() + 2 + static_cast<std::ptrdiff_t>(plan.forward.size());
-    const Curve plain(curve.begin() + 1, turn);
-    const auto forward = forward_capacity(plain, inner, outer);
+    const auto forward = forward_capacity({curve.begin() + 1, turn}, inner, outer);
     const auto alternating = alternating_capacity({turn, curve.end()}, inner, outer);
     level.out.measured = forward.has_value();
     level.out.forward_bytes = forward ? static_cast<std::uint64_t>(*forward) : level.stated;
     level.out.alternating_bytes = level.out.forward_bytes;
     if (forward && alternating) {
-      const double served = std::max(*alternating, most_served(plain, inner, outer));
       level.out.alternating_bytes =
-          std::max<std::uint64_t>(static_cast<std::uint64_t>(served), plan.inner);
+          std::max<std::uint64_t>(static_cast<std::uint64_t>(*alternating), plan.inner);
     }
   }
 

@@ -45,7 +45,7 @@ struct LevelCapacity {
   std::uint64_t stream_bytes = 0;  ///< of each core's stream whose rate was measured
   std::uint32_t shared_by = 1;     ///< cores that took part and share one instance; 1 = private
   /// Always forward: the largest stream of which the level still serves half. Of a much larger one
-  /// it serves next to nothing, if it keeps what was read last. 0 for memory.
+  /// it serves next to nothing. 0 for memory.
   std::uint64_t forward_bytes = 0;
   /// Alternating (forward, then backward, in groups of 1/16 of the level): the bytes of any larger
   /// stream that the level serves. 0 for memory.

@@ -56,15 +56,6 @@ std::optional<double> alternating_capacity(const std::vector<StreamRate>& stream
   return sum / static_cast<double>(found.size() - 2 * static_cast<std::size_t>(drop));
 }
 
-double most_served(const std::vector<StreamRate>& streams, double inner, double outer) noexcept {
-  if (inner < kLeastGap * outer) return 0.0;
-  double most = 0.0;
-  for (const StreamRate& s : streams) {
-    most = std::max(most, s.bytes * served_part(s.rate, inner, outer));
-  }
-  return most;
-}
-
 CapacityPlan private_plan(std::uint64_t stated, std::size_t outer) {
   const auto bytes = static_cast<double>(stated);
   CapacityPlan plan{scaled(bytes, 0.5), outer, {}, {}, stated / kGroupsPerLevel};

@@ -35,10 +35,6 @@ std::optional<double> forward_capacity(const std::vector<StreamRate>& curve, dou
 std::optional<double> alternating_capacity(const std::vector<StreamRate>& streams, double inner,
                                            double outer);
 
-/// The most bytes that the level serves of any of these streams; 0 if the gap is too small. An
-/// alternating walk finds at least as much: it needs no more of the level than a plain one.
-double most_served(const std::vector<StreamRate>& streams, double inner, double outer) noexcept;
-
 /// What is read to find the capacities of one level.
 struct CapacityPlan {
   std::size_t inner = 0;                 ///< bytes that surely fit

@@ -92,6 +92,19 @@ Limit shared(const std::vector<StepNeeds>& layers, const MachineModel& machine, 
   return out;
 }
 
+/// What one core gets of a level that others share changes while it is measured, and an alternating
+/// walk can come out with less than one that does not turn round. It finds at least as much: a
+/// limit goes by the greater figure.
+MachineModel at_its_best(MachineModel machine) {
+  for (IsaModel& isa : machine.isas) {
+    for (LevelModel& level : isa.levels) {
+      if (level.shared_by < 2) continue;
+      level.alternating_bytes = std::max(level.alternating_bytes, level.forward_bytes);
+    }
+  }
+  return machine;
+}
+
 /// What a limit is asked for: a part of the batch rows of a model on `active` cores in all.
 struct Asked {
   const ModelWork& work;
@@ -154,7 +167,8 @@ void offer_forms(const Asked& asked, int cores, Offer offer) {
 
 }  // namespace
 
-Limit limit_of(const ModelWork& work, const MachineModel& machine, double steps, int threads) {
+Limit limit_of(const ModelWork& work, const MachineModel& measured, double steps, int threads) {
+  const MachineModel machine = at_its_best(measured);
   const std::int64_t batch = work.spec.batch;
   const auto rows = static_cast<double>(batch);
   const Asked alone(work, machine, steps, rows, 1);

@@ -60,20 +60,6 @@ TEST_CASE("capacity: a single wrong point does not move the edge") {
   CHECK(forward_capacity(curve, 200.0, 30.0).value() == Approx(before).epsilon(0.05));
 }
 
-TEST_CASE("capacity: the most that any stream finds, of edges steep and flat") {
-  const std::vector<StreamRate> steep = forward_curve(1024 * kKiB, 200.0, 30.0, 0.0);
-  CHECK(most_served(steep, 200.0, 30.0) == Approx(800 * kKiB).epsilon(0.05));
-  // A level that keeps any part of a stream, not what was read last: half of twice its size.
-  std::vector<StreamRate> flat;
-  for (double bytes = 4096 * kKiB; bytes < 98304 * kKiB; bytes *= 1.3) {
-    flat.push_back({bytes, mixed(std::min(1.0, 22528 * kKiB / bytes), 99.0, 31.0)});
-  }
-  CHECK(forward_capacity(flat, 99.0, 31.0).value() == Approx(45056 * kKiB).epsilon(0.05));
-  CHECK(most_served(flat, 99.0, 31.0) == Approx(22528 * kKiB));
-  CHECK(most_served(steep, 118.0, 99.0) == 0.0);  // rates do not tell
-  CHECK(most_served({}, 200.0, 30.0) == 0.0);
-}
-
 TEST_CASE("capacity: no answer where rates do not tell") {
   const auto curve = forward_curve(1024 * kKiB, 118.0, 99.0, 0.0);
   CHECK(!forward_capacity(curve, 118.0, 99.0));                       // gap of 19 %

@@ -360,12 +360,14 @@ bool MatmulEmitter<Vmm>::by_four() const {
 template <class Vmm>
 Vmm MatmulEmitter<Vmm>::operand(const Product& p, int k, int done, int left, bool indexed) {
   constexpr int kTop = VecCode<Vmm>::kRegisters - 1;
-  const int place = done % kFour;
-  if (by_four() && left >= kFour - place) {
-    const Vmm four(kTop - 1);
-    if (place == 0) ctx_.vec.load_four(four, ptr[element(p.operand, 0, k, indexed)]);
-    ctx_.vec.pick(Vmm(kTop), four, place);
-    return Vmm(kTop);
+  if constexpr (!VecCode<Vmm>::kAvx512) {
+    const int place = done % kFour;
+    if (by_four() && left >= kFour - place) {
+      const Vmm four(kTop - 1);
+      if (place == 0) ctx_.vec.load_four(four, ptr[element(p.operand, 0, k, indexed)]);
+      ctx_.vec.pick(Vmm(kTop), four, place);
+      return Vmm(kTop);
+    }
   }
   // Two registers in turn, so that listings and simple cores see no false dependence.
   const Vmm one(kTop - (k & 1));

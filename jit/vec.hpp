@@ -80,6 +80,7 @@ class VecCode {
   }
   /// AVX2: dst = those four numbers in either half.
   void load_four(const Vmm& dst, const Xbyak::Address& four_numbers) {
+    static_assert(!kAvx512, "the instruction fills 256 bits");
     code_.vbroadcastf128(dst, four_numbers);
   }
   /// dst = in all lanes the number `i` (0 to 3) of `four`, which load_four() has loaded.

@@ -21,9 +21,9 @@ bool has_code(const Compilation& c) {
 
 Result<std::int64_t> longest_alone(const ModelSpec& spec, const Schedule& chosen,
                                    const Schedule& alone, const MachineModel& machine) {
-  // Of what journeys take by prediction, while one takes 200 ns instead of 47: then runs of lstm
-  // and gru i64h64t100, lstm i100h100t100 and i128h128t100 took 40 to 92 us longer, which is 5 to
-  // 12 times as much as predicted, for every line that is handed over adds to it.
+  // All journeys of a run over what they take by prediction, while a line takes 200 ns instead of
+  // 47: then runs of lstm and gru i64h64t100, lstm i100h100t100 and i128h128t100 took 40 to 92 us
+  // longer, 5 to 12 times the prediction, for every line that is handed over adds to it.
   constexpr double kSlowJourneys = 10.0;
   constexpr std::int64_t kMost = std::int64_t{1} << 20;
   auto work = ModelWork::of(spec, chosen.isa, chosen.threads);

@@ -11,8 +11,8 @@
 namespace deepcpu {
 
 /// Up to how many steps runs on the threads of `chosen` may take longer than on one, 0 = never: by
-/// prediction, if cache lines travel as slowly between cores as they do at times, or if helpers
-/// have to be woken. Errors: as lowering.
+/// prediction, if what is handed over between cores takes as long as it does at times, or if
+/// helpers have to be woken. Errors: as lowering.
 Result<std::int64_t> longest_alone(const ModelSpec& spec, const Schedule& chosen,
                                    const Schedule& alone, const MachineModel& machine);
 

@@ -92,6 +92,7 @@ struct Session::Impl {
   bool carries_state = true;  ///< forward models; others start anew at every call
   bool state_is_set = true;   ///< by the user or by reset, for the next call
   bool verbose = false;
+  int threads = 0;          ///< of the last run
   std::atomic_flag in_use;  ///< set while run() is under way
 };
 
@@ -195,6 +196,7 @@ Status check_extra(const ModelSpec& spec, std::span<const std::span<const float>
 Status check_run(const Runner& runner, std::span<const float> x, std::span<float> y,
                  const RunInput& in) {
   const ModelSpec& spec = runner.model().compiled.spec;
+  // The number of steps is x.size() over the numbers of one, rounded down.
   if (x.size() != static_cast<std::size_t>(in.steps * spec.batch * spec.input)) {
     return Error(fmt::format("x: {} numbers given, not a multiple of batch {} * input {}", x.size(),
                              spec.batch, spec.input));
@@ -210,11 +212,11 @@ Status check_run(const Runner& runner, std::span<const float> x, std::span<float
 }
 
 /// An aid: whether the line could be made and written does not matter.
-void report_run(const Runner& runner, std::int64_t steps) {
+void report_run(const Runner& runner, int threads, std::int64_t steps) {
   const Compilation& c = runner.model().compiled;
   (void)guard_memory("report the run", [&]() -> Status {
     const std::string line = fmt::format("deepcpu,run,{},{},{},{}\n", c.spec.str(),
-                                         to_string(c.schedule.isa), c.schedule.threads, steps);
+                                         to_string(c.schedule.isa), threads, steps);
     std::fputs(line.c_str(), stderr);
     return {};
   });
@@ -253,13 +255,13 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
   if (!session.carries_state && !session.state_is_set) runner.reset();
   if (session.alone) {
     const std::uint64_t start = __rdtsc();
-    runner.run(in);
+    session.threads = runner.run(in);
     session.choice.took(static_cast<double>(__rdtsc() - start));
   } else {
-    runner.run(in);
+    session.threads = runner.run(in);
   }
   session.state_is_set = false;
-  if (session.verbose) report_run(runner, in.steps);
+  if (session.verbose) report_run(runner, session.threads, in.steps);
   return {};
 }
 }  // namespace
@@ -277,6 +279,8 @@ std::vector<std::string> Session::notes() const {
   if (why.empty()) return {};
   return {fmt::format("threads: {}; one thread serves instead", why)};
 }
+
+int Session::threads() const noexcept { return impl_->threads; }
 
 void Session::reset() noexcept {
   impl_->current->reset();

@@ -24,7 +24,7 @@ class RowOrder {
 
   /// All rows of `steps` steps if `lengths` is empty. Does not allocate, and writes nothing and
   /// gives false if that was so before: other threads still have these numbers in their caches.
-  bool set(std::span<const std::int64_t> lengths, std::int64_t steps);
+  [[nodiscard]] bool set(std::span<const std::int64_t> lengths, std::int64_t steps);
 
   bool ragged() const noexcept { return ragged_; }
   std::int64_t longest() const noexcept { return length_.empty() ? 0 : length_.front(); }

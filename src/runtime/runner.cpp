@@ -23,7 +23,7 @@ std::size_t input_buffer(const std::vector<lower::BufferRole>& roles) {
 
 }  // namespace
 
-void Runner::run(const RunInput& in) noexcept {
+int Runner::run(const RunInput& in) noexcept {
   const FlushDenormals guard;  // first: a kernel right behind it would wait some 30 ns
   call_.in = in;
   if (order_.set(in.lengths, in.steps)) blocks_ = divide();
@@ -34,7 +34,8 @@ void Runner::run(const RunInput& in) noexcept {
     const std::int64_t parts = parts_.front().code->shared_panels.pieces->parts();
     queue_->begin(blocks_, program_->piece_steps(blocks_.longest(), parts), parts);
   }
-  if (team_ && (!queue_ || call_.shares_hoist)) {
+  const bool together = team_ && (!queue_ || call_.shares_hoist);
+  if (together) {
     team_->run(&Runner::work, this);
   } else {
     run_participant(0);
@@ -50,6 +51,7 @@ void Runner::run(const RunInput& in) noexcept {
     permute_states(true);
     rings_ready_ = false;  // rows that ended early have not marked their slots
   }
+  return together ? program_->participants : 1;
 }
 
 void Runner::work(void* self, int participant) noexcept {

@@ -49,7 +49,8 @@ class Runner {
 
   /// Why one thread serves though the schedule asks for more; empty if that is not so.
   std::string_view why_serial() const noexcept { return why_serial_; }
-  void run(const RunInput& in) noexcept;
+  /// Gives how many threads took part.
+  int run(const RunInput& in) noexcept;
   void reset() noexcept;
   /// State `state` of program step `step`, [batch, width] packed.
   void store_state(std::size_t step, int state, const float* from) noexcept;

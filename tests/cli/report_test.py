@@ -30,6 +30,7 @@ class Bench(cli.CliTest):
             for key in ("median_us", "p99_us", "compile_us", "first_call_us", "gflops",
                         "gbytes_per_s"):
                 self.assertGreater(row[key], 0, key)
+            self.assertEqual(row["runs_alone"], 0)
             self.assertLessEqual(row["min_us"], row["median_us"])
             self.assertLessEqual(row["median_us"], row["p99_us"])
 
@@ -56,6 +57,14 @@ class Bench(cli.CliTest):
         (row,) = self.bench("rnn:i4h4t5", env=INTERPRETER)
         self.assertEqual(row["isa"], "interpreter")
         self.assertTrue(row["notes"])
+
+    def test_runs_alone(self):
+        (row,) = self.bench("lstm:i64h64t5", "--threads", "2")
+        self.assertGreaterEqual(row["runs_alone"], 0)
+        self.assertLessEqual(row["runs_alone"], 1)
+        said = any("went on alone" in note for note in row["notes"])
+        if len(os.sched_getaffinity(0)) > 1:
+            self.assertEqual(said, row["threads"] > 1 and row["runs_alone"] > 0.5)
 
     def test_pause(self):
         (row,) = self.bench("rnn:i4h4t5", "--pause", "500")

@@ -112,6 +112,28 @@ TEST_CASE("a vector is cut out of two") {
   });
 }
 
+TEST_CASE("one of four numbers reaches every lane, and no fifth is read") {
+  using namespace Xbyak::util;
+  if (host_isa() < Isa::avx2) return;
+  constexpr std::size_t kLanes = VecCode<Xbyak::Ymm>::kLanes;
+  for (const Against against : {Against::start, Against::end}) {
+    const GuardedBuffer in(4 * sizeof(float), against);
+    std::iota(in.floats().begin(), in.floats().end(), 1.0F);
+    std::vector<float> out(4 * kLanes, -1.0F);
+    run<Xbyak::Ymm>(in.data(), out.data(), [](VecCode<Xbyak::Ymm>& v) {
+      v.load_four(ymm14, ptr[rdi]);
+      for (int i = 0; i < 4; ++i) {
+        v.pick(ymm15, ymm14, i);
+        v.store(ptr[rsi], ymm15);
+        v.code().add(rsi, VecCode<Xbyak::Ymm>::kBytes);
+      }
+    });
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      REQUIRE(out[i] == static_cast<float>(i / kLanes + 1));
+    }
+  }
+}
+
 TEST_CASE("tails touch their own lanes only") {
   on_each_isa([]<class Vmm>() {
     for (int lanes = 1; lanes < VecCode<Vmm>::kLanes; ++lanes) check_tail<Vmm>(lanes);

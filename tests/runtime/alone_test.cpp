@@ -3,6 +3,7 @@
 /// go from one to the other bit by bit.
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -148,14 +149,21 @@ TEST_CASE("alone: a session that changes its way gives the same bits") {
     std::vector<float> all;
     std::vector<float> y(sample.y_size());
     std::vector<float> h(80);
+    std::set<int> took_part;
+    CHECK(session.threads() == 0);
     for (int run = 0; run < 40; ++run) {  // a few of them go the other way
       REQUIRE(session.run(sample.x, y).ok());
+      took_part.insert(session.threads());
       all.insert(all.end(), y.begin(), y.end());
       REQUIRE(session.get_state("h", h).ok());
       all.insert(all.end(), h.begin(), h.end());
       if (run % 9 == 8) REQUIRE(session.set_state("h", std::span(y).first(80)).ok());
       if (run % 13 == 12) session.reset();
     }
+    const bool helpers = model.schedule().threads > 1 && session.notes().empty();
+    if (helpers) CHECK(took_part.count(model.schedule().threads) == 1);
+    took_part.erase(model.schedule().threads);
+    if (!took_part.empty()) CHECK(took_part == std::set<int>{1});
     return all;
   };
   CHECK(bit_difference(outcome(2), outcome(1)).empty());

@@ -77,10 +77,22 @@ TEST_CASE("a wavefront gives ranges of layers to groups of participants, two blo
   CHECK(build("lstm:i4h8", 3, Parallel::directions).group == 3);
 }
 
+TEST_CASE("an order of rows says whether it has changed") {
+  RowOrder order(2);
+  const std::vector<std::int64_t> lengths = {2, 7};
+  CHECK(!order.set({}, 0));  // as it is made
+  CHECK(order.set({}, 9));
+  CHECK(!order.set({}, 9));
+  CHECK(order.set(lengths, 9));
+  CHECK(order.set(lengths, 9));
+  CHECK(order.set({}, 9));
+  CHECK(order.set({}, 0));
+}
+
 TEST_CASE("rows are sorted by length, longest first, equal ones in their order") {
   RowOrder order(5);
   const std::vector<std::int64_t> lengths = {2, 7, 0, 7, 3};
-  order.set(lengths, 9);
+  CHECK(order.set(lengths, 9));
   CHECK(order.ragged());
   CHECK(order.longest() == 7);
   const std::vector<std::int64_t> rows = {1, 3, 4, 0, 2};
@@ -95,16 +107,16 @@ TEST_CASE("rows are sorted by length, longest first, equal ones in their order")
   std::vector<std::int32_t> live(6);
   order.live(2, live);
   CHECK(live == std::vector<std::int32_t>{3, 2, 2, 2, 2, 0});
-  order.set({}, 9);
+  CHECK(order.set({}, 9));
   CHECK(!order.ragged());
   CHECK(order.longest() == 9);
   CHECK(order.row(4) == 4);
   CHECK(order.live(8) == 5);
   // Sorted in between, and again as it was.
-  order.set(std::vector<std::int64_t>{1, 9, 2, 9, 3}, 9);
+  CHECK(order.set(std::vector<std::int64_t>{1, 9, 2, 9, 3}, 9));
   CHECK(order.row(0) == 1);
   CHECK(order.live(8) == 2);
-  order.set({}, 9);
+  CHECK(order.set({}, 9));
   CHECK(order.row(0) == 0);
   CHECK(order.live(8) == 5);
 }
@@ -117,7 +129,7 @@ TEST_CASE("the order of many rows is that of a stable sort, and every step count
     std::vector<std::int64_t> lengths;
     for (std::int64_t b = 0; b < batch; ++b) lengths.push_back(random.range(0, steps));
     RowOrder order(batch);
-    order.set(lengths, steps);
+    REQUIRE(order.set(lengths, steps));
     std::vector<std::int64_t> expected(lengths.size());
     std::iota(expected.begin(), expected.end(), 0);
     const auto of = [&](std::int64_t row) { return lengths[static_cast<std::size_t>(row)]; };

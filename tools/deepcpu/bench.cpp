@@ -42,8 +42,8 @@ constexpr const char* kFooter =
     "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
     "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
     "calibrated, else of estimated ones. --json has more, such as packed_bytes of weights,\n"
-    "and peak_bytes, which compiling, a session and the first run take beside the caller's\n"
-    "arrays.\n"
+    "peak_bytes, which compiling, a session and the first run take beside the caller's arrays,\n"
+    "and runs_alone, the part of the timed runs that went on alone.\n"
     "What fails, a line of FILE that is no problem included, is named on stderr, the others go\n"
     "on, and the exit status is 1.";
 
@@ -65,6 +65,7 @@ struct Row {
   double first_call_us = 0.0;
   std::size_t packed_bytes = 0;
   std::optional<std::int64_t> peak_bytes;  ///< of compiling, a session and the first run
+  double runs_alone = 0.0;  ///< part of the timed runs that one thread took, not the schedule's
   double gflops = 0.0;
   double gbytes_per_s = 0.0;
   Limit limit;  ///< of zeros if there is none: the interpreter
@@ -112,14 +113,24 @@ Status time_runs(const Model& model, Arrays& arrays, const MeasureOptions& optio
   std::vector<std::span<const float>> extra;
   for (std::size_t i = 1; i < inputs.size(); ++i) extra.emplace_back(inputs[i].data);
   Status status;
+  double runs = 0.0;
+  double alone = 0.0;
   const auto run = [&] {
     auto done = session->run(inputs.front().data, y.data, extra);
     if (!done) status = done;
+    runs += 1.0;
+    alone += session->threads() < row.schedule.threads ? 1.0 : 0.0;
   };
   row.first_call_us = time_once(run);
   row.peak_bytes = memory.bytes();
   if (!status) return status;
+  runs = alone = 0.0;
   row.timing = measure(run, options);
+  row.runs_alone = runs > 0.0 ? alone / runs : 0.0;
+  if (row.runs_alone > 0.5 && session->notes().empty()) {
+    row.notes.push_back(fmt::format("threads: {:.0f} % of the runs went on alone, which was faster",
+                                    100.0 * row.runs_alone));
+  }
   return status;
 }
 
@@ -175,6 +186,7 @@ nlohmann::ordered_json to_json(const Row& row) {
   json["packed_bytes"] = row.packed_bytes;
   json["peak_bytes"] =
       row.peak_bytes ? nlohmann::ordered_json(*row.peak_bytes) : nlohmann::ordered_json(nullptr);
+  json["runs_alone"] = row.runs_alone;
   json["gflops"] = row.gflops;
   json["gbytes_per_s"] = row.gbytes_per_s;
   const auto or_null = [](double us) { return us > 0 ? nlohmann::ordered_json(us) : nullptr; };

@@ -230,7 +230,7 @@ void Runner::read_hoisted(const Part& part, Seat& seat) const {
   const auto& roles = part.code->step.bound.roles;
   for (std::size_t b = 0; b < roles.size(); ++b) {
     if (roles[b].role != Role::hoisted) continue;
-    seat.args.buffer[b] = hoisted_slot(part, seat.part, seat.slot).data();
+    seat.args.buffer[b] = hoisted_slot(part, seat, seat.slot).data();
   }
 }
 
@@ -351,7 +351,7 @@ void Runner::hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int6
       seat.hoist_args.buffer[b] = from;
       seat.hoist_args.stride[b] = from_stride;
     } else if (roles[b].role == Role::hoisted) {
-      seat.hoist_args.buffer[b] = hoisted_slot(part, seat.part, seat.slot).data() + to;
+      seat.hoist_args.buffer[b] = hoisted_slot(part, seat, seat.slot).data() + to;
       seat.hoist_args.stride[b] = to_stride;
     }
   }

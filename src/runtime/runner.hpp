@@ -95,7 +95,8 @@ class Runner {
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
     std::vector<Bytes> owned;  ///< per buffer of the step plan: states, scratch, of all row parts
-    Bytes hoisted;  ///< for each row part one slot, two with products ahead, or HoistQueue::kSlots
+    Bytes hoisted;  ///< for each row part one slot, two per participant with products ahead, or
+                    ///< HoistQueue::kSlots
     std::vector<Bytes> next_x;  ///< per participant, with products ahead
     /// Per participant of the step, row part by row part, then of each hoister.
     std::vector<std::unique_ptr<Seat>> seats;
@@ -145,7 +146,7 @@ class Runner {
   void make_tiles(const Part& part, Seat& seat, const jit::PanelRange* ranges) const;
   void add_tiles(const Part& part, Seat& seat, std::size_t slot, const lower::AheadSum& sum,
                  std::uint64_t unit) const;
-  Bytes hoisted_slot(const Part& part, int row_part, std::size_t slot) const;
+  Bytes hoisted_slot(const Part& part, const Seat& seat, std::size_t slot) const;
   View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
   View view_of(const Part& part, lower::BufferRole role, const RunInput& in,
                const Block& block) const;

@@ -52,6 +52,13 @@ std::uint64_t hoisted_slots(const LayerCode& code, const Program& program) {
   return code.ahead ? 2 : 1;
 }
 
+/// How often there are such slots. Products ahead are every participant's own, and so are their
+/// sums: where a core writes a line now and then that stands beside another's, prefetches take it
+/// away again and again. Experiment: DESIGN, 33.
+std::uint64_t hoisted_regions(const LayerCode& code, const Program& program) {
+  return code.ahead ? static_cast<std::uint64_t>(program.group) : 1;
+}
+
 /// The buffers of one program step, and what its participants point into them with.
 void add_buffers(const LayerCode& code, const Program& program, std::uint64_t batch,
                  std::uint64_t block, ByteCount& bytes) {
@@ -70,7 +77,8 @@ void add_buffers(const LayerCode& code, const Program& program, std::uint64_t ba
   for (const jit::Buffer& b : code.step.bound.plan.buffers) {
     if (b.space == Space::slots) bytes.add({b.slot_stride, b.slots, parts});
     if (b.space == Space::block) {
-      bytes.add({b.step_stride, block, hoisted_slots(code, program), parts});
+      const std::uint64_t slots = hoisted_slots(code, program) * hoisted_regions(code, program);
+      bytes.add({b.step_stride, block, slots, parts});
     }
     if (b.space == Space::external) bytes.add({seats, rows, sizeof(std::byte*)});
     if (b.space == Space::slots) spare = std::max<std::uint64_t>(spare, b.slot_stride);
@@ -179,7 +187,8 @@ void Runner::each_buffer(Visit visit) {
         spare = std::max<std::size_t>(spare, row_parts * buffers[b].slot_stride);
       } else if (buffers[b].space == Space::block) {
         const std::size_t bytes = at(program_->block) * buffers[b].step_stride;
-        visit(part.hoisted, row_parts * bytes * hoisted_slots(*part.code, *program_));
+        visit(part.hoisted, row_parts * bytes * hoisted_slots(*part.code, *program_) *
+                                hoisted_regions(*part.code, *program_));
       }
     }
     if (!part.code->ahead) continue;
@@ -269,10 +278,13 @@ void Runner::make_seat(Part& part, int row_part, int index, bool hoister) {
   part.seats.push_back(std::move(seat));
 }
 
-Runner::Bytes Runner::hoisted_slot(const Part& part, int row_part, std::size_t slot) const {
-  const Bytes all = part_of(part.hoisted, row_part);
-  const std::size_t bytes = all.size() / hoisted_slots(*part.code, *program_);
-  return all.subspan(slot * bytes, bytes);
+Runner::Bytes Runner::hoisted_slot(const Part& part, const Seat& seat, std::size_t slot) const {
+  const Bytes all = part_of(part.hoisted, seat.part);
+  const std::size_t slots = hoisted_slots(*part.code, *program_);
+  const std::size_t regions = hoisted_regions(*part.code, *program_);
+  const std::size_t bytes = all.size() / (slots * regions);
+  const std::size_t region = regions > 1 ? seat.args.participant : 0;
+  return all.subspan((region * slots + slot) * bytes, bytes);
 }
 
 /// The tiles of a block, in both slots. Those of the same weights follow each other.
@@ -312,7 +324,7 @@ void Runner::add_tiles(const Part& part, Seat& seat, std::size_t slot, const low
   if (sum.init) init += last ? *sum.last_init : *sum.init;
   const unsigned char* weights =
       part.weights + (last ? sum.last_weights : sum.weights + unit * sum.block_stride);
-  std::byte* to = hoisted_slot(part, seat.part, slot).data() + sum.to + vector;
+  std::byte* to = hoisted_slot(part, seat, slot).data() + sum.to + vector;
   for (std::int64_t row = 0; row < program_->block; row += plan.rows) {
     const std::byte* from = seat.next_x.data() + at(row) * plan.from_stride;
     for (std::uint32_t chain = 0; chain < sum.chains; ++chain) {

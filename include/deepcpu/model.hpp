@@ -172,8 +172,8 @@ class Session {
              std::span<const std::int64_t> lengths = {}) noexcept;
   /// Fallbacks taken when the session was made, one sentence each.
   std::vector<std::string> notes() const;
-  /// Threads that took part in the last run, 0 before the first: the schedule's, or one where the
-  /// session went on alone because that is faster, or had to (notes()). Not during a run.
+  /// Threads that took part in the last run, 0 before the first: those of the schedule that have a
+  /// part of the model, or one where the session went on alone for speed or had to (notes()).
   int threads() const noexcept;
   /// All states to zero.
   void reset() noexcept;

@@ -259,7 +259,6 @@ void Runner::make_seat(Part& part, int row_part, int index, bool hoister) {
   args.ranges = part.code->panels(serial).step->of(index);
   for (std::size_t b = 0; b < buffers.size(); ++b) {
     if (buffers[b].space == Space::slots) args.buffer[b] = part_of(part.owned[b], row_part).data();
-    if (buffers[b].space == Space::block) args.buffer[b] = part_of(part.hoisted, row_part).data();
     if (buffers[b].space == Space::external) {
       seat->row_pointers[b].resize(at(seat->rows));
       args.buffer[b] = seat->row_pointers[b].data();

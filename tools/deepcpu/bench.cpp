@@ -119,7 +119,7 @@ Status time_runs(const Model& model, Arrays& arrays, const MeasureOptions& optio
     auto done = session->run(inputs.front().data, y.data, extra);
     if (!done) status = done;
     runs += 1.0;
-    alone += session->threads() < row.schedule.threads ? 1.0 : 0.0;
+    alone += row.schedule.threads > 1 && session->threads() == 1 ? 1.0 : 0.0;
   };
   row.first_call_us = time_once(run);
   row.peak_bytes = memory.bytes();

@@ -116,14 +116,29 @@ PanelNeeds panel_needs(const Stage& stage, std::uint32_t lanes) {
   return n;
 }
 
+/// As many unit blocks as registers and addresses reach for.
+std::uint32_t most_units(std::uint32_t registers, const PanelNeeds& n) {
+  constexpr std::uint64_t kFarthest = std::uint64_t{1} << 30;
+  const std::uint64_t units = registers / n.sums;
+  return static_cast<std::uint32_t>(n.block_bytes > 0 ? std::min(units, kFarthest / n.block_bytes)
+                                                      : units);
+}
+
+/// So many unit blocks that the multiply-adds of a panel, which go to each sum once in four cycles,
+/// take weights as fast as L2 caches give them: 48 bytes a cycle at most on the processors that
+/// were measured.
+std::uint32_t fewest_units(std::uint32_t lanes, const PanelNeeds& n) {
+  constexpr std::uint32_t kBytesInFourCycles = 4 * 48;
+  const std::uint32_t bytes = n.together * lanes * static_cast<std::uint32_t>(sizeof(float));
+  return (kBytesInFourCycles + bytes - 1) / bytes;
+}
+
 /// Enough unit blocks for so many sums, as far as registers and addresses reach. A power of two or
 /// all, so that panels of different stages end at the same units.
 std::uint32_t units_for(std::uint32_t wanted, std::uint32_t registers, const PanelNeeds& n) {
-  constexpr std::uint64_t kFarthest = std::uint64_t{1} << 30;
-  std::uint64_t units = std::min((wanted + n.together - 1) / n.together, registers / n.sums);
-  if (n.block_bytes > 0) units = std::min(units, kFarthest / n.block_bytes);
-  if (units >= n.blocks) return n.blocks;
-  return std::bit_floor(static_cast<std::uint32_t>(std::max<std::uint64_t>(units, 1)));
+  const std::uint32_t units =
+      std::min((wanted + n.together - 1) / n.together, most_units(registers, n));
+  return units >= n.blocks ? n.blocks : std::bit_floor(std::max(units, 1U));
 }
 
 /// Where they would make one full panel and a lower one, all blocks are one panel, if registers
@@ -156,8 +171,14 @@ std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const Panel
 PanelWidth panel_width(const Context& ctx, const Stage& stage, bool one_row) {
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
   const std::uint32_t registers = ctx.layout.lanes == 16 ? kPanelRegisters512 : kPanelRegisters256;
-  const std::uint32_t narrow = units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs);
-  return {needs.blocks, narrow, one_row ? wide_units(registers, needs) : narrow, false};
+  PanelWidth width;
+  width.blocks = needs.blocks;
+  width.narrow = units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs);
+  width.wide = one_row ? wide_units(registers, needs) : width.narrow;
+  width.coarsest = width.narrow;
+  width.most = one_row ? most_units(registers, needs) : 0;
+  width.fewest = fewest_units(ctx.layout.lanes, needs);
+  return width;
 }
 
 std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width) {

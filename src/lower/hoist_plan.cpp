@@ -100,9 +100,8 @@ BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::stri
   for (int f = 0; f < static_cast<int>(ctx.layout.stages.size()); ++f) {
     Stage stage = hoist_stage(ctx, ids, f);
     if (stage.sums.empty()) continue;
-    PanelWidth width = panel_width(ctx, stage, false);
-    width.narrow = width.wide = std::min(width.narrow, narrow_share(ctx, step, stage.width));
-    stage.units_per_panel = width.narrow;
+    const PanelWidth width = panel_width(ctx, stage, false);
+    stage.units_per_panel = units_within(width.narrow, narrow_share(ctx, step, stage.width));
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
     const auto block = static_cast<std::uint64_t>(ctx.schedule.hoist_block);
     set_fetch(stage, bound.plan.lanes, block * ctx.batch, LayerSchedule{}.fetch_lines);

@@ -5,32 +5,81 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "deepcpu/schedule.hpp"
 
 namespace deepcpu::lower {
 
-/// Unit blocks of the participant that has the most, if panels of `units` blocks are divided.
-constexpr std::uint32_t largest_share(std::uint32_t blocks, std::uint32_t units,
-                                      std::uint32_t participants) {
-  const std::uint32_t panels = (blocks + units - 1) / units;
-  return std::min(blocks, (panels + participants - 1) / participants * units);
+/// Parts of `units` unit blocks; the last one may have fewer.
+constexpr std::uint32_t parts_of(std::uint32_t blocks, std::uint32_t units) {
+  return (blocks + units - 1) / units;
 }
 
-/// Both widths are powers of two or all blocks, so that the wider panels end where narrow ones do.
+/// Unit blocks of the participant that has the most, if parts of `units` blocks are divided as
+/// lower::Sharing says: the last participants are the first to own one more.
+constexpr std::uint32_t largest_share(std::uint32_t blocks, std::uint32_t units,
+                                      std::uint32_t participants) {
+  if (participants == 1) return blocks;
+  const std::uint32_t parts = parts_of(blocks, units);
+  const std::uint32_t most = parts_of(parts, participants);
+  const bool last_alone = parts % participants == 1;
+  return last_alone ? blocks - (parts - most) * units : most * units;
+}
+
+/// Unit blocks of a panel of hoisted products, which end where shares of the time loop do: of at
+/// most `units` blocks.
+constexpr std::uint32_t units_within(std::uint32_t units, std::uint32_t share) {
+  return std::gcd(std::min(units, share), share);
+}
+
+/// The panels of one stage. It knows of the other stages of its width, since what one participant
+/// owns is the same in all of them: see step_plan.cpp.
 struct PanelWidth {
   std::uint32_t blocks = 1;  ///< of the whole stage
-  std::uint32_t narrow = 1;
-  std::uint32_t wide = 1;
+  std::uint32_t narrow = 1;  ///< a power of two or all blocks
+  std::uint32_t wide = 1;    ///< alike, so that wider panels end where narrow ones do
   /// Nothing is multiplied: wide for one participant and narrow for several, whatever is decided.
   bool plain = false;
+  /// Of all stages of this width that multiply: the most blocks of a narrow panel, and the fewest
+  /// and the most that any panel may have.
+  std::uint32_t coarsest = narrow;
+  std::uint32_t fewest = 1;
+  std::uint32_t most = narrow;
 
+  /// Nobody shall have more to do than if single blocks were divided. Where narrow panels divide
+  /// otherwise, the widest that divide so are taken, if any may be. Experiment: DESIGN, 34.
   std::uint32_t units(std::uint32_t participants, Panel panel) const {
     if (plain) return participants == 1 ? wide : narrow;
-    // Nobody may have more to do than with narrow panels.
+    const bool wider = panel == Panel::wide;
+    if (participants == 1) return wider ? wide : narrow;
+    if (even(coarsest, participants)) return wider && even(wide, participants) ? wide : narrow;
+    for (std::uint32_t u = most; u >= lowest(participants); --u) {
+      if (even(u, participants)) return u;
+    }
     const bool fair =
-        largest_share(blocks, wide, participants) <= largest_share(blocks, narrow, participants);
-    return panel == Panel::wide && fair ? wide : narrow;
+        largest_share(blocks, wide, participants) <= largest_share(blocks, coarsest, participants);
+    return wider && fair ? wide : narrow;
+  }
+
+ private:
+  /// Panels lower than narrow ones cost some per cent, which the more even division must be worth.
+  std::uint32_t lowest(std::uint32_t participants) const {
+    constexpr std::uint32_t kLeastGain = 18;  // an eighteenth
+    const std::uint32_t best = largest_share(blocks, 1, participants);
+    const std::uint32_t saved = largest_share(blocks, coarsest, participants) - best;
+    const bool pays = saved * kLeastGain >= best || !enough(coarsest, participants);
+    return pays ? fewest : std::max(fewest, coarsest);
+  }
+
+  /// Whether everybody has a panel.
+  bool enough(std::uint32_t units, std::uint32_t participants) const {
+    return parts_of(blocks, units) >= std::min(participants, blocks);
+  }
+
+  bool even(std::uint32_t units, std::uint32_t participants) const {
+    return largest_share(blocks, units, participants) == largest_share(blocks, 1, participants) &&
+           enough(units, participants);
   }
 };
 

@@ -39,7 +39,7 @@ class StepPlan {
     for (stage_ = 0; stage_ < static_cast<int>(map_.stages.size()); ++stage_) {
       plan.stages.push_back(build_stage());
     }
-    fit_plain_panels();
+    set_panels();
     finish_slots();
     plan_exchange(ctx_.sharing, bound_);
     return std::move(bound_);
@@ -159,13 +159,8 @@ class StepPlan {
         [&](int id) { return operand(id); });
     position_ = position;
     build_epilogue(stage);
-    const PanelWidth width = stage.products.empty() ? plain_width(stage.width)
-                                                    : panel_width(ctx_, stage, ctx_.batch == 1);
-    stage.units_per_panel = width.units(ctx_.sharing.participants, ctx_.schedule.panel);
-    bound_.widths.push_back(width);
-    stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
-    set_fetch(stage, ctx_.layout.lanes, ctx_.batch, ctx_.schedule.fetch_lines);
-    if (ctx_.schedule.cut_panels) cut_products(stage, ctx_.layout.lanes, ctx_.batch);
+    bound_.widths.push_back(stage.products.empty() ? plain_width(stage.width)
+                                                   : panel_width(ctx_, stage, ctx_.batch == 1));
     return stage;
   }
 
@@ -174,7 +169,7 @@ class StepPlan {
   PanelWidth plain_width(std::uint32_t width) const {
     constexpr std::uint32_t kPlain = 4;
     const std::uint32_t blocks = unit_blocks(width, ctx_.layout.lanes);
-    return {blocks, 1, std::min(kPlain, blocks), true};
+    return {.blocks = blocks, .narrow = 1, .wide = std::min(kPlain, blocks), .plain = true};
   }
 
   Ref hoisted_ref(int sum) {
@@ -305,21 +300,40 @@ class StepPlan {
     return push(std::move(i));
   }
 
-  /// A stage without products must not make the shares of those that have some coarser.
-  void fit_plain_panels() {
+  /// Panels of all stages, and what follows from them.
+  void set_panels() {
     auto& stages = bound_.plan.stages;
+    std::vector<PanelWidth> joined;
+    for (std::size_t n = 0; n < stages.size(); ++n) joined.push_back(joined_width(n));
+    bound_.widths = std::move(joined);
     for (std::size_t n = 0; n < stages.size(); ++n) {
-      if (!stages[n].products.empty()) continue;
-      PanelWidth fit{bound_.widths[n].blocks, 0, 0, false};
-      for (std::size_t o = 0; o < stages.size(); ++o) {
-        if (stages[o].width != stages[n].width || stages[o].products.empty()) continue;
-        fit.narrow = std::max(fit.narrow, bound_.widths[o].narrow);
-        fit.wide = std::max(fit.wide, bound_.widths[o].wide);
-      }
-      if (fit.narrow == 0) continue;
-      stages[n].units_per_panel = fit.units(ctx_.sharing.participants, ctx_.schedule.panel);
-      bound_.widths[n] = fit;
+      Stage& stage = stages[n];
+      stage.units_per_panel =
+          bound_.widths[n].units(ctx_.sharing.participants, ctx_.schedule.panel);
+      stage.tile_rows = tile_rows(ctx_, stage, ctx_.schedule.tile_rows);
+      set_fetch(stage, ctx_.layout.lanes, ctx_.batch, ctx_.schedule.fetch_lines);
+      if (ctx_.schedule.cut_panels) cut_products(stage, ctx_.layout.lanes, ctx_.batch);
     }
+  }
+
+  /// With what the stages of its width that multiply have in common. A stage without products takes
+  /// the widest panels of theirs: it must not make their shares coarser.
+  PanelWidth joined_width(std::size_t n) const {
+    const auto& stages = bound_.plan.stages;
+    PanelWidth own = bound_.widths[n];
+    for (std::size_t o = 0; o < stages.size(); ++o) {
+      if (stages[o].width != stages[n].width || stages[o].products.empty()) continue;
+      const PanelWidth& other = bound_.widths[o];
+      if (own.plain) own = other;
+      if (stages[n].products.empty()) {
+        own.narrow = std::max(own.narrow, other.narrow);
+        own.wide = std::max(own.wide, other.wide);
+      }
+      own.coarsest = std::max(own.coarsest, other.narrow);
+      own.fewest = std::max(own.fewest, other.fewest);
+      own.most = std::min(own.most, other.most);
+    }
+    return own;
   }
 
   /// A state is updated in place unless other units, or a later stage, still read the old value.

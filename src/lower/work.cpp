@@ -106,8 +106,10 @@ KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& st
     one.width = bound.widths[s];
     for (std::size_t o = 0; o < step.plan.stages.size(); ++o) {
       if (step.plan.stages[o].width != stage.width) continue;
-      one.share_units = std::max(one.share_units, step.widths[o].narrow);
+      one.share = step.widths[o];
+      one.share.narrow = one.share.plain ? 1 : one.share.coarsest;
     }
+    one.hoisted = &bound != &step;
     work.weight_bytes += one.weight_bytes(bound.plan.lanes, 1);
     work.stages.push_back(std::move(one));
   }
@@ -117,9 +119,10 @@ KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& st
 /// Lowers one layer in all its forms.
 class LayerWorker {
  public:
-  LayerWorker(const ModelSpec& spec, int layer, Isa isa, const lower::StepGraph& graph)
+  LayerWorker(const ModelSpec& spec, int layer, Isa isa, const lower::StepGraph& graph, int threads)
       : spec_(spec),
         isa_(isa),
+        threads_(std::max(threads, 2)),
         graph_(graph),
         widths_(lower::widths_of(spec, layer)),
         layout_(lower::PackLayout::build(spec.cell, graph, widths_,
@@ -156,13 +159,14 @@ class LayerWorker {
     const bool hoisted = s.hoist_block > 0;
     const bool fused = s.fuse_gates;
     out.narrow.registers[hoisted][fused] = fits_registers(s);
-    if (hoisted) out.narrow.ahead[fused] = fits_ahead(s);
+    const auto& stages = out.step[hoisted][fused].stages;
+    if (hoisted) out.narrow.ahead[fused] = fits_ahead(s, stages);
     // Where no panel gets wider the plans are the same.
     const bool widens = out.widens(hoisted, fused, 1);
     s.panel = Panel::wide;
     out.wide.registers[hoisted][fused] =
         widens ? fits_registers(s) : out.narrow.registers[hoisted][fused];
-    if (hoisted) out.wide.ahead[fused] = widens ? fits_ahead(s) : out.narrow.ahead[fused];
+    if (hoisted) out.wide.ahead[fused] = widens ? fits_ahead(s, stages) : out.narrow.ahead[fused];
   }
 
   bool fits_registers(LayerSchedule s) const {
@@ -170,10 +174,19 @@ class LayerWorker {
     return lower(s, kAlone).ok();
   }
 
-  /// One participant has the fewest panels: what fits then does for any number.
-  bool fits_ahead(LayerSchedule s) const {
+  /// With any number of participants: the plans of those whose panels are alike are alike.
+  bool fits_ahead(LayerSchedule s, const std::vector<StageWork>& stages) const {
     s.hoist_ahead = true;
-    return lower(s, kAlone).ok() && lower(s, kShared).ok();
+    std::vector<std::vector<std::uint32_t>> seen;
+    for (int n = 1; n <= threads_; ++n) {
+      std::vector<std::uint32_t> units;
+      for (const StageWork& stage : stages) units.push_back(stage.panel_units(n, s.panel));
+      if (n > 2 && std::find(seen.begin(), seen.end(), units) != seen.end()) continue;
+      seen.push_back(std::move(units));
+      const lower::Sharing sharing{static_cast<std::uint32_t>(n), Exchange::flag};
+      if (!lower(s, sharing).ok()) return false;
+    }
+    return true;
   }
 
   Result<lower::LayerPlans> lower(LayerSchedule s, lower::Sharing sharing) const {
@@ -185,6 +198,7 @@ class LayerWorker {
 
   const ModelSpec& spec_;
   Isa isa_;
+  int threads_;  ///< at most
   const lower::StepGraph& graph_;
   lower::Widths widths_;
   lower::PackLayout layout_;
@@ -194,7 +208,8 @@ class LayerWorker {
 
 /// Participants own as many shares, and the last ones are the first to own one more.
 bool StageWork::busiest_has_last(int sharers) const {
-  return own_blocks(sharers) == width.blocks || shares() % static_cast<unsigned>(sharers) == 1;
+  return own_blocks(sharers) == width.blocks ||
+         shares(sharers) % static_cast<unsigned>(sharers) == 1;
 }
 
 double StageWork::product_blocks(const ProductWork& p, int sharers) const {
@@ -214,16 +229,25 @@ bool StageWork::cuts(std::uint64_t rows, std::uint32_t height) const {
 }
 
 std::uint32_t StageWork::panel_units(int sharers, Panel panel) const {
+  if (hoisted) return lower::units_within(width.narrow, share_units(sharers));
   return width.units(static_cast<std::uint32_t>(sharers), panel);
 }
 
 std::uint32_t StageWork::panels(int sharers, Panel panel) const {
-  const std::uint32_t per = panel_units(sharers, panel);
-  return (width.blocks + per - 1) / per;
+  return lower::parts_of(width.blocks, panel_units(sharers, panel));
+}
+
+std::uint32_t StageWork::share_units(int sharers) const {
+  return share.units(static_cast<std::uint32_t>(sharers), Panel::narrow);
+}
+
+std::uint32_t StageWork::shares(int sharers) const {
+  return lower::parts_of(width.blocks, share_units(sharers));
 }
 
 std::uint32_t StageWork::own_blocks(int sharers) const {
-  return lower::largest_share(width.blocks, share_units, static_cast<std::uint32_t>(sharers));
+  return lower::largest_share(width.blocks, share_units(sharers),
+                              static_cast<std::uint32_t>(sharers));
 }
 
 bool LayerWork::widens(bool hoisted, bool fused, int sharers) const {
@@ -248,20 +272,20 @@ std::uint32_t LayerWork::own_panels(int sharers, Panel panel) const {
   return most;
 }
 
-std::uint32_t LayerWork::hoisted_parts(std::uint32_t lanes) const {
+std::uint32_t LayerWork::hoisted_parts(std::uint32_t lanes, int sharers) const {
   std::uint32_t most = 1;
   for (const StageWork& s : hoist.stages) {
-    most = std::max(most, lower::most_panel_parts(s.panels(1, Panel::narrow), lanes,
-                                                  s.panel_units(1, Panel::narrow)));
+    most = std::max(most, lower::most_panel_parts(s.panels(sharers, Panel::narrow), lanes,
+                                                  s.panel_units(sharers, Panel::narrow)));
   }
   return most;
 }
 
-std::uint32_t LayerWork::shares() const {
+std::uint32_t LayerWork::shares(int sharers) const {
   std::uint32_t most = 1;
   for (const auto& forms : step) {
     for (const KernelWork& form : forms) {
-      for (const StageWork& s : form.stages) most = std::max(most, s.shares());
+      for (const StageWork& s : form.stages) most = std::max(most, s.shares(sharers));
     }
   }
   return most;
@@ -270,7 +294,7 @@ std::uint32_t LayerWork::shares() const {
 namespace {
 
 /// Of all rows of the spec.
-Result<ModelWork> work_of(const ModelSpec& spec, Isa isa) {
+Result<ModelWork> work_of(const ModelSpec& spec, Isa isa, int threads) {
   ModelWork out;
   out.spec = spec;
   out.isa = isa;
@@ -286,7 +310,7 @@ Result<ModelWork> work_of(const ModelSpec& spec, Isa isa) {
       out.layers.push_back(LayerWork(out.layers[same]));
       continue;
     }
-    auto work = LayerWorker(spec, layer, isa, graph).work();
+    auto work = LayerWorker(spec, layer, isa, graph, threads).work();
     if (!work) return work.error();
     out.layers.push_back(std::move(*work));
   }
@@ -301,7 +325,7 @@ Result<ModelWork> work_of(const ModelSpec& spec, Isa isa) {
 }  // namespace
 
 Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa, int threads) {
-  auto out = work_of(spec, isa);
+  auto out = work_of(spec, isa, threads);
   if (!out) return out;
   std::int64_t rows = spec.batch;
   for (std::int64_t parts = 2; parts <= std::min<std::int64_t>(threads, spec.batch); ++parts) {
@@ -310,7 +334,7 @@ Result<ModelWork> ModelWork::of(const ModelSpec& spec, Isa isa, int threads) {
     rows = most;
     ModelSpec part = spec;
     part.batch = rows;
-    auto work = work_of(part, isa);
+    auto work = work_of(part, isa, threads);
     if (!work) return work;
     out->parts.push_back(std::move(*work));
   }

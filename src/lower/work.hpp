@@ -42,9 +42,11 @@ struct OperationCounts {
 struct StageWork {
   std::uint32_t outputs = 0;  ///< units of each gate
   lower::PanelWidth width;    ///< and the unit blocks of all panels
-  /// Unit blocks that belong to one participant together, if panels are narrow. With wide ones they
-  /// may be more, but no participant has more blocks than the one with the most has so.
-  std::uint32_t share_units = 1;
+  /// Of the time loop's stages of this width: the one with the widest narrow panels. They are what
+  /// belongs to one participant together, if panels are narrow. With wide ones that may be more,
+  /// but no participant has more blocks than the one with the most has so.
+  lower::PanelWidth share;
+  bool hoisted = false;              ///< of a hoisted kernel, whose panels end where shares do
   std::uint32_t gates = 0;           ///< accumulators per unit block and row
   std::uint32_t most_tile_rows = 1;  ///< of the register tile
   std::vector<ProductWork> products;
@@ -71,8 +73,10 @@ struct StageWork {
   /// Unit blocks of a panel when so many participants share the stage.
   std::uint32_t panel_units(int sharers, Panel panel) const;
   std::uint32_t panels(int sharers, Panel panel) const;
-  /// Parts that can be owned by different participants.
-  std::uint32_t shares() const { return (width.blocks + share_units - 1) / share_units; }
+  /// Unit blocks that belong together when so many participants share the stage.
+  std::uint32_t share_units(int sharers) const;
+  /// Parts that can be owned by so many different participants.
+  std::uint32_t shares(int sharers) const;
   /// Unit blocks of the participant that has the most, of `sharers`, whatever the panels are.
   std::uint32_t own_blocks(int sharers) const;
 };
@@ -103,10 +107,10 @@ struct LayerWork {
   /// Panels of it that the participant with the most walks.
   std::uint32_t own_panels(int sharers, Panel panel) const;
   /// Into how many parts at most the panels of hoisted products are divided, each of whole cache
-  /// lines of what is stored.
-  std::uint32_t hoisted_parts(std::uint32_t lanes) const;
+  /// lines of what is stored, when so many participants share the time loop.
+  std::uint32_t hoisted_parts(std::uint32_t lanes, int sharers) const;
   /// Shares of the stage with the most: more participants find nothing to do.
-  std::uint32_t shares() const;
+  std::uint32_t shares(int sharers) const;
 };
 
 struct ModelWork {

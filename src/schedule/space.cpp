@@ -74,9 +74,9 @@ bool emitted(const Schedule& probe) {
 ScheduleSpace::ScheduleSpace(const ModelWork& work, const MachineModel& machine, int threads)
     : work_(&work), machine_(&machine), cap_(std::max(threads, 1)) {}
 
-int ScheduleSpace::most_shares() const {
+int ScheduleSpace::most_shares(int sharers) const {
   std::uint32_t most = 1;
-  for (const LayerWork& layer : work_->layers) most = std::max(most, layer.shares());
+  for (const LayerWork& layer : work_->layers) most = std::max(most, layer.shares(sharers));
   return int_of(most);
 }
 
@@ -91,14 +91,13 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
   data.threads = 2;
   data.exchange = Exchange::data;
   const bool polls_data = emitted(data);
-  const int shares = most_shares();
   for (int threads = 1; threads <= cap_; ++threads) {
     const bool power = (threads & (threads - 1)) == 0;
-    const bool one_each = threads == shares || threads == work_->spec.batch;
+    const bool one_each = threads == most_shares(threads) || threads == work_->spec.batch;
     if (rules > kThreads && !power && threads != cap_ && !one_each) continue;
     const auto divide = [&](Parallel parallel, int each, int parts) {
       const int sharers = each / parts;
-      if (rules > kThreads && sharers > shares) return;
+      if (rules > kThreads && sharers > most_shares(sharers)) return;
       out.push_back({threads, parallel, Exchange::flag, parts, sharers});
       if (sharers < 2 || !polls_data) return;
       out.push_back({threads, parallel, Exchange::data, parts, sharers});

@@ -83,7 +83,7 @@ class ScheduleSpace {
   /// Whether Parallel::hoist is legal.
   bool may_share_hoist() const;
   /// Shares of the layer with the most: no more threads can divide it.
-  int most_shares() const;
+  int most_shares(int sharers) const;
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;
   /// Adds the choices of panels, and for each of sweeps and of weights in registers, to `base`.

@@ -369,7 +369,8 @@ std::vector<Prediction> CostModel::groups(const ModelWork& whole, const Schedule
       if (s.first != first) continue;
       const auto layer = static_cast<std::size_t>(s.layer);
       const LayerWork& one = work.layers[layer];
-      const std::int64_t panel_parts = program.panel_parts(one.hoisted_parts(work.lanes));
+      const std::int64_t panel_parts =
+          program.panel_parts(one.hoisted_parts(work.lanes, program.group));
       const std::int64_t piece_steps =
           program.piece_steps(static_cast<std::int64_t>(block), panel_parts);
       parts.push_back({&one, &schedule.layers[layer], block, static_cast<double>(piece_steps),

@@ -113,7 +113,8 @@ class KernelCosts {
       }
       if (!s.exchange) continue;
       ++(s.hands_over ? out.exchanges : out.acknowledged);
-      if (s.hands_over && s.shares() >= static_cast<std::uint32_t>(sharers_)) ++out.shared_by_all;
+      const bool all_store = s.shares(sharers_) >= static_cast<std::uint32_t>(sharers_);
+      if (s.hands_over && all_store) ++out.shared_by_all;
       if (s.hands_over) out.exchanged += rows * s.width.blocks;
     }
     return out;

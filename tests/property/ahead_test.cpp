@@ -84,6 +84,10 @@ TEST_CASE("sums of the next block: threads own the same units in both") {
     for (const int threads : {2, 3}) check(problem, 8, threads, {});
     check(problem, 16, 2, {});
   }
+  // Panels of three blocks, of one and of five, since narrow ones would give one thread more.
+  for (const char* problem : {"gru:i20h96t18", "gru:i9h160t18,reset=before", "rnn:i9h150t18"}) {
+    for (const int threads : {2, 4}) check(problem, 8, threads, {});
+  }
 }
 
 TEST_CASE("sums of the next block: no bit depends on how a sequence is cut, nor on the layout") {

@@ -84,6 +84,23 @@ TEST_CASE("no number of threads changes a bit") {
   });
 }
 
+TEST_CASE("panels that are cut for the number of threads change no bit") {
+  for (const char* text :
+       {"gru:i7h96t9", "gru:i7h90t9,reset=before", "gru:i5h160t5", "rnn:i5h150t9", "gru:i7h32t9",
+        "augru:i9h96t7", "lstm:i9h100p96t7", "rnn:i9h72t9"}) {
+    const Problem p = make_problem(text);
+    Random random(hash_of(p.text));
+    const Outcome expected = run(p, compile(p, Isa::interpreter));
+    for (const Isa isa : host_isas()) {
+      for (const int threads : {2, 3, 4, 6}) {
+        const Model model = compile_threaded(p, random, isa, threads);
+        INFO(text << " " << model.schedule().to_json());
+        CHECK(difference(run(p, model), expected) == "");
+      }
+    }
+  }
+}
+
 /// Every row of the batch ends at a step of its own.
 Problem ragged(const Problem& from, Random& random) {
   Problem p = from;

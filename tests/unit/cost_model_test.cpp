@@ -288,7 +288,7 @@ TEST_CASE("cost model: hoisted products beside the loop, in the pieces that the 
     const auto compiled = compile_program(spec, options);
     REQUIRE(compiled.ok());
     const auto here = ModelWork::of(spec, host_isa(), 2).value();
-    const std::int64_t most = here.layers[0].hoisted_parts(here.lanes);
+    const std::int64_t most = here.layers[0].hoisted_parts(here.lanes, compiled->program.group);
     CHECK(compiled->layers[0].shared_panels.pieces->parts() == compiled->program.panel_parts(most));
   }
   // Of the first block both compute a half, and half a piece is waited for; the loop of this small

@@ -218,7 +218,7 @@ TEST_CASE("explain: no thread is without a share", "[explain]") {
   // 64 units are 8 vectors; of an LSTM each can be owned by a thread of its own.
   const ModelSpec spec = ModelSpec::parse("lstm:i64h64").value();
   const ModelWork work = ModelWork::of(spec, Isa::avx2).value();
-  REQUIRE(work.layers[0].shares() == 8);
+  REQUIRE(work.layers[0].shares(8) == 8);
   std::set<int> counts;
   ScheduleSpace(work, machine, 12).for_each([&](const Schedule& s) {
     if (s.parallel != Parallel::hoist) counts.insert(s.threads);

@@ -34,7 +34,7 @@ void check_lstm(Isa isa, std::uint32_t lanes, std::uint32_t blocks, std::uint32_
   CHECK(layer.panels(2, Panel::wide) == 2);
   CHECK(layer.own_panels(1, Panel::narrow) == blocks);
   CHECK(layer.own_panels(2, Panel::wide) == 1);
-  CHECK(layer.shares() == blocks);
+  CHECK(layer.shares(2) == blocks);
   CHECK_FALSE(layer.one_gate_stages);
   CHECK(layer.step[0][1].weight_bytes == (5 + 20) * vectors * vector);
   CHECK(layer.step[1][1].weight_bytes == 20 * vectors * vector);
@@ -184,7 +184,17 @@ void check_plans(const ModelWork& work, const LayerSchedule& schedule, int share
     CHECK(plan.stages[s].units_per_panel == stage.panel_units(sharers, schedule.panel));
     const std::uint32_t share = lower::share_units(plan, plan.stages[s].width);
     CHECK((share >= stage.width.blocks || share % plan.stages[s].units_per_panel == 0));
-    CHECK(busiest(plan, plan.stages[s], n) <= stage.own_blocks(sharers));
+    const std::uint32_t most = busiest(plan, plan.stages[s], n);
+    CHECK(most <= stage.own_blocks(sharers));
+    if (schedule.panel == Panel::narrow) CHECK(most == stage.own_blocks(sharers));
+  }
+  if (!schedule.fuse_gates) return;  // LayerWork::hoist is that of fused gates
+  for (std::size_t s = 0; plans->hoist && s < plans->hoist->plan.stages.size(); ++s) {
+    const jit::Stage& hoisted = plans->hoist->plan.stages[s];
+    const StageWork& stage = work.layers[0].hoist.stages[s];
+    CHECK(hoisted.units_per_panel == stage.panel_units(sharers, schedule.panel));
+    const std::uint32_t share = lower::share_units(plan, hoisted.width);
+    CHECK((sharers == 1 || share % hoisted.units_per_panel == 0));
   }
 }
 
@@ -220,10 +230,17 @@ TEST_CASE("work: parts of the batch rows are models of as many rows") {
 }
 
 TEST_CASE("work: narrow and wide panels are those of the plans, for every number of sharers") {
-  std::vector<std::string> problems = {"lstm:i48h48",          "lstm:i9h100p40,peephole=1",
-                                       "gru:i7h130",           "gru:i30h90,reset=before",
-                                       "rnn:i20h200",          "augru:i9h70",
-                                       "lstm:i5h70,coupled=1", "rnn:i7h90b3"};
+  std::vector<std::string> problems = {"lstm:i48h48",
+                                       "lstm:i9h100p40,peephole=1",
+                                       "gru:i7h130",
+                                       "gru:i30h90,reset=before",
+                                       "rnn:i20h200",
+                                       "augru:i9h70",
+                                       "lstm:i5h70,coupled=1",
+                                       "rnn:i7h90b3",
+                                       "gru:i9h96",
+                                       "gru:i9h160,reset=before",
+                                       "rnn:i9h160"};
   for (std::uint64_t seed = 0; seed < 30; ++seed) problems.push_back(test::random_problem(seed));
   for (const std::string& problem : problems) {
     for (const Isa isa : {Isa::avx2, Isa::avx512}) {

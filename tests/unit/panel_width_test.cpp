@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Panels are cut so that no participant has more to do than need be.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "src/lower/lower.hpp"
+#include "src/lower/work.hpp"
+#include "tests/catch.hpp"
+
+namespace deepcpu {
+namespace {
+
+using lower::largest_share;
+using lower::PanelWidth;
+
+TEST_CASE("panel width: the largest share is that of the participant with the most") {
+  for (std::uint32_t blocks = 1; blocks <= 40; ++blocks) {
+    for (std::uint32_t units = 1; units <= blocks; ++units) {
+      for (std::uint32_t n = 1; n <= 9; ++n) {
+        const std::uint32_t parts = (blocks + units - 1) / units;
+        const auto before = [&](std::uint32_t part) { return std::min(blocks, part * units); };
+        std::uint32_t most = 0;
+        for (std::uint32_t p = 0; p < n; ++p) {
+          most = std::max(most, before(parts * (p + 1) / n) - before(parts * p / n));
+        }
+        INFO(blocks << " blocks in parts of " << units << " for " << n);
+        CHECK(largest_share(blocks, units, n) == most);
+      }
+    }
+  }
+}
+
+TEST_CASE("panel width: of the widths that divide evenly the narrow one, else the widest") {
+  PanelWidth width;
+  width.blocks = 6;
+  width.narrow = width.coarsest = 2;
+  width.wide = 4;
+  width.most = 4;
+  CHECK(width.units(1, Panel::narrow) == 2);
+  CHECK(width.units(1, Panel::wide) == 4);
+  CHECK(width.units(2, Panel::narrow) == 3);  // 3 + 3 blocks instead of 2 + 4
+  CHECK(width.units(2, Panel::wide) == 3);
+  CHECK(width.units(3, Panel::narrow) == 2);
+  CHECK(width.units(4, Panel::narrow) == 1);  // three panels of two are too few for four
+  CHECK(width.units(6, Panel::narrow) == 1);
+  CHECK(width.units(7, Panel::narrow) == 1);
+  width.most = 2;
+  CHECK(width.units(2, Panel::narrow) == 1);
+  width.fewest = 2;
+  CHECK(width.units(2, Panel::narrow) == 2);
+  // 9 blocks in panels of two are 4 + 5 as they are.
+  width.blocks = 9;
+  width.most = 4;
+  CHECK(width.units(2, Panel::narrow) == 2);
+  // 19 of 38 blocks each: panels of one block for 19 instead of 20 are not worth it.
+  width.blocks = 38;
+  width.fewest = 1;
+  CHECK(width.units(2, Panel::narrow) == 2);
+  width.blocks = 34;
+  CHECK(width.units(2, Panel::narrow) == 1);
+}
+
+/// Unit blocks of a panel of the time loop with two participants.
+std::uint32_t units_of_two(const std::string& problem, Isa isa) {
+  const ModelWork work = ModelWork::of(ModelSpec::parse(problem).value(), isa, 2).value();
+  const auto& stages = work.layers[0].step[1][1].stages;
+  for (const StageWork& s : stages) {
+    CHECK(s.panel_units(2, Panel::narrow) == stages[0].panel_units(2, Panel::narrow));
+  }
+  return stages[0].panel_units(2, Panel::narrow);
+}
+
+TEST_CASE("panel width: two threads own as much of a layer each as single blocks allow") {
+  CHECK(units_of_two("gru:i9h96", Isa::avx512) == 3);
+  CHECK(units_of_two("gru:i9h96,reset=before", Isa::avx512) == 3);  // both stages
+  CHECK(units_of_two("gru:i9h128", Isa::avx512) == 2);
+  CHECK(units_of_two("gru:i9h160", Isa::avx512) == 1);  // 5 blocks of 3 gates: too many registers
+  CHECK(units_of_two("gru:i9h32", Isa::avx512) == 1);
+  CHECK(units_of_two("rnn:i9h160", Isa::avx512) == 5);
+  CHECK(units_of_two("rnn:i9h32", Isa::avx512) == 2);  // two sums are too few to be fast
+  CHECK(units_of_two("lstm:i9h96", Isa::avx512) == 1);
+  CHECK(units_of_two("gru:i9h96b16", Isa::avx512) == 1);  // several rows: by their tiles
+  CHECK(units_of_two("gru:i9h96b4", Isa::avx512) == 2);
+  CHECK(units_of_two("gru:i9h80", Isa::avx2) == 2);  // three sums are too few to be fast
+  CHECK(units_of_two("rnn:i9h144", Isa::avx2) == 3);
+}
+
+}  // namespace
+}  // namespace deepcpu

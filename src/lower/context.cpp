@@ -150,19 +150,21 @@ std::uint32_t wide_units(std::uint32_t registers, const PanelNeeds& n) {
 }
 
 /// Several rows make sums enough. So panels have fewer unit blocks where the rows then fit fewer
-/// tiles, which read each weight less often; but not for tiles of less than five rows. Whatever
-/// `tile_rows` is: it must not change who owns which units. Experiment: DESIGN, 3.
+/// tiles, which read each weight less often; but not for tiles of less than five rows. With AVX2,
+/// whose tiles are low, only for a single tile, and not where it loads more than it multiplies.
+/// Whatever `tile_rows` is: it must not change who owns which units. Experiment: DESIGN, 3.
 std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const PanelNeeds& n) {
   constexpr std::uint32_t kLeastRows = 5;
-  if (ctx.isa == Isa::avx2) return units;
+  constexpr std::uint32_t kLeastSums = 3;
   const auto tiles = [&](std::uint32_t u) {
     const std::uint32_t height = max_tile_rows(ctx.isa, u * n.sums);
     return (ctx.batch + height - 1) / height;
   };
-  while (units > 1 && tiles(units / 2) < tiles(units) &&
-         ctx.batch >= kLeastRows * tiles(units / 2)) {
-    units /= 2;
-  }
+  const auto pays = [&](std::uint32_t lower) {
+    if (ctx.isa == Isa::avx2) return tiles(lower) == 1 && lower * n.together >= kLeastSums;
+    return ctx.batch >= kLeastRows * tiles(lower);
+  };
+  while (units > 1 && tiles(units / 2) < tiles(units) && pays(units / 2)) units /= 2;
   return units;
 }
 

@@ -84,6 +84,9 @@ TEST_CASE("panel width: two threads own as much of a layer each as single blocks
   CHECK(units_of_two("gru:i9h96b4", Isa::avx512) == 2);
   CHECK(units_of_two("gru:i9h80", Isa::avx2) == 2);  // three sums are too few to be fast
   CHECK(units_of_two("rnn:i9h144", Isa::avx2) == 3);
+  CHECK(units_of_two("gru:i9h64b3", Isa::avx2) == 1);  // one tile of three rows
+  CHECK(units_of_two("gru:i9h64b4", Isa::avx2) == 2);
+  CHECK(units_of_two("rnn:i9h64b4", Isa::avx2) == 2);  // two sums for four numbers of h
 }
 
 }  // namespace

@@ -99,6 +99,7 @@ namespace {
 struct PanelNeeds {
   std::uint32_t blocks = 0;       ///< of the whole stage
   std::uint32_t together = 1;     ///< sums of one unit block that a step over k or two adds to
+  std::uint32_t chains = 1;       ///< of one sum
   std::uint32_t sums = 1;         ///< registers that hold sums of one unit block
   std::uint64_t block_bytes = 0;  ///< of the weights of one unit block
 };
@@ -110,6 +111,7 @@ PanelNeeds panel_needs(const Stage& stage, std::uint32_t lanes) {
   for (const jit::Product& p : stage.products) {
     const auto gates = static_cast<std::uint32_t>(p.gate.size());
     n.together = std::max(n.together, gates * p.chains);
+    n.chains = std::max(n.chains, p.chains);
     n.sums = std::max(n.sums, gates * p.chains);
     n.block_bytes = std::max(n.block_bytes, p.block_stride);
   }
@@ -151,18 +153,20 @@ std::uint32_t wide_units(std::uint32_t registers, const PanelNeeds& n) {
 
 /// Several rows make sums enough. So panels have fewer unit blocks where the rows then fit fewer
 /// tiles, which read each weight less often; but not for tiles of less than five rows. With AVX2,
-/// whose tiles are low, only for a single tile, and not where it loads more than it multiplies.
-/// Whatever `tile_rows` is: it must not change who owns which units. Experiment: DESIGN, 3.
-std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const PanelNeeds& n) {
+/// whose tiles are low, only where all rows of a step are a single tile then, whose multiply-adds
+/// are not fewer than its loads. Whatever `tile_rows` is: it must not change who owns which units.
+/// Experiment: DESIGN, 3.
+std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const PanelNeeds& n,
+                            bool hoisted) {
   constexpr std::uint32_t kLeastRows = 5;
-  constexpr std::uint32_t kLeastSums = 3;
   const auto tiles = [&](std::uint32_t u) {
     const std::uint32_t height = max_tile_rows(ctx.isa, u * n.sums);
     return (ctx.batch + height - 1) / height;
   };
   const auto pays = [&](std::uint32_t lower) {
-    if (ctx.isa == Isa::avx2) return tiles(lower) == 1 && lower * n.together >= kLeastSums;
-    return ctx.batch >= kLeastRows * tiles(lower);
+    if (ctx.isa != Isa::avx2) return ctx.batch >= kLeastRows * tiles(lower);
+    const std::uint32_t weights = lower * n.together;
+    return !hoisted && tiles(lower) == 1 && weights * ctx.batch >= weights + n.chains * ctx.batch;
   };
   while (units > 1 && tiles(units / 2) < tiles(units) && pays(units / 2)) units /= 2;
   return units;
@@ -170,12 +174,13 @@ std::uint32_t units_of_rows(const Context& ctx, std::uint32_t units, const Panel
 
 }  // namespace
 
-PanelWidth panel_width(const Context& ctx, const Stage& stage, bool one_row) {
+PanelWidth panel_width(const Context& ctx, const Stage& stage, bool hoisted) {
+  const bool one_row = ctx.batch == 1 && !hoisted;
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
   const std::uint32_t registers = ctx.layout.lanes == 16 ? kPanelRegisters512 : kPanelRegisters256;
   PanelWidth width;
   width.blocks = needs.blocks;
-  width.narrow = units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs);
+  width.narrow = units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs, hoisted);
   width.wide = one_row ? wide_units(registers, needs) : width.narrow;
   width.coarsest = width.narrow;
   width.most = one_row ? most_units(registers, needs) : 0;
@@ -191,17 +196,32 @@ std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width) {
   return units;
 }
 
+PanelWidth share_width(const BoundPlan& step, std::uint32_t width) {
+  PanelWidth share;
+  for (std::size_t s = 0; s < step.widths.size(); ++s) {
+    // All stages of the width know of the coarsest; those that only know of themselves are plain.
+    if (step.plan.stages[s].width == width) share = step.widths[s];
+  }
+  share.narrow = share.coarsest;
+  return share;
+}
+
 std::uint32_t shares(const jit::KernelPlan& step, std::uint32_t width) {
   const std::uint32_t per = share_units(step, width) * step.lanes;
   return (width + per - 1) / per;
 }
 
+std::uint32_t row_vectors(const Stage& stage) {
+  auto vectors = static_cast<std::uint32_t>(stage.sums.size());
+  for (const jit::Product& p : stage.products) {
+    if (p.chains > 1) vectors = std::max(vectors, p.chains);
+  }
+  return vectors;
+}
+
 std::uint32_t tile_rows(const Context& ctx, const Stage& stage, int wanted) {
   if (stage.products.empty()) return 1;
-  std::uint32_t vectors = static_cast<std::uint32_t>(stage.sums.size()) * stage.units_per_panel;
-  for (const jit::Product& p : stage.products) {
-    if (p.chains > 1) vectors = std::max(vectors, p.chains * stage.units_per_panel);
-  }
+  const std::uint32_t vectors = row_vectors(stage) * stage.units_per_panel;
   return std::min(static_cast<std::uint32_t>(wanted), max_tile_rows(ctx.isa, vectors));
 }
 

@@ -116,9 +116,9 @@ std::vector<jit::Product> products_of(const Context& ctx, int fused,
   return out;
 }
 
-/// The panels of a stage whose sums and products are known. `one_row`: a step has one row; of more
-/// rows wide panels are as narrow ones.
-PanelWidth panel_width(const Context& ctx, const jit::Stage& stage, bool one_row);
+/// The panels of a stage whose sums and products are known. Where it has more rows than one, as
+/// hoisted products have, wide panels are as narrow ones.
+PanelWidth panel_width(const Context& ctx, const jit::Stage& stage, bool hoisted);
 
 /// Rows of the register tile: what the schedule asks, as far as the accumulators fit.
 std::uint32_t tile_rows(const Context& ctx, const jit::Stage& stage, int wanted);

@@ -77,16 +77,6 @@ Stage hoist_stage(const Context& ctx, const HoistBuffers& ids, int fused_index) 
   return stage;
 }
 
-/// Shares of the time loop if its panels were narrow: where these end, wider ones may.
-std::uint32_t narrow_share(const Context& ctx, const BoundPlan& step, std::uint32_t width) {
-  std::uint32_t units = 1;
-  for (std::size_t s = 0; s < step.widths.size(); ++s) {
-    if (step.plan.stages[s].width != width) continue;
-    units = std::max(units, step.widths[s].units(ctx.sharing.participants, Panel::narrow));
-  }
-  return units;
-}
-
 }  // namespace
 
 BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::string& name) {
@@ -100,8 +90,9 @@ BoundPlan build_hoist(const Context& ctx, const BoundPlan& step, const std::stri
   for (int f = 0; f < static_cast<int>(ctx.layout.stages.size()); ++f) {
     Stage stage = hoist_stage(ctx, ids, f);
     if (stage.sums.empty()) continue;
-    const PanelWidth width = panel_width(ctx, stage, false);
-    stage.units_per_panel = units_within(width.narrow, narrow_share(ctx, step, stage.width));
+    const PanelWidth width = panel_width(ctx, stage, true);
+    stage.units_per_panel =
+        hoisted_units(width, share_width(step, stage.width), ctx.sharing.participants);
     stage.tile_rows = tile_rows(ctx, stage, ctx.schedule.hoist_rows);
     const auto block = static_cast<std::uint64_t>(ctx.schedule.hoist_block);
     set_fetch(stage, bound.plan.lanes, block * ctx.batch, LayerSchedule{}.fetch_lines);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -98,7 +99,7 @@ struct Sharing {
 /// side, `units` unit blocks each.
 inline std::uint32_t panels_per_line(std::uint32_t lanes, std::uint32_t units) {
   constexpr std::uint32_t kNumbers = 64 / sizeof(float);
-  return std::max(1U, kNumbers / (lanes * units));
+  return kNumbers / std::gcd(kNumbers, lanes * units);
 }
 /// Into how many parts at most so many panels can be divided without a line in two parts.
 inline std::uint32_t most_panel_parts(std::uint32_t panels, std::uint32_t lanes,
@@ -110,6 +111,8 @@ inline std::uint32_t most_panel_parts(std::uint32_t panels, std::uint32_t lanes,
 /// Unit blocks that belong to one participant together: the widest panel of the stages of `step`
 /// that have this width. The panels of all stages of the width end where shares do.
 std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width);
+/// The same for any number of participants, if panels are narrow: as PanelWidth::narrow.
+PanelWidth share_width(const BoundPlan& step, std::uint32_t width);
 /// Shares of a stage of `step`: no more participants can divide it.
 std::uint32_t shares(const jit::KernelPlan& step, std::uint32_t width);
 
@@ -121,6 +124,8 @@ Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const W
                                const PackLayout& layout, const LayerSchedule& schedule, Isa isa,
                                std::uint32_t batch, Sharing sharing, const std::string& name);
 
+/// Accumulator vectors of one unit block and row of a stage.
+std::uint32_t row_vectors(const jit::Stage& stage);
 /// The largest legal tile_rows of a stage with `vectors` accumulator vectors.
 std::uint32_t max_tile_rows(Isa isa, std::uint32_t vectors);
 

@@ -27,28 +27,23 @@ constexpr std::uint32_t largest_share(std::uint32_t blocks, std::uint32_t units,
   return last_alone ? blocks - (parts - most) * units : most * units;
 }
 
-/// Unit blocks of a panel of hoisted products, which end where shares of the time loop do: of at
-/// most `units` blocks.
-constexpr std::uint32_t units_within(std::uint32_t units, std::uint32_t share) {
-  return std::gcd(std::min(units, share), share);
-}
-
-/// The panels of one stage. It knows of the other stages of its width, since what one participant
-/// owns is the same in all of them: see step_plan.cpp.
+/// The panels of one stage. In the time loop all stages of one width know of each other, since what
+/// a participant owns is the same in all of them: see step_plan.cpp.
 struct PanelWidth {
   std::uint32_t blocks = 1;  ///< of the whole stage
   std::uint32_t narrow = 1;  ///< a power of two or all blocks
   std::uint32_t wide = 1;    ///< alike, so that wider panels end where narrow ones do
   /// Nothing is multiplied: wide for one participant and narrow for several, whatever is decided.
   bool plain = false;
-  /// Of all stages of this width that multiply: the most blocks of a narrow panel, and the fewest
-  /// and the most that any panel may have.
+  /// Of all stages of this width that multiply: the most blocks of a narrow panel.
   std::uint32_t coarsest = narrow;
+  /// The fewest and the most blocks of panels that are cut for an even division; most 0: never.
   std::uint32_t fewest = 1;
-  std::uint32_t most = narrow;
+  std::uint32_t most = 0;
 
-  /// Nobody shall have more to do than if single blocks were divided. Where narrow panels divide
-  /// otherwise, the widest that divide so are taken, if any may be. Experiment: DESIGN, 34.
+  /// Where narrow panels give one participant more blocks than single blocks would, or leave one
+  /// without any, the widest panels that do not are taken; where none may, panels stay as they are.
+  /// Experiment: DESIGN, 34.
   std::uint32_t units(std::uint32_t participants, Panel panel) const {
     if (plain) return participants == 1 ? wide : narrow;
     const bool wider = panel == Panel::wide;
@@ -57,8 +52,9 @@ struct PanelWidth {
     for (std::uint32_t u = most; u >= lowest(participants); --u) {
       if (even(u, participants)) return u;
     }
-    const bool fair =
-        largest_share(blocks, wide, participants) <= largest_share(blocks, coarsest, participants);
+    const bool fair = largest_share(blocks, wide, participants) <=
+                          largest_share(blocks, coarsest, participants) &&
+                      (enough(wide, participants) || !enough(coarsest, participants));
     return wider && fair ? wide : narrow;
   }
 
@@ -82,5 +78,14 @@ struct PanelWidth {
            enough(units, participants);
   }
 };
+
+/// Unit blocks of a panel of hoisted products, of which the widest have width.narrow: panels end
+/// where the shares of the time loop do, if these belong to several participants.
+inline std::uint32_t hoisted_units(const PanelWidth& width, const PanelWidth& share,
+                                   std::uint32_t participants) {
+  const std::uint32_t together = share.units(participants, Panel::narrow);
+  const std::uint32_t units = std::min(width.narrow, together);
+  return participants == 1 ? units : std::gcd(units, together);
+}
 
 }  // namespace deepcpu::lower

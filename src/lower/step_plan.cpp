@@ -160,7 +160,7 @@ class StepPlan {
     position_ = position;
     build_epilogue(stage);
     bound_.widths.push_back(stage.products.empty() ? plain_width(stage.width)
-                                                   : panel_width(ctx_, stage, ctx_.batch == 1));
+                                                   : panel_width(ctx_, stage, false));
     return stage;
   }
 

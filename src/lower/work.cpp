@@ -2,6 +2,8 @@
 #include "src/lower/work.hpp"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "jit/element_ops.hpp"
 #include "jit/row_tiles.hpp"
@@ -77,7 +79,7 @@ StageWork stage_work(const jit::KernelPlan& plan, const jit::Stage& stage,
   StageWork work;
   work.outputs = stage.width;
   work.gates = static_cast<std::uint32_t>(stage.sums.size());
-  work.most_tile_rows = stage.tile_rows;
+  work.row_vectors = lower::row_vectors(stage);
   for (const jit::Product& p : stage.products) {
     const lower::BufferRole role = roles[p.operand.buffer];
     const auto last = jit::last_terms(stage, p, plan.lanes);
@@ -104,11 +106,7 @@ KernelWork kernel_work(const lower::BoundPlan& bound, const lower::BoundPlan& st
     const jit::Stage& stage = bound.plan.stages[s];
     StageWork one = stage_work(bound.plan, stage, bound.roles);
     one.width = bound.widths[s];
-    for (std::size_t o = 0; o < step.plan.stages.size(); ++o) {
-      if (step.plan.stages[o].width != stage.width) continue;
-      one.share = step.widths[o];
-      one.share.narrow = one.share.plain ? 1 : one.share.coarsest;
-    }
+    one.share = lower::share_width(step, stage.width);
     one.hoisted = &bound != &step;
     work.weight_bytes += one.weight_bytes(bound.plan.lanes, 1);
     work.stages.push_back(std::move(one));
@@ -174,19 +172,20 @@ class LayerWorker {
     return lower(s, kAlone).ok();
   }
 
-  /// With any number of participants: the plans of those whose panels are alike are alike.
-  bool fits_ahead(LayerSchedule s, const std::vector<StageWork>& stages) const {
+  /// For every number of participants: the plans of those whose panels are alike are alike.
+  std::vector<bool> fits_ahead(LayerSchedule s, const std::vector<StageWork>& stages) const {
     s.hoist_ahead = true;
-    std::vector<std::vector<std::uint32_t>> seen;
+    std::map<std::vector<std::uint32_t>, bool> seen;
+    std::vector<bool> out;
     for (int n = 1; n <= threads_; ++n) {
       std::vector<std::uint32_t> units;
       for (const StageWork& stage : stages) units.push_back(stage.panel_units(n, s.panel));
-      if (n > 2 && std::find(seen.begin(), seen.end(), units) != seen.end()) continue;
-      seen.push_back(std::move(units));
+      const auto [it, is_new] = seen.try_emplace(std::move(units), false);
       const lower::Sharing sharing{static_cast<std::uint32_t>(n), Exchange::flag};
-      if (!lower(s, sharing).ok()) return false;
+      if (is_new) it->second = lower(s, sharing).ok();
+      out.push_back(it->second);
     }
-    return true;
+    return out;
   }
 
   Result<lower::LayerPlans> lower(LayerSchedule s, lower::Sharing sharing) const {
@@ -229,8 +228,13 @@ bool StageWork::cuts(std::uint64_t rows, std::uint32_t height) const {
 }
 
 std::uint32_t StageWork::panel_units(int sharers, Panel panel) const {
-  if (hoisted) return lower::units_within(width.narrow, share_units(sharers));
-  return width.units(static_cast<std::uint32_t>(sharers), panel);
+  const auto n = static_cast<std::uint32_t>(sharers);
+  return hoisted ? lower::hoisted_units(width, share, n) : width.units(n, panel);
+}
+
+std::uint32_t StageWork::highest_tile(Isa isa, int sharers, Panel panel) const {
+  if (products.empty()) return 1;
+  return lower::max_tile_rows(isa, row_vectors * panel_units(sharers, panel));
 }
 
 std::uint32_t StageWork::panels(int sharers, Panel panel) const {
@@ -248,6 +252,12 @@ std::uint32_t StageWork::shares(int sharers) const {
 std::uint32_t StageWork::own_blocks(int sharers) const {
   return lower::largest_share(width.blocks, share_units(sharers),
                               static_cast<std::uint32_t>(sharers));
+}
+
+bool LayerWork::fits_ahead(const LayerSchedule& s, int sharers) const {
+  const std::vector<bool>& fit = fits(s.panel).ahead[s.fuse_gates];
+  return static_cast<std::size_t>(sharers) <= fit.size() &&
+         fit[static_cast<std::size_t>(sharers) - 1];
 }
 
 bool LayerWork::widens(bool hoisted, bool fused, int sharers) const {
@@ -317,7 +327,9 @@ Result<ModelWork> work_of(const ModelSpec& spec, Isa isa, int threads) {
   for (int layer = 0; layer < spec.layers(); ++layer) {
     if (lower::knows_its_input(spec, layer)) continue;
     LayerWork& work = out.layers[static_cast<std::size_t>(layer)];
-    for (auto* fits : {&work.narrow, &work.wide}) fits->ahead[0] = fits->ahead[1] = false;
+    for (auto* fits : {&work.narrow, &work.wide}) {
+      for (std::vector<bool>& ahead : fits->ahead) ahead.assign(ahead.size(), false);
+    }
   }
   return out;
 }

@@ -42,13 +42,12 @@ struct OperationCounts {
 struct StageWork {
   std::uint32_t outputs = 0;  ///< units of each gate
   lower::PanelWidth width;    ///< and the unit blocks of all panels
-  /// Of the time loop's stages of this width: the one with the widest narrow panels. They are what
-  /// belongs to one participant together, if panels are narrow. With wide ones that may be more,
-  /// but no participant has more blocks than the one with the most has so.
+  /// What belongs to one participant together, as its narrow panels. With wide panels that may be
+  /// more, but no participant has more blocks than the one with the most has so.
   lower::PanelWidth share;
-  bool hoisted = false;              ///< of a hoisted kernel, whose panels end where shares do
-  std::uint32_t gates = 0;           ///< accumulators per unit block and row
-  std::uint32_t most_tile_rows = 1;  ///< of the register tile
+  bool hoisted = false;           ///< of a hoisted kernel, whose panels end where shares do
+  std::uint32_t gates = 0;        ///< accumulators per unit block and row
+  std::uint32_t row_vectors = 0;  ///< registers that these take, partial sums too
   std::vector<ProductWork> products;
   double vectors = 0.0;         ///< arithmetic vector instructions per unit block and row
   double divisions = 0.0;       ///< vector divisions alike
@@ -73,6 +72,8 @@ struct StageWork {
   /// Unit blocks of a panel when so many participants share the stage.
   std::uint32_t panel_units(int sharers, Panel panel) const;
   std::uint32_t panels(int sharers, Panel panel) const;
+  /// Rows of the highest register tile.
+  std::uint32_t highest_tile(Isa isa, int sharers, Panel panel) const;
   /// Unit blocks that belong together when so many participants share the stage.
   std::uint32_t share_units(int sharers) const;
   /// Parts that can be owned by so many different participants.
@@ -93,13 +94,16 @@ struct LayerWork {
   double hoisted_row_bytes = 0.0;
   /// What is legal with panels of one kind.
   struct Fits {
-    bool registers[2][2]{};  ///< weights=registers, indices as of step
-    bool ahead[2]{};         ///< hoist_ahead=true, [gates fused]
+    bool registers[2][2]{};      ///< weights=registers, indices as of step
+    std::vector<bool> ahead[2];  ///< hoist_ahead=true, [gates fused][sharers - 1]
   };
   Fits narrow, wide;
   bool one_gate_stages = true;  ///< fusing gates changes nothing
 
   const Fits& fits(Panel panel) const { return panel == Panel::wide ? wide : narrow; }
+  /// Whether hoist_ahead=true is legal with the panels and the gates of `s`; of more sharers than
+  /// ModelWork::of was told of it is not known to be.
+  bool fits_ahead(const LayerSchedule& s, int sharers) const;
   /// Whether wide panels are others than narrow ones.
   bool widens(bool hoisted, bool fused, int sharers) const;
   /// Panels of the stage with the most.

@@ -50,10 +50,12 @@ std::vector<int> powers_of_two(int most) {
 }
 
 /// Rows of the highest register tile that any of the kernel's stages has room for; a higher one in
-/// a schedule means the same.
-int highest_tile(const KernelWork& kernel) {
+/// a schedule means the same. Several rows have narrow panels.
+int highest_tile(const KernelWork& kernel, Isa isa, int sharers) {
   std::uint32_t most = 1;
-  for (const StageWork& s : kernel.stages) most = std::max(most, s.most_tile_rows);
+  for (const StageWork& s : kernel.stages) {
+    most = std::max(most, s.highest_tile(isa, sharers, Panel::narrow));
+  }
   return std::min(kHighestTile, int_of(most));
 }
 
@@ -124,9 +126,9 @@ std::vector<ScheduleSpace::Global> ScheduleSpace::globals(int rules) const {
 }
 
 std::vector<int> ScheduleSpace::tile_heights(const KernelWork& kernel, std::int64_t rows,
-                                             int rules) {
+                                             int sharers, int rules) const {
   const int batch = int_of(rows);
-  const int highest = std::min(highest_tile(kernel), batch);
+  const int highest = std::min(highest_tile(kernel, work_->isa, sharers), batch);
   std::vector<int> out;
   for (int h = 1; h <= highest; ++h) {
     // The lowest of those that make the same number of tiles is the most even.
@@ -138,10 +140,10 @@ std::vector<int> ScheduleSpace::tile_heights(const KernelWork& kernel, std::int6
 }
 
 std::vector<int> ScheduleSpace::hoist_heights(const ModelWork& work, std::size_t layer, int block,
-                                              int rules) {
+                                              int sharers, int rules) {
   if (block == 0) return {1};
-  const int highest = int_of(
-      std::min<std::int64_t>(highest_tile(work.layers[layer].hoist), block * work.spec.batch));
+  const int fit = highest_tile(work.layers[layer].hoist, work.isa, sharers);
+  const int highest = int_of(std::min<std::int64_t>(fit, block * work.spec.batch));
   std::vector<int> out;
   for (int h = highest; h >= 1; --h) {
     if (rules <= kHoistTile || h >= std::min(kLowestHoistTile, highest)) out.push_back(h);
@@ -205,13 +207,16 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
                                                         int rules) const {
   const ModelWork& part = work_->part(g.split_rows);
   const LayerWork& work = part.layers[layer];
+  const auto heights = [&](const KernelWork& kernel) {
+    return tile_heights(kernel, part.spec.batch, g.sharers, rules);
+  };
   std::vector<Layer> out;
   for (const int block : hoist_blocks(part, layer, rules)) {
     if (block == 0 && g.parallel == Parallel::hoist) continue;
     for (const bool fused : {true, false}) {
       if (!fused && (rules > kFused || work.one_gate_stages)) continue;
-      for (const int rows : tile_heights(work.step[block > 0][fused], part.spec.batch, rules)) {
-        for (const int hoist : hoist_heights(part, layer, block, rules)) {
+      for (const int rows : heights(work.step[block > 0][fused])) {
+        for (const int hoist : hoist_heights(part, layer, block, g.sharers, rules)) {
           Layer l;
           l.hoist_block = block;
           l.fuse_gates = fused;
@@ -222,7 +227,7 @@ std::vector<LayerSchedule> ScheduleSpace::layer_choices(std::size_t layer, const
       }
     }
   }
-  if (g.parallel != Parallel::hoist && g.split_rows == 1) add_ahead(out, layer, rules);
+  if (g.parallel != Parallel::hoist && g.split_rows == 1) add_ahead(out, layer, g.sharers, rules);
   for (Layer& l : out) {
     l.fetch_lines = fetch_lines(work, l, part.spec.batch, g);
     l.cut_panels = cuts_panels(work, l, part.spec.batch, g);
@@ -235,7 +240,8 @@ bool ScheduleSpace::cuts_panels(const LayerWork& work, const Layer& choice, std:
   if (machine_->of(work_->isa).overlap < kHidesReading) return true;
   const auto would_cut = [&](const KernelWork& kernel, Panel panel, std::int64_t all, int height) {
     return std::any_of(kernel.stages.begin(), kernel.stages.end(), [&](const StageWork& s) {
-      const auto high = std::min(static_cast<std::uint32_t>(height), s.most_tile_rows);
+      const auto high = std::min(static_cast<std::uint32_t>(height),
+                                 s.highest_tile(work_->isa, g.sharers, panel));
       const double units = s.panel_units(g.sharers, panel);
       return s.cuts(static_cast<std::uint64_t>(all), high) &&
              std::any_of(s.products.begin(), s.products.end(), [&](const ProductWork& p) {
@@ -260,7 +266,8 @@ int ScheduleSpace::fetch_lines(const LayerWork& work, const Layer& choice, std::
   const double fma_seconds = machine_->fma_seconds(isa, g.threads);
   double most = kFewestLines;
   for (const StageWork& s : step.stages) {
-    const auto height = std::min(static_cast<std::uint32_t>(choice.tile_rows), s.most_tile_rows);
+    const auto height = std::min(static_cast<std::uint32_t>(choice.tile_rows),
+                                 s.highest_tile(isa, g.sharers, choice.panel));
     const auto all = static_cast<std::uint64_t>(rows);
     const auto tiles = static_cast<double>(jit::tiles_of_several_rows(all, height));
     if (tiles < 2.0) continue;
@@ -274,20 +281,22 @@ int ScheduleSpace::fetch_lines(const LayerWork& work, const Layer& choice, std::
   return int_of(std::min(most, kMostLines));
 }
 
-bool ScheduleSpace::fits_ahead(std::size_t layer, const Layer& choice, int rules) const {
-  const auto fits = [&](const LayerWork& l) {
-    return l.fits(choice.panel).ahead[choice.fuse_gates];
-  };
+bool ScheduleSpace::fits_ahead(std::size_t layer, const Layer& choice, int sharers,
+                               int rules) const {
+  const auto fits = [&](const LayerWork& l) { return l.fits_ahead(choice, sharers); };
   if (rules <= kAlike) return fits(work_->layers[layer]);
   return std::any_of(work_->layers.begin(), work_->layers.end(), fits);
 }
 
-void ScheduleSpace::add_ahead(std::vector<Layer>& out, std::size_t layer, int rules) const {
-  const auto heights = [&](int block) { return hoist_heights(*work_, layer, block, rules); };
+void ScheduleSpace::add_ahead(std::vector<Layer>& out, std::size_t layer, int sharers,
+                              int rules) const {
+  const auto heights = [&](int block) {
+    return hoist_heights(*work_, layer, block, sharers, rules);
+  };
   const std::size_t plain = out.size();
   for (std::size_t i = 0; i < plain; ++i) {
     Layer l = out[i];
-    const bool legal = fits_ahead(layer, l, rules) && l.weights == Residency::streamed &&
+    const bool legal = fits_ahead(layer, l, sharers, rules) && l.weights == Residency::streamed &&
                        l.hoist_block > 0 &&
                        l.hoist_block % static_cast<int>(lower::kAheadRows) == 0;
     if (!legal) continue;
@@ -349,15 +358,16 @@ LayerSchedule ScheduleSpace::as_legal(LayerSchedule choice, std::size_t layer,
   if (work.one_gate_stages) choice.fuse_gates = true;
   const bool hoisted = choice.hoist_block > 0;
   const KernelWork& step = work.step[hoisted][choice.fuse_gates];
-  choice.tile_rows = std::min(choice.tile_rows, highest_tile(step));
-  if (hoisted) choice.hoist_rows = std::min(choice.hoist_rows, highest_tile(work.hoist));
+  const auto highest = [&](const KernelWork& k) { return highest_tile(k, work_->isa, g.sharers); };
+  choice.tile_rows = std::min(choice.tile_rows, highest(step));
+  if (hoisted) choice.hoist_rows = std::min(choice.hoist_rows, highest(work.hoist));
   if (!work.widens(hoisted, choice.fuse_gates, g.sharers)) choice.panel = Panel::narrow;
   if (choice.group >= panels_of(work, g.sharers, choice.panel)) {
     choice.group = 1;
     choice.sweep = Sweep::forward;
   }
   const LayerWork::Fits& fits = work.fits(choice.panel);
-  choice.hoist_ahead = choice.hoist_ahead && fits.ahead[choice.fuse_gates];
+  choice.hoist_ahead = choice.hoist_ahead && work.fits_ahead(choice, g.sharers);
   if (!fits.registers[hoisted][choice.fuse_gates]) choice.weights = Residency::streamed;
   const std::int64_t rows = work_->part(g.split_rows).spec.batch;
   choice.fetch_lines = fetch_lines(work, choice, rows, g);

@@ -97,15 +97,16 @@ class ScheduleSpace {
   /// LayerSchedule::cut_panels, alike; true where nothing would be cut.
   bool cuts_panels(const LayerWork& work, const Layer& choice, std::int64_t rows,
                    const Global& g) const;
-  static std::vector<int> tile_heights(const KernelWork& kernel, std::int64_t rows, int rules);
+  std::vector<int> tile_heights(const KernelWork& kernel, std::int64_t rows, int sharers,
+                                int rules) const;
   /// Highest first: of hoisted products.
   static std::vector<int> hoist_heights(const ModelWork& work, std::size_t layer, int block,
-                                        int rules);
+                                        int sharers, int rules);
   static std::vector<int> hoist_blocks(const ModelWork& work, std::size_t layer, int rules);
   /// Whether the layer can; where all layers decide alike, whether any of them can.
-  bool fits_ahead(std::size_t layer, const Layer& choice, int rules) const;
+  bool fits_ahead(std::size_t layer, const Layer& choice, int sharers, int rules) const;
   /// Adds the choices that compute the hoisted sums of the next block ahead to those that do not.
-  void add_ahead(std::vector<Layer>& out, std::size_t layer, int rules) const;
+  void add_ahead(std::vector<Layer>& out, std::size_t layer, int sharers, int rules) const;
   Count size(int rules) const;
   bool visit_layers(Schedule& s, std::size_t layer, const Global& g, int rules,
                     const std::function<bool(const Schedule&)>& visit) const;

@@ -108,15 +108,17 @@ std::vector<SpaceRow> ScheduleSpace::layer_rows() const {
   std::size_t tiles = 1;
   for (const auto& forms : first.step) {
     for (const KernelWork& form : forms)
-      tiles = std::max(tiles, tile_heights(form, work_->spec.batch, 0).size());
+      tiles = std::max(tiles, tile_heights(form, work_->spec.batch, 1, 0).size());
   }
   const bool registers = fits_registers(first);
-  const std::size_t hoist_tiles = hoists ? hoist_heights(*work_, 0, kLongBlock, 0).size() : 1;
+  const std::size_t hoist_tiles = hoists ? hoist_heights(*work_, 0, kLongBlock, 1, 0).size() : 1;
   const std::size_t blocks = hoist_blocks(*work_, 0, 0).size();
   const bool wide = widens(first);
   bool ahead = false;
   for (const auto* fits : {&first.narrow, &first.wide}) {
-    ahead = ahead || fits->ahead[0] || fits->ahead[1];
+    for (const std::vector<bool>& fit : fits->ahead) {
+      ahead = ahead || std::find(fit.begin(), fit.end(), true) != fit.end();
+    }
   }
   const std::uint64_t gates = first.one_gate_stages ? 1 : 2;
   const std::uint32_t panels = first.panels(1, Panel::narrow);

@@ -108,8 +108,7 @@ std::vector<Schedule> beyond_pruning(const Schedule& chosen, const ModelWork& wh
     if (!work.layers[l].widens(other.hoist_block > 0, other.fuse_gates, sharers)) {
       other.panel = Panel::narrow;
     }
-    other.hoist_ahead =
-        other.hoist_ahead && work.layers[l].fits(other.panel).ahead[other.fuse_gates];
+    other.hoist_ahead = other.hoist_ahead && work.layers[l].fits_ahead(other, sharers);
   }
   return {forward, apart};
 }
@@ -199,9 +198,10 @@ class Explainer {
     }
     if (auto st = check_division(out_.spec, s); !st)
       return Error("schedule." + st.error().message());
+    const int sharers = Program::build(work.spec, s).group;
     for (std::size_t l = 0; l < s.layers.size(); ++l) {
       const LayerWork::Fits& fits = work.layers[l].fits(s.layers[l].panel);
-      if (s.layers[l].hoist_ahead && !fits.ahead[s.layers[l].fuse_gates]) {
+      if (s.layers[l].hoist_ahead && !work.layers[l].fits_ahead(s.layers[l], sharers)) {
         return Error(fmt::format(
             "schedule.layers[{}].hoist_ahead=true: is not emitted for this problem", l));
       }

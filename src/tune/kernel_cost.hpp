@@ -52,7 +52,12 @@ class KernelCosts {
  public:
   KernelCosts(const StreamCost& streams, const OwnCosts& own, const ModelWork& work, int sharers,
               Panel panel)
-      : streams_(streams), own_(own), lanes_(work.lanes), sharers_(sharers), panel_(panel) {}
+      : streams_(streams),
+        own_(own),
+        isa_(work.isa),
+        lanes_(work.lanes),
+        sharers_(sharers),
+        panel_(panel) {}
 
   /// Bytes of weights that the busiest participant reads.
   double slice(const KernelWork& kernel) const {
@@ -241,7 +246,8 @@ class KernelCosts {
   double add_products(KernelCost& out, const StageWork& s, double rows, TileChoice tile,
                       const FirstRead& first, Tiles kind) const {
     if (s.products.empty()) return 0.0;
-    const std::uint32_t height = std::min(static_cast<std::uint32_t>(tile.rows), s.most_tile_rows);
+    const std::uint32_t height =
+        std::min(static_cast<std::uint32_t>(tile.rows), s.highest_tile(isa_, sharers_, panel_));
     const bool resident = kind == Tiles::resident;
     const bool cut =
         kind == Tiles::own && tile.cut_panels && s.cuts(static_cast<std::uint64_t>(rows), height);
@@ -328,6 +334,7 @@ class KernelCosts {
 
   const StreamCost& streams_;
   const OwnCosts& own_;
+  Isa isa_;
   std::uint32_t lanes_;
   int sharers_;
   Panel panel_;

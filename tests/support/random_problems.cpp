@@ -184,6 +184,10 @@ void random_threads(Random& random, const ModelSpec& spec, Schedule& schedule) {
   // Rows in parts, at times more of them than rows.
   schedule.split_rows = random.chance(0.4) ? random.integer(1, std::min(schedule.threads, 6)) : 1;
   if (!check_division(spec, schedule)) schedule.split_rows = 1;
+  // What one participant's panels have time for, fewer ones of several may not.
+  for (LayerSchedule& layer : schedule.layers) {
+    if (layer.hoist_ahead && !check_lowering(spec, schedule)) layer.hoist_ahead = false;
+  }
   if (spec.layers() > 1 || spec.directions() > 1 || !random.chance(0.3)) return;
   schedule.parallel = Parallel::hoist;
   schedule.threads = std::max(schedule.threads, 2);

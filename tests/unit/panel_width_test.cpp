@@ -61,6 +61,20 @@ TEST_CASE("panel width: of the widths that divide evenly the narrow one, else th
   CHECK(width.units(2, Panel::narrow) == 1);
 }
 
+TEST_CASE("panel width: where no panels divide evenly they are as decided, if nobody is left out") {
+  PanelWidth width;
+  width.blocks = 14;
+  width.narrow = width.coarsest = 2;
+  width.wide = 4;
+  width.fewest = 2;
+  width.most = 6;
+  CHECK(width.units(2, Panel::narrow) == 2);
+  CHECK(width.units(2, Panel::wide) == 4);  // 8 of 14 blocks, as with narrow ones
+  width.blocks = 15;
+  CHECK(width.units(6, Panel::narrow) == 2);  // at most 4 instead of 3, but eight panels for six
+  CHECK(width.units(6, Panel::wide) == 2);    // four would leave two without
+}
+
 /// Unit blocks of a panel of the time loop with two participants.
 std::uint32_t units_of_two(const std::string& problem, Isa isa) {
   const ModelWork work = ModelWork::of(ModelSpec::parse(problem).value(), isa, 2).value();

@@ -145,12 +145,31 @@ TEST_CASE("work: wide panels are fewer, so that less can be computed ahead of th
   // Of i inputs 4 gates x 4 blocks x i steps over k for eight rows; four times those of U at most:
   // 4 x 8 x 64 x 4 narrow panels, or 2 wide ones, i.e. i <= 512 and i <= 256.
   const auto fits = [](const char* problem, Panel panel) {
-    return work_of(problem, Isa::avx512).layers[0].fits(panel).ahead[1];
+    return work_of(problem, Isa::avx512).layers[0].fits(panel).ahead[1][0];
   };
   CHECK(fits("lstm:i256h64", Panel::wide));
   CHECK_FALSE(fits("lstm:i257h64", Panel::wide));
   CHECK(fits("lstm:i512h64", Panel::narrow));
   CHECK_FALSE(fits("lstm:i513h64", Panel::narrow));
+}
+
+TEST_CASE("work: how much can be computed ahead depends on the panels of so many sharers") {
+  // 3 gates x 6 blocks x i steps over k for eight rows; four times those of U at most: 4 x 8 x 96
+  // for each of three panels, or of two, or of six, i.e. i <= 512, 341 and 1024.
+  const auto fits = [](const char* problem, int sharers) {
+    const ModelWork work = ModelWork::of(ModelSpec::parse(problem).value(), Isa::avx512, 4).value();
+    LayerSchedule schedule;
+    return work.layers[0].fits_ahead(schedule, sharers);
+  };
+  for (const int sharers : {1, 3}) {
+    CHECK(fits("gru:i512h96", sharers));
+    CHECK_FALSE(fits("gru:i513h96", sharers));
+  }
+  CHECK(fits("gru:i341h96", 2));
+  CHECK_FALSE(fits("gru:i342h96", 2));
+  CHECK(fits("gru:i1024h96", 4));
+  CHECK_FALSE(fits("gru:i1025h96", 4));
+  CHECK_FALSE(fits("gru:i8h96", 5));  // of more than ModelWork::of was told of
 }
 
 /// Unit blocks of the participant that has the most, as lower::Sharing divides them.
@@ -182,6 +201,8 @@ void check_plans(const ModelWork& work, const LayerSchedule& schedule, int share
   for (std::size_t s = 0; s < plan.stages.size(); ++s) {
     const StageWork& stage = kernel.stages[s];
     CHECK(plan.stages[s].units_per_panel == stage.panel_units(sharers, schedule.panel));
+    const std::uint32_t highest = stage.highest_tile(work.isa, sharers, schedule.panel);
+    CHECK(plan.stages[s].tile_rows == highest);
     const std::uint32_t share = lower::share_units(plan, plan.stages[s].width);
     CHECK((share >= stage.width.blocks || share % plan.stages[s].units_per_panel == 0));
     const std::uint32_t most = busiest(plan, plan.stages[s], n);
@@ -193,6 +214,7 @@ void check_plans(const ModelWork& work, const LayerSchedule& schedule, int share
     const jit::Stage& hoisted = plans->hoist->plan.stages[s];
     const StageWork& stage = work.layers[0].hoist.stages[s];
     CHECK(hoisted.units_per_panel == stage.panel_units(sharers, schedule.panel));
+    CHECK(hoisted.tile_rows == stage.highest_tile(work.isa, sharers, schedule.panel));
     const std::uint32_t share = lower::share_units(plan, hoisted.width);
     CHECK((sharers == 1 || share % hoisted.units_per_panel == 0));
   }
@@ -217,7 +239,10 @@ TEST_CASE("work: parts of the batch rows are models of as many rows") {
   // Tiles, panels and whatever else follows from the rows are those of a batch of so many.
   const KernelWork& of_part = seven.part(3).layers[0].step[0][1];
   const KernelWork of_three = work_of_rows(3, 1).layers[0].step[0][1];
-  CHECK(of_part.stages[0].most_tile_rows == of_three.stages[0].most_tile_rows);
+  const auto height = [](const KernelWork& kernel) {
+    return kernel.stages[0].highest_tile(Isa::avx512, 2, Panel::narrow);
+  };
+  CHECK(height(of_part) == height(of_three));
   CHECK(of_part.weight_bytes == of_three.weight_bytes);
   // A GRU's panels have one unit block for 16 rows, two for 8.
   const ModelSpec gru = ModelSpec::parse("gru:i8h64b16").value();
@@ -250,6 +275,7 @@ TEST_CASE("work: narrow and wide panels are those of the plans, for every number
         schedule.panel = choice % 2 == 0 ? Panel::narrow : Panel::wide;
         schedule.hoist_block = choice / 2 % 2 * 8;
         schedule.fuse_gates = choice / 4 == 0;
+        schedule.tile_rows = schedule.hoist_rows = 6;  // the highest
         for (const int sharers : {1, 2, 3, 4, 7}) {
           INFO(problem << " " << to_string(isa) << " choice " << choice << " of " << sharers);
           check_plans(work, schedule, sharers);

@@ -42,16 +42,16 @@ struct PanelWidth {
   std::uint32_t most = 0;
 
   /// Where narrow panels give one participant more blocks than single blocks would, or leave one
-  /// without any, the widest panels that do not are taken; where none may, panels stay as they are.
-  /// Experiment: DESIGN, 34.
+  /// without any, others are cut that do not; where none may, panels stay as they are. Experiment:
+  /// DESIGN, 34.
   std::uint32_t units(std::uint32_t participants, Panel panel) const {
     if (plain) return participants == 1 ? wide : narrow;
     const bool wider = panel == Panel::wide;
     if (participants == 1) return wider ? wide : narrow;
     if (even(coarsest, participants)) return wider && even(wide, participants) ? wide : narrow;
-    for (std::uint32_t u = most; u >= lowest(participants); --u) {
-      if (even(u, participants)) return u;
-    }
+    const std::uint32_t low = lowest(participants);
+    const std::uint32_t cut = narrow_cut(low, participants);
+    if (cut > 0) return wider ? widest_even(most, cut, participants) : cut;
     const bool fair = largest_share(blocks, wide, participants) <=
                           largest_share(blocks, coarsest, participants) &&
                       (enough(wide, participants) || !enough(coarsest, participants));
@@ -59,6 +59,26 @@ struct PanelWidth {
   }
 
  private:
+  /// Unit blocks of narrow panels that are cut: as many as narrow panels have at most, if such
+  /// divide evenly, else the fewest beyond; 0 if none do.
+  std::uint32_t narrow_cut(std::uint32_t low, std::uint32_t participants) const {
+    for (std::uint32_t u = std::min(coarsest, most); u >= low; --u) {
+      if (even(u, participants)) return u;
+    }
+    for (std::uint32_t u = std::max(low, coarsest); u <= most; ++u) {
+      if (even(u, participants)) return u;
+    }
+    return 0;
+  }
+
+  /// A multiple of `step`, which is even: wider panels end where those do.
+  std::uint32_t widest_even(std::uint32_t from, std::uint32_t step,
+                            std::uint32_t participants) const {
+    std::uint32_t u = from / step * step;
+    while (!even(u, participants)) u -= step;
+    return u;
+  }
+
   /// Panels lower than narrow ones cost some per cent, which the more even division must be worth.
   std::uint32_t lowest(std::uint32_t participants) const {
     constexpr std::uint32_t kLeastGain = 18;  // an eighteenth
@@ -79,13 +99,13 @@ struct PanelWidth {
   }
 };
 
-/// Unit blocks of a panel of hoisted products, of which the widest have width.narrow: panels end
-/// where the shares of the time loop do, if these belong to several participants.
+/// Unit blocks of a panel of hoisted products: a narrow one's, but where several participants have
+/// shares of the time loop, panels end where these do.
 inline std::uint32_t hoisted_units(const PanelWidth& width, const PanelWidth& share,
                                    std::uint32_t participants) {
+  if (participants == 1) return width.narrow;
   const std::uint32_t together = share.units(participants, Panel::narrow);
-  const std::uint32_t units = std::min(width.narrow, together);
-  return participants == 1 ? units : std::gcd(units, together);
+  return std::gcd(std::min(width.narrow, together), together);
 }
 
 }  // namespace deepcpu::lower

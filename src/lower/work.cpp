@@ -153,18 +153,25 @@ class LayerWorker {
     return s;
   }
 
+  /// What is known of panels of so many unit blocks, by stage: where they are alike plans are
+  /// alike.
+  using Seen = std::map<std::vector<std::uint32_t>, bool>;
+
   void add_fits(LayerWork& out, LayerSchedule s) const {
     const bool hoisted = s.hoist_block > 0;
     const bool fused = s.fuse_gates;
-    out.narrow.registers[hoisted][fused] = fits_registers(s);
     const auto& stages = out.step[hoisted][fused].stages;
-    if (hoisted) out.narrow.ahead[fused] = fits_ahead(s, stages);
+    Seen seen;
     // Where no panel gets wider the plans are the same.
     const bool widens = out.widens(hoisted, fused, 1);
-    s.panel = Panel::wide;
-    out.wide.registers[hoisted][fused] =
-        widens ? fits_registers(s) : out.narrow.registers[hoisted][fused];
-    if (hoisted) out.wide.ahead[fused] = widens ? fits_ahead(s, stages) : out.narrow.ahead[fused];
+    for (const Panel panel : {Panel::narrow, Panel::wide}) {
+      s.panel = panel;
+      LayerWork::Fits& fits = panel == Panel::wide ? out.wide : out.narrow;
+      const bool same = panel == Panel::wide && !widens;
+      fits.registers[hoisted][fused] =
+          same ? out.narrow.registers[hoisted][fused] : fits_registers(s);
+      if (hoisted) fits.ahead[fused] = fits_ahead(s, stages, seen);
+    }
   }
 
   bool fits_registers(LayerSchedule s) const {
@@ -172,10 +179,10 @@ class LayerWorker {
     return lower(s, kAlone).ok();
   }
 
-  /// For every number of participants: the plans of those whose panels are alike are alike.
-  std::vector<bool> fits_ahead(LayerSchedule s, const std::vector<StageWork>& stages) const {
+  /// For every number of participants.
+  std::vector<bool> fits_ahead(LayerSchedule s, const std::vector<StageWork>& stages,
+                               Seen& seen) const {
     s.hoist_ahead = true;
-    std::map<std::vector<std::uint32_t>, bool> seen;
     std::vector<bool> out;
     for (int n = 1; n <= threads_; ++n) {
       std::vector<std::uint32_t> units;

@@ -197,7 +197,7 @@ class GroupCost {
     const KernelCost cost =
         kernels(Panel::narrow).cost(step_of(p), rows_, tile_of(p), pass, Tiles::own);
     const double near = stream.bytes > 0 ? pass.level_bytes.front() / stream.bytes : 1.0;
-    return {cost.idle, 1.0 - near};
+    return {cost.idle + cost.stalled, 1.0 - near};
   }
 
   /// Of the busiest participant.

@@ -39,16 +39,17 @@ TEST_CASE("panel width: of the widths that divide evenly the narrow one, else th
   width.most = 4;
   CHECK(width.units(1, Panel::narrow) == 2);
   CHECK(width.units(1, Panel::wide) == 4);
-  CHECK(width.units(2, Panel::narrow) == 3);  // 3 + 3 blocks instead of 2 + 4
+  CHECK(width.units(2, Panel::narrow) == 1);  // 3 + 3 blocks instead of 2 + 4
   CHECK(width.units(2, Panel::wide) == 3);
   CHECK(width.units(3, Panel::narrow) == 2);
   CHECK(width.units(4, Panel::narrow) == 1);  // three panels of two are too few for four
   CHECK(width.units(6, Panel::narrow) == 1);
   CHECK(width.units(7, Panel::narrow) == 1);
-  width.most = 2;
-  CHECK(width.units(2, Panel::narrow) == 1);
   width.fewest = 2;
+  CHECK(width.units(2, Panel::narrow) == 3);
+  width.most = 2;
   CHECK(width.units(2, Panel::narrow) == 2);
+  CHECK(width.units(2, Panel::wide) == 4);  // 4 of 6 blocks, as with narrow ones
   // 9 blocks in panels of two are 4 + 5 as they are.
   width.blocks = 9;
   width.most = 4;
@@ -76,17 +77,18 @@ TEST_CASE("panel width: where no panels divide evenly they are as decided, if no
 }
 
 /// Unit blocks of a panel of the time loop with two participants.
-std::uint32_t units_of_two(const std::string& problem, Isa isa) {
+std::uint32_t units_of_two(const std::string& problem, Isa isa, Panel panel = Panel::narrow) {
   const ModelWork work = ModelWork::of(ModelSpec::parse(problem).value(), isa, 2).value();
   const auto& stages = work.layers[0].step[1][1].stages;
   for (const StageWork& s : stages) {
-    CHECK(s.panel_units(2, Panel::narrow) == stages[0].panel_units(2, Panel::narrow));
+    CHECK(s.panel_units(2, panel) == stages[0].panel_units(2, panel));
   }
-  return stages[0].panel_units(2, Panel::narrow);
+  return stages[0].panel_units(2, panel);
 }
 
 TEST_CASE("panel width: two threads own as much of a layer each as single blocks allow") {
-  CHECK(units_of_two("gru:i9h96", Isa::avx512) == 3);
+  CHECK(units_of_two("gru:i9h96", Isa::avx512) == 1);
+  CHECK(units_of_two("gru:i9h96", Isa::avx512, Panel::wide) == 3);
   CHECK(units_of_two("gru:i9h96,reset=before", Isa::avx512) == 3);  // both stages
   CHECK(units_of_two("gru:i9h128", Isa::avx512) == 2);
   CHECK(units_of_two("gru:i9h160", Isa::avx512) == 1);  // 5 blocks of 3 gates: too many registers

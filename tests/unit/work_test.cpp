@@ -156,19 +156,22 @@ TEST_CASE("work: wide panels are fewer, so that less can be computed ahead of th
 TEST_CASE("work: how much can be computed ahead depends on the panels of so many sharers") {
   // 3 gates x 6 blocks x i steps over k for eight rows; four times those of U at most: 4 x 8 x 96
   // for each of three panels, or of two, or of six, i.e. i <= 512, 341 and 1024.
-  const auto fits = [](const char* problem, int sharers) {
+  const auto fits = [](const char* problem, int sharers, Panel panel = Panel::narrow) {
     const ModelWork work = ModelWork::of(ModelSpec::parse(problem).value(), Isa::avx512, 4).value();
     LayerSchedule schedule;
+    schedule.panel = panel;
     return work.layers[0].fits_ahead(schedule, sharers);
   };
   for (const int sharers : {1, 3}) {
     CHECK(fits("gru:i512h96", sharers));
     CHECK_FALSE(fits("gru:i513h96", sharers));
   }
-  CHECK(fits("gru:i341h96", 2));
-  CHECK_FALSE(fits("gru:i342h96", 2));
-  CHECK(fits("gru:i1024h96", 4));
-  CHECK_FALSE(fits("gru:i1025h96", 4));
+  CHECK(fits("gru:i341h96", 2, Panel::wide));
+  CHECK_FALSE(fits("gru:i342h96", 2, Panel::wide));
+  for (const int sharers : {2, 4}) {
+    CHECK(fits("gru:i1024h96", sharers));
+    CHECK_FALSE(fits("gru:i1025h96", sharers));
+  }
   CHECK_FALSE(fits("gru:i8h96", 5));  // of more than ModelWork::of was told of
 }
 

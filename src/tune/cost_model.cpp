@@ -190,14 +190,16 @@ class GroupCost {
   };
 
   /// As if panels were narrow: products ahead gain the same beside wide ones (on Zen 4 lstm i64h64
-  /// 0.92 and 0.93 of the time without, i100h100 0.89 and 0.89, i64h128 0.95 and 0.93).
+  /// 0.92 and 0.93 of the time without, i100h100 0.89 and 0.89, i64h128 0.95 and 0.93), but for
+  /// what only narrow ones lose.
   Slack slack_of(const PartPlan& p) const {
     const Stream stream = stream_of(p, Panel::narrow);
     const StreamTime pass = streams_.pass(stream);
     const KernelCost cost =
         kernels(Panel::narrow).cost(step_of(p), rows_, tile_of(p), pass, Tiles::own);
     const double near = stream.bytes > 0 ? pass.level_bytes.front() / stream.bytes : 1.0;
-    return {cost.idle + cost.stalled, 1.0 - near};
+    const bool stalls = p.schedule->panel == Panel::narrow;
+    return {cost.idle + (stalls ? cost.stalled : 0.0), 1.0 - near};
   }
 
   /// Of the busiest participant.
@@ -207,6 +209,15 @@ class GroupCost {
       kind.level_bytes[l] += passes * bytes[l];
       out_.level_bytes[l] += passes * bytes[l];
     }
+  }
+
+  /// Sums that the time loop's panels keep in registers.
+  std::uint32_t sums(const PartPlan& p) const {
+    std::uint32_t most = 0;
+    for (const StageWork& s : step_of(p).stages) {
+      most = std::max(most, s.row_vectors * s.panel_units(sharers_, p.schedule->panel));
+    }
+    return most;
   }
 
   /// What the hoisted sums of one block cost among the products of the block before.
@@ -226,7 +237,7 @@ class GroupCost {
   }
 
   /// `stream`: of reading W once. Every tile of rows reads W again, from where a narrow panel of it
-  /// fits: the tiles are the same whatever the panels of the loop are. A part of the multiply-adds
+  /// fits. A part of the multiply-adds
   /// runs while U, or W itself, is on its way; on machines whose overlap is below 0, both take
   /// longer for it. Where W comes from memory, it is not there in time, and nothing is hidden:
   /// lstm i768h768 on Zen 4 takes W's reading and all multiply-adds longer.
@@ -235,7 +246,7 @@ class GroupCost {
     const Slack slack = slack_of(p);
     const KernelWork& kernel = p.work->hoist;
     const KernelCosts costs = kernels(Panel::narrow);
-    const auto rows = static_cast<int>(lower::ahead_rows(p.schedule->hoist_block));
+    const auto rows = static_cast<int>(lower::ahead_rows(p.schedule->hoist_block, sums(p)));
     const KernelCost cost = costs.cost(kernel, p.block, {rows}, StreamTime{}, Tiles::ahead);
     const double again = p.block / rows - 1.0;
     const double panel = kernel.weight_bytes / p.work->panels(sharers_, Panel::narrow);

@@ -131,7 +131,10 @@ class Explainer {
 
   Result<Explanation> run() {
     if (auto st = choose(); !st) return st.error();
-    auto work = ModelWork::of(out_.spec, out_.isa, out_.threads);
+    // A schedule that was given may name more threads than the machine has cores.
+    const int given =
+        options_.schedule ? std::min(options_.schedule->threads, options_.threads) : 1;
+    auto work = ModelWork::of(out_.spec, out_.isa, std::max(out_.threads, given));
     if (!work) return work.error();
     if (auto st = check_given(*work); !st) return st.error();
     const CostModel model(out_.machine, out_.isa);

@@ -6,6 +6,7 @@
 #include "src/machine/machine_json.hpp"
 #include "src/tune/tuner.hpp"
 #include "tests/catch.hpp"
+#include "tests/support/round_machine.hpp"
 
 namespace {
 
@@ -261,6 +262,24 @@ TEST_CASE("explain: a given schedule is explained, an illegal one refused", "[ex
   options.schedule.reset();
   options.threads = 0;
   CHECK(explain(spec, options).error().message() == "threads=0: must be at least 1");
+}
+
+TEST_CASE("explain: a given schedule may have more threads than the machine has cores",
+          "[explain]") {
+  MachineModel machine = test::round_machine();
+  machine.cores = 2;
+  ExplainOptions options;
+  options.machine = &machine;
+  options.threads = 4;
+  options.schedule = Schedule{};
+  options.schedule->isa = Isa::avx512;
+  options.schedule->threads = 4;
+  options.schedule->layers.resize(1);
+  options.schedule->layers[0].hoist_block = 16;
+  options.schedule->layers[0].hoist_ahead = true;  // with the panels of four
+  const auto e = explain(ModelSpec::parse("gru:i96h96").value(), options);
+  INFO((e.ok() ? "" : e.error().message()));
+  CHECK(e.ok());
 }
 
 TEST_CASE("explain: tuning for a described machine takes its instruction set", "[explain]") {

@@ -6,7 +6,9 @@
 
 #include "src/lower/lower.hpp"
 #include "src/lower/work.hpp"
+#include "src/tune/kernel_cost.hpp"
 #include "tests/catch.hpp"
+#include "tests/support/round_machine.hpp"
 
 namespace deepcpu {
 namespace {
@@ -74,6 +76,44 @@ TEST_CASE("panel width: where no panels divide evenly they are as decided, if no
   width.blocks = 15;
   CHECK(width.units(6, Panel::narrow) == 2);  // at most 4 instead of 3, but eight panels for six
   CHECK(width.units(6, Panel::wide) == 2);    // four would leave two without
+}
+
+TEST_CASE("panel width: the cost model knows what low panels lose and products ahead regain") {
+  const ModelSpec spec = ModelSpec::parse("gru:i9h96").value();
+  const ModelWork work = ModelWork::of(spec, Isa::avx512, 2).value();
+  const MachineModel machine = test::round_machine();
+  const StreamCost streams(machine, Isa::avx512, 2);
+  const OwnCosts own;
+  const auto stalled = [&](int sharers, Panel panel) {
+    const KernelCosts costs(streams, own, work, sharers, panel);
+    return costs.cost(work.layers[0].step[1][1], 1.0, {}, StreamTime{}, Tiles::own).stalled;
+  };
+  CHECK(stalled(1, Panel::narrow) == 0.0);
+  CHECK(stalled(2, Panel::wide) == 0.0);
+  // Three panels of three sums: one in four cycles of each of 96 steps over k.
+  CHECK(stalled(2, Panel::narrow) == Approx(3 * 96 * streams.vector_seconds()));
+  // Beside nine sums, tiles of products ahead have 8 rows instead of 16.
+  Schedule s;
+  s.isa = Isa::avx512;
+  s.threads = 2;
+  s.exchange = Exchange::data;
+  s.layers.resize(1);
+  s.layers[0].hoist_block = 16;
+  s.layers[0].hoist_ahead = true;
+  const auto hoist_us = [&](Panel panel) {
+    s.layers[0].panel = panel;
+    return CostModel(machine, Isa::avx512).predict(work, s, 1600).parts.hoist;
+  };
+  CHECK(hoist_us(Panel::narrow) < hoist_us(Panel::wide));
+}
+
+TEST_CASE("panel width: panels that together store whole cache lines") {
+  CHECK(lower::panels_per_line(16, 1) == 1);
+  CHECK(lower::panels_per_line(16, 3) == 1);
+  CHECK(lower::panels_per_line(8, 1) == 2);
+  CHECK(lower::panels_per_line(8, 2) == 1);
+  CHECK(lower::panels_per_line(8, 3) == 2);  // 96 bytes each
+  CHECK(lower::panels_per_line(4, 3) == 4);
 }
 
 /// Unit blocks of a panel of the time loop with two participants.

@@ -196,8 +196,10 @@ Result<std::string> read_header(const InputFile& file) {
     return status.error();
   }
   if (length > file.size() - kLengthBytes) {
-    return Error(fmt::format("{}: header length {}: the file holds only {} bytes after it",
-                             file.path(), length, file.size() - kLengthBytes));
+    return Error(
+        fmt::format("{}: header length {}: the file holds only {} bytes after it, so "
+                    "it is cut short or no safetensors file",
+                    file.path(), length, file.size() - kLengthBytes));
   }
   if (length > kLongestHeader) {
     return Error(fmt::format("{}: header length {}: must be at most {}", file.path(), length,

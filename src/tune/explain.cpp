@@ -11,6 +11,7 @@
 #include "src/dag/phases.hpp"
 #include "src/schedule/check.hpp"
 #include "src/tune/estimate.hpp"
+#include "src/tune/measure.hpp"
 #include "src/tune/tuner.hpp"
 
 namespace deepcpu {
@@ -22,9 +23,6 @@ constexpr std::size_t kNextBest = 6;
 constexpr std::size_t kMost = 22;
 /// Share of the time that timing candidates takes; the parts have the rest.
 constexpr double kCandidatesShare = 0.75;
-
-/// Distance of the quartiles over the median from which on a note says so.
-constexpr double kDisturbed = 0.2;
 
 /// A decision that an alternative may take otherwise.
 using Decides = bool (*)(const Schedule&, const Schedule&);

@@ -33,6 +33,9 @@ struct Timing {
   int samples = 0;
 };
 
+/// A spread from which on something else disturbed the clock.
+inline constexpr double kDisturbed = 0.2;
+
 /// Seconds since some fixed moment.
 using Clock = double (*)() noexcept;
 /// The clock that every measurement uses unless a test brings its own.

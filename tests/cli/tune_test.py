@@ -222,6 +222,18 @@ class Tune(cli.CliTest):
         self.assertIn("stopped early", out)
         self.assertNotIn("lstm:i128h128", out)
 
+    def test_better_evidence_in_the_file_stays(self):
+        arguments = ("rnn:i3h3t2", "--output", "w.json")
+        self.ok("tune", *arguments, *QUICK, stderr=None)
+        before = (self.folder / "w.json").read_bytes()
+        done = self.call("tune", *arguments, "--effort", "estimate")
+        self.assertEqual(done.returncode, 0)
+        if not self.emits():  # nothing was measured
+            return
+        self.assertRegex(done.stderr, r"\Adeepcpu: note: w.json: keeps its entry for rnn:i3h3b1t2, "
+                                      r"which was measured with [0-9.]+ us\n\Z")
+        self.assertEqual((self.folder / "w.json").read_bytes(), before)
+
     def on_terminal(self, *arguments):
         """Exit status, stdout and what a terminal at stderr is sent."""
         try:

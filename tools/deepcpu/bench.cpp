@@ -234,7 +234,7 @@ Status bench(const BenchFlags& flags) {
   Table table(*entries);
   std::optional<Error> failed;
   for (const ListedProblem& entry : *entries) {
-    const auto row = bench_problem(entry.problem, *options, measure_options(flags));
+    auto row = bench_problem(entry.problem, *options, measure_options(flags));
     if (!row) {
       if (failed) fmt::print(stderr, "deepcpu: {}\n", failed->message());
       failed = Error(entry.where + row.error().message());
@@ -242,6 +242,7 @@ Status bench(const BenchFlags& flags) {
       array.push_back(to_json(*row));
     } else {
       table.print(*row);
+      for (std::string& note : row->notes) note = fmt::format("{}: {}", row->spec.str(), note);
       print_notes(row->notes);
     }
   }

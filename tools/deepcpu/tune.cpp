@@ -13,11 +13,13 @@
 #include <vector>
 
 #include "src/machine/machine_model.hpp"
+#include "src/tune/measure.hpp"
 #include "src/tune/tuner.hpp"
 #include "src/tune/wisdom_entry.hpp"
 #include "src/tune/wisdom_file.hpp"
 #include "tools/deepcpu/command.hpp"
 #include "tools/deepcpu/compile_flags.hpp"
+#include "tools/deepcpu/notes.hpp"
 #include "tools/deepcpu/problem_list.hpp"
 
 namespace deepcpu::cli {
@@ -112,8 +114,9 @@ nlohmann::ordered_json to_json(const ModelSpec& spec, const TuneResult& r) {
 void print(const ModelSpec& spec, const TuneResult& r) {
   std::string time = fmt::format("predicted {:.1f} us", r.predicted_us);
   if (r.measured_us > 0) {
-    time = fmt::format("{:.1f} us (spread {:.1f} %), predicted {:.1f} us", r.measured_us,
-                       100.0 * r.spread, r.predicted_us);
+    const char* busy = r.spread < kDisturbed ? "" : ", the machine was busy: tune again";
+    time = fmt::format("{:.1f} us (spread {:.1f} %{}), predicted {:.1f} us", r.measured_us,
+                       100.0 * r.spread, busy, r.predicted_us);
   }
   fmt::print("{}: {}, {} candidates{}\n  {}\n", spec.str(), time, r.candidates.size(),
              r.stopped ? ", stopped early" : "", r.schedule.to_json());
@@ -147,12 +150,29 @@ Result<TuneOptions> options_of(const TuneFlags& flags, std::optional<MachineMode
   return options;
 }
 
+/// Says so where the file holds better evidence than what was just found.
+Status note_kept(const std::string& path, const ModelSpec& spec, const WisdomEntry& entry) {
+  const auto items = read_wisdom(path);
+  if (!items) return items.error();
+  for (const WisdomItem& item : *items) {
+    if (!item.entry || item.id != entry.key.id() || !better_evidence(*item.entry, entry)) continue;
+    const std::string note =
+        fmt::format("{}: keeps its entry for {}, which was {}", path, spec.str(),
+                    item.entry->measured_us > 0
+                        ? fmt::format("measured with {:.1f} us", item.entry->measured_us)
+                        : std::string("never measured"));
+    print_notes(std::span(&note, 1));
+  }
+  return {};
+}
+
 /// After every problem, so that nothing found is lost whenever the run ends.
 Status store(const TuneFlags& flags, const ModelSpec& spec, const TuneOptions& options,
              const TuneResult& result) {
   if (flags.output.empty()) return {};
   const WisdomEntry entry = tuned_entry(spec, options, result);
-  return save_wisdom(flags.output, std::span(&entry, 1));
+  if (auto status = save_wisdom(flags.output, std::span(&entry, 1)); !status) return status;
+  return note_kept(flags.output, spec, entry);
 }
 
 Result<TuneResult> tune_with_bar(const ModelSpec& spec, TuneOptions options) {

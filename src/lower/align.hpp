@@ -9,9 +9,14 @@ constexpr std::uint64_t align_up(std::uint64_t n, std::uint64_t to) {
   return (n + to - 1) / to * to;
 }
 
+/// Parts of `part` that cover n; the last one may be smaller.
+constexpr std::uint32_t parts_of(std::uint32_t n, std::uint32_t part) {
+  return (n + part - 1) / part;
+}
+
 /// Vectors of `lanes` units that cover a width.
 constexpr std::uint32_t unit_blocks(std::uint32_t width, std::uint32_t lanes) {
-  return (width + lanes - 1) / lanes;
+  return parts_of(width, lanes);
 }
 
 /// Keeps the distance of two rows off multiples of 4 KiB: such rows fall into the same cache set

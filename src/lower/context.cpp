@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "jit/element_ops.hpp"
 #include "jit/row_tiles.hpp"
 
 namespace deepcpu::lower {
@@ -126,13 +127,13 @@ std::uint32_t most_units(std::uint32_t registers, const PanelNeeds& n) {
                                                       : units);
 }
 
-/// So many unit blocks that the multiply-adds of a panel, which go to each sum once in four cycles,
-/// take weights as fast as L2 caches give them: 48 bytes a cycle at most on the processors that
-/// were measured.
+/// So many unit blocks that the multiply-adds of a panel, which go to each sum once in kStepLatency
+/// cycles, take weights as fast as L2 caches give them: 48 bytes a cycle at most on the processors
+/// that were measured. Experiment: DESIGN, 34.
 std::uint32_t fewest_units(std::uint32_t lanes, const PanelNeeds& n) {
-  constexpr std::uint32_t kBytesInFourCycles = 4 * 48;
+  constexpr std::uint32_t kBytesPerCycle = 48;
   const std::uint32_t bytes = n.together * lanes * static_cast<std::uint32_t>(sizeof(float));
-  return (kBytesInFourCycles + bytes - 1) / bytes;
+  return parts_of(jit::kStepLatency * kBytesPerCycle, bytes);
 }
 
 /// Enough unit blocks for so many sums, as far as registers and addresses reach. A power of two or
@@ -178,14 +179,13 @@ PanelWidth panel_width(const Context& ctx, const Stage& stage, bool hoisted) {
   const bool one_row = ctx.batch == 1 && !hoisted;
   const PanelNeeds needs = panel_needs(stage, ctx.layout.lanes);
   const std::uint32_t registers = ctx.layout.lanes == 16 ? kPanelRegisters512 : kPanelRegisters256;
-  PanelWidth width;
-  width.blocks = needs.blocks;
-  width.narrow = units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs, hoisted);
-  width.wide = one_row ? wide_units(registers, needs) : width.narrow;
-  width.coarsest = width.narrow;
-  width.most = one_row ? most_units(registers, needs) : 0;
-  width.fewest = fewest_units(ctx.layout.lanes, needs);
-  return width;
+  const std::uint32_t narrow =
+      units_of_rows(ctx, units_for(kNarrowPanel, registers, needs), needs, hoisted);
+  return {.blocks = needs.blocks,
+          .narrow = narrow,
+          .wide = one_row ? wide_units(registers, needs) : narrow,
+          .fewest = fewest_units(ctx.layout.lanes, needs),
+          .most = one_row ? most_units(registers, needs) : 0};
 }
 
 std::uint32_t share_units(const jit::KernelPlan& step, std::uint32_t width) {

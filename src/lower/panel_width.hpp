@@ -8,13 +8,9 @@
 #include <numeric>
 
 #include "deepcpu/schedule.hpp"
+#include "src/lower/align.hpp"
 
 namespace deepcpu::lower {
-
-/// Parts of `units` unit blocks; the last one may have fewer.
-constexpr std::uint32_t parts_of(std::uint32_t blocks, std::uint32_t units) {
-  return (blocks + units - 1) / units;
-}
 
 /// Unit blocks of the participant that has the most, if parts of `units` blocks are divided as
 /// lower::Sharing says: the last participants are the first to own one more.

@@ -245,7 +245,7 @@ std::uint32_t StageWork::highest_tile(Isa isa, int sharers, Panel panel) const {
 }
 
 std::uint32_t StageWork::panels(int sharers, Panel panel) const {
-  return lower::parts_of(width.blocks, panel_units(sharers, panel));
+  return parts_of(width.blocks, panel_units(sharers, panel));
 }
 
 std::uint32_t StageWork::share_units(int sharers) const {
@@ -253,7 +253,7 @@ std::uint32_t StageWork::share_units(int sharers) const {
 }
 
 std::uint32_t StageWork::shares(int sharers) const {
-  return lower::parts_of(width.blocks, share_units(sharers));
+  return parts_of(width.blocks, share_units(sharers));
 }
 
 std::uint32_t StageWork::own_blocks(int sharers) const {

@@ -82,7 +82,7 @@ class ScheduleSpace {
   std::vector<SpaceRow> layer_rows() const;
   /// Whether Parallel::hoist is legal.
   bool may_share_hoist() const;
-  /// Shares of the layer with the most: no more threads can divide it.
+  /// Shares of the layer with the most, if so many share it: no more threads find one.
   int most_shares(int sharers) const;
   std::vector<Global> globals(int rules) const;
   std::vector<Layer> layer_choices(std::size_t layer, const Global& g, int rules) const;

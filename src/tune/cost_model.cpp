@@ -237,10 +237,10 @@ class GroupCost {
   }
 
   /// `stream`: of reading W once. Every tile of rows reads W again, from where a narrow panel of it
-  /// fits. A part of the multiply-adds
-  /// runs while U, or W itself, is on its way; on machines whose overlap is below 0, both take
-  /// longer for it. Where W comes from memory, it is not there in time, and nothing is hidden:
-  /// lstm i768h768 on Zen 4 takes W's reading and all multiply-adds longer.
+  /// fits. A part of the multiply-adds runs while U, or W itself, is on its way; on machines whose
+  /// overlap is below 0, both take longer for it. Where W comes from memory, it is not there in
+  /// time, and nothing is hidden: lstm i768h768 on Zen 4 takes W's reading and all multiply-adds
+  /// longer.
   AheadBlock ahead_block(const PartPlan& p, const Stream& stream) const {
     const StreamTime pass = streams_.pass(stream);
     const Slack slack = slack_of(p);

@@ -34,11 +34,7 @@ TEST_CASE("panel width: the largest share is that of the participant with the mo
 }
 
 TEST_CASE("panel width: of the widths that divide evenly the narrow one, else the widest") {
-  PanelWidth width;
-  width.blocks = 6;
-  width.narrow = width.coarsest = 2;
-  width.wide = 4;
-  width.most = 4;
+  PanelWidth width{.blocks = 6, .narrow = 2, .wide = 4, .most = 4};
   CHECK(width.units(1, Panel::narrow) == 2);
   CHECK(width.units(1, Panel::wide) == 4);
   CHECK(width.units(2, Panel::narrow) == 1);  // 3 + 3 blocks instead of 2 + 4
@@ -65,12 +61,7 @@ TEST_CASE("panel width: of the widths that divide evenly the narrow one, else th
 }
 
 TEST_CASE("panel width: where no panels divide evenly they are as decided, if nobody is left out") {
-  PanelWidth width;
-  width.blocks = 14;
-  width.narrow = width.coarsest = 2;
-  width.wide = 4;
-  width.fewest = 2;
-  width.most = 6;
+  PanelWidth width{.blocks = 14, .narrow = 2, .wide = 4, .fewest = 2, .most = 6};
   CHECK(width.units(2, Panel::narrow) == 2);
   CHECK(width.units(2, Panel::wide) == 4);  // 8 of 14 blocks, as with narrow ones
   width.blocks = 15;

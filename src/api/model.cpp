@@ -100,9 +100,10 @@ namespace {
 /// Marks a session as in use; taken() is false if another thread is inside run() already.
 class InUse {
  public:
-  explicit InUse(std::atomic_flag& flag) : flag_(flag), taken_(!flag.test_and_set()) {}
+  explicit InUse(std::atomic_flag& flag)
+      : flag_(flag), taken_(!flag.test_and_set(std::memory_order_acquire)) {}
   ~InUse() {
-    if (taken_) flag_.clear();
+    if (taken_) flag_.clear(std::memory_order_release);
   }
   InUse(const InUse&) = delete;
   InUse& operator=(const InUse&) = delete;

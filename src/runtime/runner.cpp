@@ -13,14 +13,6 @@ using lower::Role;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-/// The buffer of the layer's input.
-std::size_t input_buffer(const std::vector<lower::BufferRole>& roles) {
-  const auto x = std::find_if(roles.begin(), roles.end(), [](lower::BufferRole r) {
-    return r.role == Role::input && r.index == 0;
-  });
-  return static_cast<std::size_t>(x - roles.begin());
-}
-
 }  // namespace
 
 int Runner::run(const RunInput& in) noexcept {
@@ -135,21 +127,10 @@ void Runner::wait_for_neighbours(const Part& part, int row_part, const Block& bl
 }
 
 void Runner::run_kernels(Part& part, Seat& seat, const Block& block) {
-  const auto& roles = part.code->step.bound.roles;
-  for (std::size_t b = 0; b < roles.size(); ++b) {
-    if (roles[b].role != Role::input && roles[b].role != Role::output) continue;
-    const View view = view_of(part, roles[b], call_.in, block);
-    bind(part, seat, b, view, block);
-    if (!part.code->hoist || roles[b].role != Role::input || roles[b].index != 0) continue;
-    if (call_.shares_hoist) {
-      finish_hoist(part, seat, block);
-      bind(part, seat, b, view, block);
-    } else if (!seat.hoisted && shares_hoist(part, seat, block)) {
-      share_hoist(part, seat, b, view, block);
-    } else if (!seat.hoisted) {
-      run_hoist(part, seat, b, view, block, 0);
-    }
-    read_hoisted(part, seat);
+  for (const Outside& outside : part.outside) {
+    const View view = view_of(outside, block);
+    bind(part, seat, outside.buffer, view, block);
+    if (part.code->hoist && outside.is_x()) take_hoisted(part, seat, view, block);
   }
   const bool ahead = prepare_ahead(part, seat, block);
   jit::KernelArgs& args = seat.args;
@@ -174,6 +155,20 @@ void Runner::run_kernels(Part& part, Seat& seat, const Block& block) {
   if (ahead) seat.slot ^= 1;
 }
 
+/// Sees to it that the hoisted sums of the block are there, and points the time loop at them. The
+/// rows of x are bound.
+void Runner::take_hoisted(const Part& part, Seat& seat, const View& x, const Block& block) {
+  if (call_.shares_hoist) {
+    finish_hoist(part, seat, block);
+    bind(part, seat, part.outside[part.x].buffer, x, block);
+  } else if (!seat.hoisted && shares_hoist(part, seat, block)) {
+    share_hoist(part, seat, x, block);
+  } else if (!seat.hoisted) {
+    run_hoist(part, seat, x, block, 0);
+  }
+  read_hoisted(part, seat);
+}
+
 /// What a participant does that only computes hoisted products.
 void Runner::hoist_pieces(int participant) noexcept {
   Part& part = parts_.front();
@@ -182,16 +177,15 @@ void Runner::hoist_pieces(int participant) noexcept {
 }
 
 void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece) {
-  const auto& roles = part.code->step.bound.roles;
-  const std::size_t x = input_buffer(roles);
+  const Outside& x = part.outside[part.x];
   const Block steps{piece.first, piece.steps,
                     call_.blocks_done + static_cast<std::uint64_t>(piece.block)};
-  const View view = view_of(part, roles[x], call_.in, steps);
+  const View view = view_of(x, steps);
   seat.slot = HoistQueue::slot(piece.block);
-  bind(part, seat, x, view, steps);
+  bind(part, seat, x.buffer, view, steps);
   const jit::PanelRange* all = seat.hoist_args.ranges;
   seat.hoist_args.ranges = part.code->shared_panels.pieces->of(piece.part);
-  run_hoist(part, seat, x, view, steps, piece.skipped);
+  run_hoist(part, seat, view, steps, piece.skipped);
   seat.hoist_args.ranges = all;
   queue_->finish(piece);
 }
@@ -203,15 +197,14 @@ bool Runner::shares_hoist(const Part& part, const Seat& seat, const Block& block
 }
 
 /// With the other participants of the seat's group, until all are done.
-void Runner::share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
-                         const Block& block) {
+void Runner::share_hoist(const Part& part, Seat& seat, const View& x, const Block& block) {
   HoistShare& share = *part.hoist_shares[at(seat.part)];
   const int self = static_cast<int>(seat.args.participant);
   const jit::PanelRange* own = seat.hoist_args.ranges;
   share.begin(self, seat.hoists);
   while (const auto piece = share.take(self, seat.hoists)) {
     seat.hoist_args.ranges = part.code->shared_panels.own_pieces->of(*piece);
-    run_hoist(part, seat, x_buffer, x, block, 0);
+    run_hoist(part, seat, x, block, 0);
   }
   seat.hoist_args.ranges = own;
   share.finish(self, seat.hoists++);
@@ -239,12 +232,11 @@ void Runner::read_hoisted(const Part& part, Seat& seat) const {
 /// stride of our own.
 bool Runner::prepare_ahead(const Part& part, Seat& seat, const Block& block) const {
   if (!part.code->ahead) return false;
-  const auto& roles = part.code->step.bound.roles;
   const std::int64_t first = block.first + block.steps;
   if (order_.ragged() || order_.longest() - first < program_->block) return false;
   const std::vector<jit::AheadTile>& tiles = seat.ahead[seat.slot ^ 1];
   if (tiles.empty()) return false;  // a participant without units
-  const std::size_t x = input_buffer(roles);
+  const std::size_t x = part.outside[part.x].buffer;
   const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
   const std::size_t width = part.code->widths.of(Dim::input) * sizeof(float);
   const std::int64_t stride = seat.args.stride[x];
@@ -257,43 +249,36 @@ bool Runner::prepare_ahead(const Part& part, Seat& seat, const Block& block) con
   return true;
 }
 
-Runner::View Runner::user_view(const void* data, std::int64_t width, std::int64_t steps) const {
+Runner::View Runner::user_view(const void* data, std::int64_t row, std::int64_t steps) const {
   View v;
   v.base = static_cast<std::byte*>(const_cast<void*>(data));
   v.user = true;
   v.absolute = true;
   const bool time_major = layout_ == Layout::time_major;
-  v.row = width * 4 * (time_major ? 1 : steps);
-  v.step = width * 4 * (time_major ? batch_ : 1);
+  v.row = row * (time_major ? 1 : steps);
+  v.step = row * (time_major ? batch_ : 1);
   return v;
 }
 
-Runner::View Runner::view_of(const Part& part, lower::BufferRole role, const RunInput& in,
-                             const Block& block) const {
-  const ModelSpec& spec = model_->compiled.spec;
-  const int layer = part.step->layer;
-  const bool last = layer + 1 == spec.layers();
+const void* Runner::user_data(lower::BufferRole role) const {
+  if (role.role == Role::output) return call_.in.y;
+  return role.index == 0 ? call_.in.x : call_.in.extra[at(role.index - 1)].data();
+}
+
+Runner::View Runner::view_of(const Outside& outside, const Block& block) const {
   View v;
-  if (role.role == Role::input && role.index > 0) {
-    const Node& n = spec.cell.nodes()[at(spec.cell.inputs()[at(role.index)])];
-    v = user_view(in.extra[at(role.index - 1)].data(), spec.width(n.dim, 0), in.steps);
-  } else if (role.role == Role::input && layer == 0) {
-    v = user_view(in.x, spec.input, in.steps);
-  } else if (role.role == Role::output && last) {
-    v = user_view(in.y, spec.output_width(), in.steps);
+  if (outside.user) {
+    v = user_view(user_data(outside.role), outside.row, call_.in.steps);
   } else {
-    const int boundary = role.role == Role::input ? layer - 1 : layer;
-    v.row = handover_row_[at(boundary)];
+    v.row = outside.row;
     v.step = v.row * batch_;
     v.absolute = program_->whole_sequence;
     const auto slot = static_cast<std::int64_t>(
         block.number % static_cast<std::uint64_t>(program_->handover_slots));
-    v.base = handover_[at(boundary)].data() +
+    v.base = handover_[at(outside.boundary)].data() +
              (program_->whole_sequence ? 0 : slot * program_->block * v.step);
   }
-  if (role.role == Role::output) {
-    v.base += part.step->direction * spec.width(spec.cell.output_dim(), layer) * 4;
-  }
+  v.base += outside.offset;
   return v;
 }
 
@@ -316,9 +301,10 @@ void Runner::bind(const Part& part, Seat& seat, std::size_t buffer, const View& 
 /// Rows of x that are evenly spaced make one product; else one per batch row or per step, whichever
 /// makes fewer and larger ones. The sums do not depend on it. Their rows stand behind those of
 /// `skipped` steps.
-void Runner::run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
-                       const Block& block, std::int64_t skipped) {
+void Runner::run_hoist(const Part& part, Seat& seat, const View& x, const Block& block,
+                       std::int64_t skipped) {
   if (seat.rows == 0) return;
+  const std::size_t x_buffer = part.outside[part.x].buffer;
   const auto width = static_cast<std::int64_t>(part.code->hoisted_row);
   const std::vector<std::byte*>& rows = seat.row_pointers[x_buffer];
   const std::int64_t step = seat.args.stride[x_buffer];

@@ -89,11 +89,23 @@ class Runner {
     int part = 0;              ///< of the batch rows
     std::int64_t rows = 0;     ///< in it
   };
+  /// A buffer of a program step that lies outside of it: an input or the output.
+  struct Outside {
+    std::size_t buffer = 0;  ///< among those of the step's plan
+    lower::BufferRole role;
+    bool user = false;        ///< the caller's array
+    int boundary = 0;         ///< else: between this layer and the next
+    std::int64_t row = 0;     ///< bytes of a time step of one batch row
+    std::int64_t offset = 0;  ///< bytes before the direction's part of it
+    bool is_x() const { return role.role == lower::Role::input && role.index == 0; }
+  };
   /// One program step with its memory.
   struct Part {
     const ProgramStep* step = nullptr;
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
+    std::vector<Outside> outside;
+    std::size_t x = 0;         ///< the layer's input among them, if anything reads it
     std::vector<Bytes> owned;  ///< per buffer of the step plan: states, scratch, of all row parts
     Bytes hoisted;  ///< for each row part one slot, two per participant with products ahead, or
                     ///< HoistQueue::kSlots
@@ -147,9 +159,10 @@ class Runner {
   void add_tiles(const Part& part, Seat& seat, std::size_t slot, const lower::AheadSum& sum,
                  std::uint64_t unit) const;
   Bytes hoisted_slot(const Part& part, const Seat& seat, std::size_t slot) const;
-  View user_view(const void* data, std::int64_t width, std::int64_t steps) const;
-  View view_of(const Part& part, lower::BufferRole role, const RunInput& in,
-               const Block& block) const;
+  void find_outside(Part& part) const;
+  const void* user_data(lower::BufferRole role) const;
+  View user_view(const void* data, std::int64_t row, std::int64_t steps) const;
+  View view_of(const Outside& outside, const Block& block) const;
   static void work(void* self, int participant) noexcept;
   void run_participant(int participant) noexcept;
   void run_sequence(Part& part, int seat, std::uint64_t number);
@@ -158,17 +171,17 @@ class Runner {
   void hoist_pieces(int participant) noexcept;
   void hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece);
   bool shares_hoist(const Part& part, const Seat& seat, const Block& block) const;
-  void share_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
-                   const Block& block);
+  void share_hoist(const Part& part, Seat& seat, const View& x, const Block& block);
   void finish_hoist(const Part& part, Seat& seat, const Block& block);
+  void take_hoisted(const Part& part, Seat& seat, const View& x, const Block& block);
   void read_hoisted(const Part& part, Seat& seat) const;
   std::int64_t block_in_run(const Block& block) const {
     return static_cast<std::int64_t>(block.number - call_.blocks_done);
   }
   void bind(const Part& part, Seat& seat, std::size_t buffer, const View& view,
             const Block& block) const;
-  void run_hoist(const Part& part, Seat& seat, std::size_t x_buffer, const View& x,
-                 const Block& block, std::int64_t skipped);
+  void run_hoist(const Part& part, Seat& seat, const View& x, const Block& block,
+                 std::int64_t skipped);
   bool prepare_ahead(const Part& part, Seat& seat, const Block& block) const;
   void hoist_rows(const Part& part, Seat& seat, std::byte* from, std::int64_t from_stride,
                   std::int64_t to, std::int64_t to_stride, std::int64_t count);

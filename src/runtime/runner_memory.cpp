@@ -45,6 +45,11 @@ class ByteCount {
   std::optional<std::uint64_t> sum_ = 0;
 };
 
+/// Numbers that the caller gives for input `index`, for one time step of one batch row.
+std::int64_t input_width(const ModelSpec& spec, int index) {
+  return spec.width(spec.cell.nodes()[at(spec.cell.inputs()[at(index)])].dim, 0);
+}
+
 /// Slots of hoisted sums: with products ahead, and with hoisters, one block is read while further
 /// ones are written.
 std::uint64_t hoisted_slots(const LayerCode& code, const Program& program) {
@@ -204,7 +209,32 @@ void Runner::each_buffer(Visit visit) {
   }
 }
 
+/// What does not change from run to run of where the buffers of inputs and of the output lie.
+void Runner::find_outside(Part& part) const {
+  const ModelSpec& spec = model_->compiled.spec;
+  const int layer = part.step->layer;
+  const auto& roles = part.code->step.bound.roles;
+  for (std::size_t b = 0; b < roles.size(); ++b) {
+    if (roles[b].role != Role::input && roles[b].role != Role::output) continue;
+    Outside o;
+    o.buffer = b;
+    o.role = roles[b];
+    const bool output = o.role.role == Role::output;
+    o.user = output ? layer + 1 == spec.layers() : layer == 0 || o.role.index > 0;
+    o.boundary = output ? layer : layer - 1;
+    if (o.user) {
+      o.row = 4 * (output ? spec.output_width() : input_width(spec, o.role.index));
+    } else {
+      o.row = handover_row_[at(o.boundary)];
+    }
+    if (output) o.offset = 4 * part.step->direction * spec.width(spec.cell.output_dim(), layer);
+    if (o.is_x()) part.x = part.outside.size();
+    part.outside.push_back(o);
+  }
+}
+
 void Runner::make_part(Part& part, std::size_t index) {
+  find_outside(part);
   part.weights = reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) +
                  model_->packed->at[index];
   for (int i = 0; i < program_->participants_of_step(); ++i) {
@@ -423,11 +453,11 @@ void Runner::take_states(const Runner& other) noexcept {
 }
 
 void Runner::zero_past_end(const RunInput& in) const {
-  const std::int64_t width = model_->compiled.spec.output_width();
-  const View y = user_view(in.y, width, in.steps);
+  const std::int64_t bytes = 4 * model_->compiled.spec.output_width();
+  const View y = user_view(in.y, bytes, in.steps);
   for (std::int64_t r = 0; r < batch_; ++r) {
     for (std::int64_t t = order_.length(r); t < in.steps; ++t) {
-      std::memset(y.base + order_.row(r) * y.row + t * y.step, 0, at(width) * 4);
+      std::memset(y.base + order_.row(r) * y.row + t * y.step, 0, at(bytes));
     }
   }
 }

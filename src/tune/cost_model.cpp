@@ -172,7 +172,8 @@ class GroupCost {
         1e6 * (steps_ * cost.products + blocks * (first.products - cost.products));
     out_.parts.gates += 1e6 * (steps_ * cost.gates + blocks * (first.gates - cost.gates));
     if (sharers_ > 1) {
-      const double late = rows_ == 1.0 && !p.schedule->hoist_ahead ? cost.shared_by_all : 0.0;
+      // Products ahead look at once, but gain as if they hid as much (experiment: DESIGN, 19).
+      const double late = rows_ == 1.0 ? cost.shared_by_all : 0.0;
       const double journeys = 1e6 * steps_ *
                               (cost.exchanges * handover.seconds - late * handover.hidden_seconds +
                                cost.acknowledged * handover.acknowledge_seconds);
@@ -185,8 +186,9 @@ class GroupCost {
 
   /// What a step leaves to products ahead.
   struct Slack {
-    double idle = 0.0;    ///< seconds in which multiply-adds have to wait
-    double beyond = 0.0;  ///< part of the weights that come from beyond L1: it is there
+    double idle = 0.0;     ///< seconds in which multiply-adds have to wait for weights
+    double stalled = 0.0;  ///< in which they wait for each other
+    double beyond = 0.0;   ///< part of the weights that come from beyond L1: it is there
   };
 
   /// As if panels were narrow: products ahead gain the same beside wide ones (on Zen 4 lstm i64h64
@@ -199,7 +201,7 @@ class GroupCost {
         kernels(Panel::narrow).cost(step_of(p), rows_, tile_of(p), pass, Tiles::own);
     const double near = stream.bytes > 0 ? pass.level_bytes.front() / stream.bytes : 1.0;
     const bool stalls = p.schedule->panel == Panel::narrow;
-    return {cost.idle + (stalls ? cost.stalled : 0.0), 1.0 - near};
+    return {cost.idle, stalls ? cost.stalled : 0.0, 1.0 - near};
   }
 
   /// Of the busiest participant.
@@ -218,6 +220,13 @@ class GroupCost {
       most = std::max(most, s.row_vectors * s.panel_units(sharers_, p.schedule->panel));
     }
     return most;
+  }
+
+  /// With products, of a step.
+  static double stages(const KernelWork& kernel) {
+    return static_cast<double>(
+        std::count_if(kernel.stages.begin(), kernel.stages.end(),
+                      [](const StageWork& s) { return !s.products.empty(); }));
   }
 
   /// What the hoisted sums of one block cost among the products of the block before.
@@ -253,10 +262,15 @@ class GroupCost {
     const double slice = costs.slice(kernel);
     const double reading = pass.seconds + again * slice / panel * streams_.reread_seconds(panel);
     // Where both hinder each other, they do so wherever weights come from.
-    double beside = cost.products;
-    if (streams_.overlap() > 0.0) beside *= leaves_room(stream) ? slack.beyond : 0.0;
-    const double hidden = streams_.overlap() * std::min(beside, p.block * slack.idle + reading);
-    const double turns = p.block * costs.tiles(step_of(p)) * streams_.cycles(own_.tile_cycles);
+    const double beyond = streams_.overlap() > 0.0 ? slack.beyond : 1.0;
+    const double stalled = p.block * slack.stalled;
+    const double idle = p.block * slack.idle + beyond * stalled + reading;
+    double beside = std::min(beyond * cost.products, idle);
+    beside += (1.0 - beyond) * std::min(cost.products, stalled);
+    if (streams_.overlap() > 0.0 && !leaves_room(stream)) beside = 0.0;
+    const double hidden = streams_.overlap() * beside;
+    // From panel to panel of a stage the tile at hand stays in registers.
+    const double turns = p.block * stages(step_of(p)) * streams_.cycles(own_.tile_cycles);
     return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
   }
 

@@ -93,15 +93,6 @@ class KernelCosts {
     return bytes;
   }
 
-  /// Panels with products that the busiest participant walks in a step.
-  double tiles(const KernelWork& kernel) const {
-    double tiles = 0.0;
-    for (const StageWork& s : kernel.stages) {
-      if (!s.products.empty()) tiles += std::ceil(blocks_of(s) / units_of(s));
-    }
-    return tiles;
-  }
-
   /// `pass`: time to read the slice once from where it lies.
   KernelCost cost(const KernelWork& kernel, double rows, TileChoice tile, const StreamTime& pass,
                   Tiles tiles) const {

@@ -108,7 +108,7 @@ constexpr Constant kConstants[] = {
     {"gather_cycles", &OwnCosts::gather_cycles},
     {"block_us", &OwnCosts::block_us},
     {"call_us", &OwnCosts::call_us},
-    {"team_us", &OwnCosts::team_us},
+    {"team_lines", &OwnCosts::team_lines},
 };
 
 void print(const std::string& what, const Quality& q, std::size_t problems) {

@@ -175,7 +175,7 @@ class Calibrator {
     for (IsaRounds& isa : rounds) isa.reads.resize(levels_.size());
     for (int round = 0; more(round, kRates); ++round) {
       for (std::size_t i = 0; i < probes_.size(); ++i) {
-        if (const Status status = one_round(probes_[i], round, rounds[i]); !status.ok()) {
+        if (Status status = one_round(probes_[i], round, rounds[i]); !status.ok()) {
           return status;
         }
       }

@@ -25,7 +25,7 @@ constexpr int kLowestHoistTile = 4;
 /// short are computed by themselves, and a longer block leaves more to them.
 constexpr int kLongestAhead = 16;
 /// A sweep turns round by single panels, or by groups of this part of a cache.
-constexpr std::uint64_t kGroupShare = 4;
+constexpr double kGroupShare = 4.0;
 
 /// Lines that a tile of several rows asks for in four steps over k: what its followers need so that
 /// each finds its panel in L2, at most what arrives meanwhile from the level beyond L2, and within
@@ -177,8 +177,9 @@ void ScheduleSpace::add_sweeps(std::vector<Layer>& out, Layer base, const LayerW
   for (const int group : powers_of_two(panels - 1)) {
     bool useful = group == 1;
     for (std::size_t level = 0; level < 2; ++level) {
-      const double part = static_cast<double>(
-          machine_->usable_bytes(work_->isa, level, true, sharers) / kGroupShare);
+      const auto usable =
+          static_cast<double>(machine_->usable_bytes(work_->isa, level, true, sharers));
+      const double part = usable / kGroupShare;
       useful = useful || (group * panel <= part && 2 * group * panel > part);
     }
     if (rules > kSweep && !useful) continue;

@@ -270,8 +270,9 @@ class GroupCost {
     if (streams_.overlap() > 0.0 && !leaves_room(stream)) beside = 0.0;
     const double hidden = streams_.overlap() * beside;
     // From panel to panel of a stage the tile at hand stays in registers.
-    const double turns = p.block * stages(step_of(p)) * streams_.cycles(own_.tile_cycles);
-    return {cost.products + reading - hidden + turns, cost.flops, cost.own_flops};
+    const double turns = p.block * stages(step_of(p)) + p.block / rows * costs.sums(kernel);
+    const double turning = turns * streams_.cycles(own_.tile_cycles);
+    return {cost.products + reading - hidden + turning, cost.flops, cost.own_flops};
   }
 
   void add_hoist(const PartPlan& p, double blocks) {
@@ -435,7 +436,11 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
   // More participants than cores take turns.
   const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);
   worst.parts.calls += worst.parts.total() * (turns - 1.0) + own_.call_us;
-  if (program.participants > 1) worst.parts.calls += own_.team_us;
+  if (program.participants > 1) {
+    const double gathering = own_.team_lines * machine_->exchange_ns * 1e-3;
+    worst.parts.calls += gathering;
+    worst.journeys_us += gathering;
+  }
   worst.us = worst.parts.total();
   worst.even = evens_out(work, schedule, program);
   return worst;

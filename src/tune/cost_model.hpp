@@ -34,7 +34,7 @@ struct Prediction {
   /// Participants take panels of each other, and these are small enough for it.
   bool even = false;
   double hoist_share = 1.0;  ///< of the hoisted products, what the busiest participant computes
-  double journeys_us = 0.0;  ///< of parts.exchange: journeys of cache lines between cores
+  double journeys_us = 0.0;  ///< of exchange and calls: journeys of cache lines between cores
   Traffic hoisted;           ///< ahead of the time loop
   Traffic in_loop;           ///< inside of it; with `hoisted` it adds up to level_bytes
   /// Bytes of weights per level of the machine model, nearest first, of the busiest participant.
@@ -74,10 +74,11 @@ struct OwnCosts {
   double poll_cycles = 12.0;
   double gather_cycles = 12.0;
   /// Microseconds to bind and call the kernels of one block, and of one run.
-  double block_us = 0.16;
-  double call_us = 0.15;
-  /// Microseconds until helpers that still spin have seen a run, and the caller their end.
-  double team_us = 0.8;
+  double block_us = 0.1;
+  double call_us = 0.02;
+  /// Transfers of a cache line until helpers that still spin have seen a run, and the caller their
+  /// end.
+  double team_lines = 3.0;
 };
 
 /// Immutable; predict() may be called by several threads at once.

@@ -93,6 +93,17 @@ class KernelCosts {
     return bytes;
   }
 
+  /// Vectors of sums that the busiest participant computes of one row.
+  double sums(const KernelWork& kernel) const {
+    double sums = 0.0;
+    for (const StageWork& s : kernel.stages) {
+      for (const ProductWork& p : s.products) {
+        sums += s.product_blocks(p, sharers_) * p.gates * p.chains;
+      }
+    }
+    return sums;
+  }
+
   /// `pass`: time to read the slice once from where it lies.
   KernelCost cost(const KernelWork& kernel, double rows, TileChoice tile, const StreamTime& pass,
                   Tiles tiles) const {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -80,7 +81,7 @@ class Bar {
   void show(const TuneProgress& p) const {
     if (!on_) return;
     constexpr int kWidth = 24;
-    const int full = static_cast<int>(p.done * kWidth + 0.5);
+    const int full = static_cast<int>(std::lround(p.done * kWidth));
     fmt::print(stderr, "\r\x1b[K{} [{:#<{}}{:.<{}}] {} of {} left, best {:.1f} us", problem_, "",
                full, "", kWidth - full, p.left, p.candidates, p.best_us);
     std::fflush(stderr);

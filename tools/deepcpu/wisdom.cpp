@@ -140,7 +140,7 @@ Status prune(const PruneFlags& flags) {
   std::string lines;
   std::size_t left = 0;
   std::size_t refused = 0;
-  const auto status = update_wisdom(flags.path, [&](std::vector<WisdomItem>& items) {
+  auto status = update_wisdom(flags.path, [&](std::vector<WisdomItem>& items) {
     std::vector<WisdomItem> keep;
     for (std::size_t i = 0; i < items.size(); ++i) {
       const std::string_view why = dropped(items[i], flags, oldest);

@@ -11,9 +11,9 @@
 #include <string_view>
 
 #include "src/compile.hpp"
-#include "src/compile_alone.hpp"
 #include "src/guard_memory.hpp"
 #include "src/model/weights.hpp"
+#include "src/other_ways.hpp"
 #include "src/runtime/row_order.hpp"
 #include "src/runtime/runner.hpp"
 #include "src/runtime/team_choice.hpp"
@@ -21,8 +21,10 @@
 namespace deepcpu {
 
 struct Model::Impl : CompiledModel {
-  std::shared_ptr<const CompiledModel> alone;  ///< for one thread, if that may be faster
-  std::int64_t most_alone = 0;                 ///< AloneProgram::most_steps
+  /// The programs of OtherWays, and for which runs.
+  std::shared_ptr<const CompiledModel> alone;
+  std::shared_ptr<const CompiledModel> apart;
+  TeamChoice::Range range;
 };
 
 namespace {
@@ -38,16 +40,22 @@ std::size_t code_bytes_of(const Compilation& c) {
 }  // namespace
 
 namespace {
-/// The model serves without, where there is no memory for it.
-void add_alone(Model::Impl& model, const CompileOptions& options) {
-  (void)guard_memory("compile for one thread", [&]() -> Status {
-    AloneProgram alone = compile_alone(model.compiled, options);
-    if (!alone.compiled) return {};
-    auto second = std::make_shared<CompiledModel>();
-    second->compiled = std::move(*alone.compiled);
-    second->packed = model.packed;
-    model.most_alone = alone.most_steps;
-    model.alone = std::move(second);
+/// The model serves without, where there is no memory for them.
+void add_other_ways(Model::Impl& model, const CompileOptions& options) {
+  (void)guard_memory("compile other ways", [&]() -> Status {
+    OtherWays others = compile_other_ways(model.compiled, options);
+    const auto with_weights = [&](std::unique_ptr<Compilation> compiled) {
+      std::shared_ptr<CompiledModel> other;
+      if (!compiled) return other;
+      other = std::make_shared<CompiledModel>();
+      other->compiled = std::move(*compiled);
+      other->packed = model.packed;
+      return other;
+    };
+    model.alone = with_weights(std::move(others.alone));
+    model.apart = with_weights(std::move(others.apart));
+    if (model.alone) model.range.most_alone = others.most_alone;
+    if (model.apart) model.range.least_apart = others.least_apart;
     return {};
   });
 }
@@ -65,7 +73,7 @@ Result<Model> Model::compile(const ModelSpec& spec, const Weights& weights,
     auto packed = pack_weights(impl->compiled, weights);
     if (!packed) return packed.error();
     impl->packed = std::move(*packed);
-    add_alone(*impl, options);
+    add_other_ways(*impl, options);
     return Model(std::move(impl));
   });
 }
@@ -76,17 +84,24 @@ const std::vector<std::string>& Model::notes() const noexcept { return impl_->co
 std::size_t Model::packed_bytes() const noexcept { return impl_->packed->bytes.size(); }
 
 double Model::compile_microseconds() const noexcept {
-  return impl_->compiled.microseconds + (impl_->alone ? impl_->alone->compiled.microseconds : 0.0);
+  double us = impl_->compiled.microseconds;
+  for (const auto& other : {impl_->alone, impl_->apart})
+    us += other ? other->compiled.microseconds : 0;
+  return us;
 }
 
 std::size_t Model::code_bytes() const noexcept {
-  return code_bytes_of(impl_->compiled) +
-         (impl_->alone ? code_bytes_of(impl_->alone->compiled) : 0);
+  std::size_t bytes = code_bytes_of(impl_->compiled);
+  for (const auto& other : {impl_->alone, impl_->apart}) {
+    bytes += other ? code_bytes_of(other->compiled) : 0;
+  }
+  return bytes;
 }
 
 struct Session::Impl {
   std::unique_ptr<Runner> runner;
   std::unique_ptr<Runner> alone;  ///< the model on one thread, if that may be faster
+  std::unique_ptr<Runner> apart;  ///< threads that share only hoisted products, if so
   Runner* current = nullptr;      ///< the one that has the states
   TeamChoice choice;
   bool carries_state = true;  ///< forward models; others start anew at every call
@@ -125,15 +140,15 @@ Status check_memory(const CompiledModel& model, std::int64_t max_steps) {
   return check_available(what, session_bytes(c, max_steps));
 }
 
-/// Null where there is no program for one thread, or no memory for its states and scratch besides
-/// those that the session has already: it serves without.
-std::unique_ptr<Runner> make_alone(const std::shared_ptr<const CompiledModel>& model, Layout layout,
-                                   std::int64_t max_steps) {
+/// Null where there is no such program, or no memory for its states and scratch besides those that
+/// the session has already: it serves without.
+std::unique_ptr<Runner> make_other(const std::shared_ptr<const CompiledModel>& model, Layout layout,
+                                   std::int64_t max_steps, std::shared_ptr<ThreadTeam> team) {
   std::unique_ptr<Runner> runner;
   if (!model) return runner;
-  (void)guard_memory("make the runner of one thread", [&]() -> Status {
+  (void)guard_memory("make the runner of another way", [&]() -> Status {
     if (auto st = check_memory(*model, max_steps); !st) return st;
-    runner = std::make_unique<Runner>(model, layout, max_steps);
+    runner = std::make_unique<Runner>(model, layout, max_steps, std::move(team));
     return {};
   });
   return runner;
@@ -154,8 +169,14 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
     if (auto st = check_memory(*impl_, max_steps); !st) return st.error();
     auto session = std::make_unique<Session::Impl>();
     session->runner = std::make_unique<Runner>(impl_, layout, max_steps);
-    session->alone = make_alone(impl_->alone, layout, max_steps);
-    session->choice = TeamChoice(impl_->most_alone);
+    session->alone = make_other(impl_->alone, layout, max_steps, nullptr);
+    // Without helpers for the team there are none for this.
+    const std::shared_ptr<ThreadTeam> team = session->runner->team();
+    if (team) session->apart = make_other(impl_->apart, layout, max_steps, team);
+    TeamChoice::Range range = impl_->range;
+    if (!session->alone) range.most_alone = 0;
+    if (!session->apart) range.least_apart.reset();
+    session->choice = TeamChoice(range);
     session->current = session->runner.get();
     session->carries_state = impl_->compiled.spec.direction == Direction::forward;
     const char* verbose = std::getenv("DEEPCPU_VERBOSE");
@@ -226,14 +247,21 @@ void report_run(const Runner& runner, int threads, std::int64_t steps) {
 }  // namespace
 
 namespace {
-/// The runner for the next run, with the states.
-Runner& runner_for(Session::Impl& session, const RunInput& in) noexcept {
-  if (!session.alone) return *session.current;
+TeamChoice::Way next_way(Session::Impl& session, const RunInput& in) noexcept {
+  using Way = TeamChoice::Way;
+  if (!session.runner->why_serial().empty()) return session.alone ? Way::alone : Way::team;
   const bool ragged = std::any_of(in.lengths.begin(), in.lengths.end(),
                                   [&](std::int64_t length) { return length != in.steps; });
-  const bool team = session.runner->why_serial().empty() &&
-                    session.choice.next(in.steps, ragged) == TeamChoice::Way::team;
-  Runner* runner = team ? session.runner.get() : session.alone.get();
+  return session.choice.next(in.steps, ragged);
+}
+
+/// The runner for the next run, with the states.
+Runner& runner_for(Session::Impl& session, const RunInput& in) noexcept {
+  if (!session.alone && !session.apart) return *session.current;
+  const TeamChoice::Way way = next_way(session, in);
+  Runner* runner = session.runner.get();
+  if (way == TeamChoice::Way::alone) runner = session.alone.get();
+  if (way == TeamChoice::Way::apart) runner = session.apart.get();
   if (runner != session.current) runner->take_states(*session.current);
   session.current = runner;
   return *runner;
@@ -254,7 +282,7 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
   if (auto st = check_run(*session.runner, x, y, in); !st) return st;
   Runner& runner = runner_for(session, in);
   if (!session.carries_state && !session.state_is_set) runner.reset();
-  if (session.alone) {
+  if (session.alone || session.apart) {
     const std::uint64_t start = __rdtsc();
     session.threads = runner.run(in);
     session.choice.took(static_cast<double>(__rdtsc() - start));

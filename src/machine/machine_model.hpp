@@ -62,7 +62,7 @@ struct MachineModel {
   /// From the wake-up call until a parked thread runs: about what a run on several threads takes
   /// longer if it begins more than TeamOptions::spin_us after the one before it. Predictions are of
   /// runs that follow each other; it only says which models have a program for one thread, too
-  /// (compile_alone).
+  /// (longest_alone).
   double wake_us = 0.0;
   std::vector<IsaModel> isas;  ///< weakest first; never empty
 

@@ -43,12 +43,15 @@ std::optional<std::uint64_t> session_bytes(const Compilation& compiled, std::int
 
 class Runner {
  public:
-  /// Throws std::bad_alloc.
-  Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps);
+  /// Takes its helpers from `team` if that has as many as it needs. Throws std::bad_alloc.
+  Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps,
+         std::shared_ptr<ThreadTeam> team = nullptr);
   ~Runner();
 
   /// Why one thread serves though the schedule asks for more; empty if that is not so.
   std::string_view why_serial() const noexcept { return why_serial_; }
+  /// Its helpers, which another runner may use while this one does not run; null if it has none.
+  const std::shared_ptr<ThreadTeam>& team() const noexcept { return team_; }
   /// Gives how many threads took part.
   int run(const RunInput& in) noexcept;
   void reset() noexcept;
@@ -209,7 +212,7 @@ class Runner {
   std::int64_t max_steps_;
   std::string_view why_serial_;
   std::int64_t batch_;
-  std::unique_ptr<ThreadTeam> team_;
+  std::shared_ptr<ThreadTeam> team_;
   std::vector<Part> parts_;
   /// All states and scratch in one piece, so that they lie to each other in the same way in every
   /// session.

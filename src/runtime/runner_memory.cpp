@@ -124,12 +124,14 @@ std::optional<std::uint64_t> session_bytes(const Compilation& c, std::int64_t ma
   return bytes.sum();
 }
 
-Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps)
+Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps,
+               std::shared_ptr<ThreadTeam> team)
     : model_(std::move(model)),
       program_(&model_->compiled.program),
       layout_(layout),
       max_steps_(max_steps),
       batch_(model_->compiled.spec.batch),
+      team_(std::move(team)),
       order_(batch_) {
   find_team();
   allocate();
@@ -139,12 +141,14 @@ Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::i
 /// compiled: then they would wait for each other.
 void Runner::find_team() {
   const int participants = program_->participants;
+  if (team_ && team_->helpers() == participants - 1) return;
+  team_.reset();
   if (participants == 1) return;
   const int promised = std::min(participants, model_->compiled.processors);
   if (static_cast<int>(affinity().size()) < promised) {
     why_serial_ = "the process may use fewer processors than when the model was compiled";
   } else {
-    team_ = std::make_unique<ThreadTeam>(participants - 1);
+    team_ = std::make_shared<ThreadTeam>(participants - 1);
     if (team_->complete()) return;
     team_.reset();
     why_serial_ = "the helpers could not be started";

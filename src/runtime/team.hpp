@@ -18,8 +18,8 @@ struct TeamOptions {
   bool pin = true;
 };
 
-/// Owned by one Session; one call at a time. The caller's own thread is participant 0 and is never
-/// pinned.
+/// Owned by the runners of one Session; one call at a time. The caller's own thread is participant
+/// 0 and is never pinned.
 class ThreadTeam {
  public:
   using Work = void (*)(void* context, int participant) noexcept;
@@ -29,6 +29,7 @@ class ThreadTeam {
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
+  int helpers() const noexcept { return static_cast<int>(helpers_.size()); }
   /// Whether all helpers could be started.
   bool complete() const noexcept { return complete_; }
   /// Runs work(context, p) for p = 0 .. helpers: 0 on the calling thread. Returns when all are

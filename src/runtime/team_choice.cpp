@@ -6,19 +6,20 @@
 
 namespace deepcpu {
 namespace {
-TeamChoice::Way opposite(TeamChoice::Way way) {
-  return way == TeamChoice::Way::team ? TeamChoice::Way::alone : TeamChoice::Way::team;
-}
+std::size_t at(TeamChoice::Way way) { return static_cast<std::size_t>(way); }
 }  // namespace
 
 TeamChoice::Way TeamChoice::next(std::int64_t steps, bool ragged) noexcept {
-  counts_ = steps > 0 && steps <= most_steps_ && !ragged;
+  counts_ = false;
   if (steps <= 0) return last_;
   steps_ = static_cast<std::uint64_t>(steps);
   Class& c = current();
-  if (counts_ && c.trials == 0 && due(c)) c.trials = 2 * kTrials;
-  last_ = counts_ && c.trials > kTrials ? opposite(c.way) : c.way;
-  if (steps > most_steps_) last_ = Way::team;
+  const bool choice = allows(Way::alone, steps) || allows(Way::apart, steps);
+  if (choice && !ragged && c.ways == 0 && due(c)) begin_trials(c, steps);
+  const bool trial = c.ways > 0 && !ragged;
+  last_ = trial ? c.tried[c.trial / kTrials] : c.way;
+  counts_ = choice && !ragged && allows(last_, steps);
+  if (!allows(last_, steps)) last_ = Way::team;
   return last_;
 }
 
@@ -26,11 +27,25 @@ void TeamChoice::took(double time) noexcept {
   if (!counts_) return;
   Class& c = current();
   const double step = time / static_cast<double>(steps_);
-  c.trials > 0 ? compare(c, step) : learn(c, step);
+  c.ways > 0 ? compare(c, step) : learn(c, step);
 }
 
 TeamChoice::Class& TeamChoice::current() noexcept {
   return classes_[static_cast<std::size_t>(std::bit_width(steps_))];
+}
+
+bool TeamChoice::allows(Way way, std::int64_t steps) const noexcept {
+  if (way == Way::alone) return steps <= range_.most_alone;
+  if (way == Way::apart) return range_.least_apart && steps >= *range_.least_apart;
+  return true;
+}
+
+void TeamChoice::begin_trials(Class& c, std::int64_t steps) const noexcept {
+  c.trial = 0;
+  for (const Way way : {Way::team, Way::apart, Way::alone}) {
+    if (way != c.way && allows(way, steps)) c.tried[c.ways++] = way;
+  }
+  c.tried[c.ways++] = c.way;
 }
 
 bool TeamChoice::due(const Class& c) noexcept {
@@ -47,18 +62,23 @@ void TeamChoice::learn(Class& c, double time) noexcept {
 }
 
 void TeamChoice::compare(Class& c, double time) noexcept {
-  double& least = c.least[c.trials > kTrials ? 1 : 0];
-  const std::uint32_t number = (2 * kTrials - c.trials) % kTrials;
+  double& least = c.least[at(c.tried[c.trial / kTrials])];
+  const std::uint32_t number = c.trial % kTrials;
   if (number == 1 || (number > 1 && time < least)) least = time;
-  if (--c.trials == 0) conclude(c);
+  if (++c.trial == c.ways * kTrials) conclude(c);
 }
 
 void TeamChoice::conclude(Class& c) noexcept {
-  const bool better = c.least[1] < kBetter * c.least[0];
+  Way best = c.tried[0];
+  for (std::size_t i = 1; i + 1 < c.ways; ++i) {
+    if (c.least[at(c.tried[i])] < c.least[at(best)]) best = c.tried[i];
+  }
+  const bool better = c.least[at(best)] < kBetter * c.least[at(c.way)];
   c.period = better || c.before == 0.0 ? kPeriod : std::min(2 * c.period, kLongest);
-  if (better) c.way = opposite(c.way);
-  c.usual = c.before = c.least[better ? 1 : 0];
+  if (better) c.way = best;
+  c.usual = c.before = c.least[at(c.way)];
   c.since = 0;
+  c.ways = 0;
 }
 
 }  // namespace deepcpu

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Which runs go on several threads, for machines whose times are made up.
+/// What the threads of a run share, for machines whose times are made up.
 #include "src/runtime/team_choice.hpp"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <vector>
 
@@ -16,6 +17,7 @@ using Way = TeamChoice::Way;
 using Time = std::function<double(Way, int)>;
 
 constexpr std::int64_t kMostSteps = 1000;
+constexpr TeamChoice::Range kAlone{kMostSteps, {}};
 
 /// Runs of 10 steps; `time(way, run)` is what they take. Gives how many went alone.
 int runs(TeamChoice& choice, int count, const Time& time, std::int64_t steps = 10) {
@@ -32,7 +34,7 @@ double team_is_faster(Way way, int) { return way == Way::team ? 50.0 : 80.0; }
 double alone_is_faster(Way way, int) { return way == Way::team ? 95.0 : 70.0; }
 
 TEST_CASE("team choice: a team that is faster stays, and few runs are spent on trials") {
-  TeamChoice choice(kMostSteps);
+  TeamChoice choice(kAlone);
   CHECK(runs(choice, static_cast<int>(TeamChoice::kFirst), team_is_faster) == 0);
   constexpr int kRuns = 100000;
   const int alone = runs(choice, kRuns, team_is_faster);
@@ -41,7 +43,7 @@ TEST_CASE("team choice: a team that is faster stays, and few runs are spent on t
 }
 
 TEST_CASE("team choice: one thread takes over if it is faster, and gives back") {
-  TeamChoice choice(kMostSteps);
+  TeamChoice choice(kAlone);
   CHECK(runs(choice, 1000, alone_is_faster) >= 950);
   CHECK(runs(choice, 5000, team_is_faster) < 5000 - 400);
   CHECK(runs(choice, 5000, team_is_faster) < 50);
@@ -50,11 +52,11 @@ TEST_CASE("team choice: one thread takes over if it is faster, and gives back") 
 }
 
 TEST_CASE("team choice: neither the first runs nor cold caches decide") {
-  TeamChoice choice(kMostSteps);
+  TeamChoice choice(kAlone);
   const Time cold = [](Way way, int run) { return run < 3 ? 900.0 : team_is_faster(way, run); };
   CHECK(runs(choice, 400, cold) <= static_cast<int>(TeamChoice::kTrials));
   // The first run after each change of the way.
-  TeamChoice other(kMostSteps);
+  TeamChoice other(kAlone);
   Way last = Way::team;
   const Time cold_trial = [&](Way way, int run) {
     const bool changed = way != last;
@@ -67,7 +69,7 @@ TEST_CASE("team choice: neither the first runs nor cold caches decide") {
 /// Mean time over that of the team alone, for a session that meets these times.
 double loss(const Time& time) {
   constexpr int kRuns = 100000;
-  TeamChoice choice(kMostSteps);
+  TeamChoice choice(kAlone);
   double sum = 0.0;
   double team = 0.0;
   runs(choice, kRuns, [&](Way way, int run) {
@@ -96,13 +98,13 @@ TEST_CASE("team choice: what disturbs some runs does not decide") {
 }
 
 TEST_CASE("team choice: near equals do not take turns") {
-  TeamChoice choice(kMostSteps);
+  TeamChoice choice(kAlone);
   const Time near = [](Way way, int) { return way == Way::team ? 51.0 : 50.0; };
   CHECK(runs(choice, 10000, near) <= 30);
 }
 
 TEST_CASE("team choice: short and long runs are apart, ragged and empty ones do not count") {
-  TeamChoice choice(kMostSteps);
+  TeamChoice choice(kAlone);
   CHECK(runs(choice, 500, alone_is_faster, 1) >= 450);
   CHECK(choice.next(1, false) == Way::alone);
   choice.took(70.0);
@@ -119,12 +121,59 @@ TEST_CASE("team choice: short and long runs are apart, ragged and empty ones do 
 }
 
 TEST_CASE("team choice: runs that are longer than may gain go on the team") {
-  TeamChoice choice(kMostSteps);
+  TeamChoice choice(kAlone);
   CHECK(runs(choice, 1000, alone_is_faster, kMostSteps + 1) == 0);
   CHECK(runs(choice, 1000, alone_is_faster, kMostSteps) >= 950);
   CHECK(runs(choice, 100, alone_is_faster, kMostSteps + 1) == 0);
   TeamChoice never;
   CHECK(runs(never, 1000, alone_is_faster, 1) == 0);
+}
+
+/// How often runs of so many steps went each way.
+std::array<int, 3> ways(TeamChoice& choice, int count, std::int64_t steps,
+                        const std::array<double, 3>& times) {
+  std::array<int, 3> out{};
+  for (int run = 0; run < count; ++run) {
+    const auto way = static_cast<std::size_t>(choice.next(steps, false));
+    ++out[way];
+    choice.took(times[way]);
+  }
+  return out;
+}
+
+TEST_CASE("team choice: of three ways the fastest is taken") {
+  for (const std::size_t fastest : {0U, 1U, 2U}) {
+    TeamChoice choice({kMostSteps, 5});
+    std::array<double, 3> times = {90.0, 80.0, 70.0};
+    times[fastest] = 50.0;
+    const auto taken = ways(choice, 10000, 100, times);
+    for (std::size_t way = 0; way < 3; ++way) {
+      INFO(fastest << " " << way);
+      CHECK(taken[way] >= 1);
+      if (way == fastest) CHECK(taken[way] >= 9900);
+    }
+    // From any to any other.
+    for (const std::size_t next : {0U, 1U, 2U}) {
+      times = {90.0, 90.0, 90.0};
+      times[next] = 50.0;
+      (void)ways(choice, 5000, 100, times);
+      CHECK(ways(choice, 1000, 100, times)[next] >= 990);
+    }
+  }
+}
+
+TEST_CASE("team choice: each way only for runs that may gain by it") {
+  TeamChoice choice({3, 5});
+  const std::array<double, 3> times = {90.0, 50.0, 40.0};
+  CHECK(ways(choice, 1000, 3, times)[2] >= 950);
+  const auto four =
+      ways(choice, 1000, 4, times);  // too long for one thread, too short for the other
+  CHECK(four[0] == 1000);
+  const auto five = ways(choice, 1000, 5, times);
+  CHECK(five[1] >= 950);
+  CHECK(five[2] == 0);
+  TeamChoice apart({0, 1});
+  CHECK(ways(apart, 1000, 1, times)[1] >= 950);
 }
 
 }  // namespace

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "src/compile.hpp"
-#include "src/compile_alone.hpp"
 #include "src/machine/machine_model.hpp"
+#include "src/other_ways.hpp"
 #include "src/quantile.hpp"
 #include "src/runtime/kernel_cache.hpp"
 #include "src/tune/limit.hpp"
@@ -36,10 +36,11 @@ constexpr std::size_t kCompiles = 5;
 
 constexpr const char* kFooter =
     "Times are of one run over t steps, one after the other, or with --pause as a service that is\n"
-    "called now and then sees them. Without --schedule a session on several threads goes on alone\n"
-    "where that turns out to be faster. compile: from the parsed problem to code, without packing\n"
-    "the weights; first: the first run of all. GFLOP/s: of the matrix products. GB/s: of the\n"
-    "weights that the kernels load, inside the time loop once per step and register tile of rows.\n"
+    "called now and then sees them. Without --schedule a session on several threads goes on\n"
+    "alone, or shares only products of the input, where that turns out to be faster. compile:\n"
+    "from the parsed problem to code, without packing the weights; first: the first run of all.\n"
+    "GFLOP/s: of the matrix products. GB/s: of the weights that the kernels load, inside the time\n"
+    "loop once per step and register tile of rows.\n"
     "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
     "calibrated, else of estimated ones. --json has more, such as packed_bytes of weights,\n"
     "peak_bytes, which compiling, a session and the first run take beside the caller's arrays,\n"
@@ -78,8 +79,7 @@ Result<double> median_compile(const ModelSpec& spec, const CompileOptions& optio
     kernel_cache().clear();
     auto compiled = compile_program(spec, options);
     if (!compiled) return compiled.error();
-    const AloneProgram alone = compile_alone(*compiled, options);
-    each = compiled->microseconds + (alone.compiled ? alone.compiled->microseconds : 0.0);
+    each = compiled->microseconds + compile_other_ways(*compiled, options).microseconds();
     last = std::move(*compiled);
   }
   return median(std::move(us));

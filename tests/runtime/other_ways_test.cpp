@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A model on several threads that goes on alone: when there is a second program, and that states
-/// go from one to the other bit by bit.
+/// A model on several threads that goes on alone, or whose threads share only hoisted products:
+/// when there are such programs, and that states go from one to the other bit by bit.
+#include "src/other_ways.hpp"
+
 #include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "src/compile_alone.hpp"
 #include "src/runtime/runner.hpp"
 #include "src/tune/estimate.hpp"
 #include "tests/catch.hpp"
@@ -45,20 +46,50 @@ TEST_CASE(
   CHECK(longest("lstm:i1024h1024t100", machine) == 0);
 }
 
-TEST_CASE("alone: only where the schedule was ours to choose") {
+ApartChoice apart(const std::string& problem, const MachineModel& machine) {
+  const ModelSpec spec = ModelSpec::parse(problem).value();
+  const Schedule chosen = estimate_schedule(spec, Isa::avx512, 2, machine).value();
+  REQUIRE(chosen.threads == 2);
+  const Schedule alone = estimate_schedule(spec, Isa::avx512, 1, machine).value();
+  return choose_apart(spec, chosen, alone, machine).value();
+}
+
+TEST_CASE("apart: where lines that travel slowly cost more than sharing the time loop gains") {
+  const MachineModel machine = round_machine();
+  const ApartChoice small = apart("gru:i64h64t100", machine);
+  CHECK(small.schedule.parallel == Parallel::hoist);
+  CHECK(small.schedule.threads == 2);
+  CHECK(small.least_steps > 1);
+  CHECK(small.least_steps <= 100);
+  CHECK(apart("lstm:i64h64t100", machine).least_steps > 0);
+  // Most of the work is in the loop; there is a single step; the threads share nothing else anyway.
+  CHECK(apart("lstm:i512h512t100", machine).least_steps == 0);
+  CHECK(apart("lstm:i128h128t1", machine).least_steps == 0);
+  const ModelSpec spec = ModelSpec::parse("lstm:i200h32t100").value();
+  Schedule hoist = schedule_for(spec, Isa::avx512, 2, Parallel::hoist);
+  const Schedule one = schedule_for(spec, Isa::avx512, 1);
+  CHECK(choose_apart(spec, hoist, one, machine).value().least_steps == 0);
+  CHECK(choose_apart(spec, one, one, machine).value().least_steps == 0);
+}
+
+TEST_CASE("other ways: only where the schedule was ours to choose") {
   const ModelSpec spec = ModelSpec::parse("lstm:i16h32t100").value();
   CompileOptions options;
   options.threads = 2;
   options.schedule = schedule_for(spec, Isa::interpreter, 2);
   const auto given = compile_program(spec, options).value();
-  CHECK(compile_alone(given, options).compiled == nullptr);
+  const OtherWays none = compile_other_ways(given, options);
+  CHECK(none.alone == nullptr);
+  CHECK(none.apart == nullptr);
+  CHECK(none.microseconds() == 0.0);
   options.schedule.reset();
-  const AloneProgram alone = compile_alone(given, options);
-  REQUIRE(alone.most_steps > 0);
-  CHECK(alone.compiled->program.participants == 1);
+  const OtherWays others = compile_other_ways(given, options);
+  REQUIRE(others.most_alone > 0);
+  CHECK(others.alone->program.participants == 1);
+  CHECK(others.microseconds() > 0.0);
   options.threads = 1;
   const auto one = compile_program(spec, options).value();
-  CHECK(compile_alone(one, options).compiled == nullptr);
+  CHECK(compile_other_ways(one, options).alone == nullptr);
 }
 
 /// Parts of a sequence on one runner or on two in turns.
@@ -110,7 +141,7 @@ class Relay {
   std::vector<std::unique_ptr<Runner>> runners_;
 };
 
-TEST_CASE("alone: states go from one runner to the other") {
+TEST_CASE("other ways: states go from one runner to the other") {
   for (const std::string problem :
        {"lstm:i9h20t30", "lstm:i9h20l2b3t30", "gru:i9h37b2t30", "lstm:i9h24p12t30,peephole=1"}) {
     const Sample sample = Sample::make(problem);
@@ -132,15 +163,18 @@ TEST_CASE("alone: states go from one runner to the other") {
       }
       for (const Schedule& other : others) {
         INFO(other.to_json());
-        Relay relay(sample, {other, one});
-        CHECK(bit_difference(relay.run({1, 2, 5, 1, 1, 7, 13}), expected).empty());
+        for (const auto& ways : {std::vector{other, one}, {other, others.back(), one}}) {
+          Relay relay(sample, ways);
+          CHECK(bit_difference(relay.run({1, 2, 5, 1, 1, 7, 13}), expected).empty());
+        }
       }
     }
   }
 }
 
-TEST_CASE("alone: a session that changes its way gives the same bits") {
-  const Sample sample = Sample::make("lstm:i80h80t7");
+TEST_CASE("other ways: a session that changes its way gives the same bits") {
+  // The second is one whose threads may share hoisted products only.
+  const Sample sample = Sample::make(GENERATE("lstm:i80h80t7", "lstm:i64h64t100"));
   const auto outcome = [&](int threads) {
     CompileOptions options;
     options.threads = threads;
@@ -148,7 +182,7 @@ TEST_CASE("alone: a session that changes its way gives the same bits") {
     Session session = model.session().value();
     std::vector<float> all;
     std::vector<float> y(sample.y_size());
-    std::vector<float> h(80);
+    std::vector<float> h(static_cast<std::size_t>(sample.spec.hidden.front()));
     std::set<int> took_part;
     CHECK(session.threads() == 0);
     for (int run = 0; run < 40; ++run) {  // a few of them go the other way
@@ -157,7 +191,7 @@ TEST_CASE("alone: a session that changes its way gives the same bits") {
       all.insert(all.end(), y.begin(), y.end());
       REQUIRE(session.get_state("h", h).ok());
       all.insert(all.end(), h.begin(), h.end());
-      if (run % 9 == 8) REQUIRE(session.set_state("h", std::span(y).first(80)).ok());
+      if (run % 9 == 8) REQUIRE(session.set_state("h", std::span(y).first(h.size())).ok());
       if (run % 13 == 12) session.reset();
     }
     const bool helpers = model.schedule().threads > 1 && session.notes().empty();

@@ -2,9 +2,11 @@
 #include "src/other_ways.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <utility>
 
+#include "src/guard_memory.hpp"
 #include "src/runtime/team_choice.hpp"
 #include "src/tune/cost_model.hpp"
 #include "src/tune/estimate.hpp"
@@ -58,12 +60,15 @@ Result<std::int64_t> longest_alone(const ModelSpec& spec, const Schedule& chosen
   return most;
 }
 
-Result<ApartChoice> choose_apart(const ModelSpec& spec, const Schedule& chosen,
+Result<HoistChoice> choose_hoist(const ModelSpec& spec, const Schedule& chosen,
                                  const Schedule& alone, const MachineModel& machine) {
-  constexpr double kSlowLine = 4.0;  // 200 ns instead of 47
+  // A single line, 200 ns instead of 47. What `chosen` hands over in every step takes still longer
+  // then: slow_us().
+  constexpr double kSlowLine = 4.0;
   constexpr double kWorth = TeamChoice::kBetter;
-  ApartChoice best;
+  HoistChoice best;
   if (chosen.threads == 1 || chosen.parallel == Parallel::hoist) return best;
+  if (spec.layers() > 1 || spec.directions() > 1) return best;  // there are no such schedules
   auto work = ModelWork::of(spec, chosen.isa, chosen.threads);
   if (!work) return work.error();
   MachineModel slow = machine;
@@ -92,33 +97,47 @@ Result<ApartChoice> choose_apart(const ModelSpec& spec, const Schedule& chosen,
   return best;
 }
 
-double OtherWays::microseconds() const {
-  return (alone ? alone->microseconds : 0.0) + (apart ? apart->microseconds : 0.0);
+namespace {
+
+void add_alone(OtherWays& out, const Compilation& c, const Schedule& alone) {
+  const auto most = longest_alone(c.spec, c.schedule, alone, machine_model());
+  if (!most || *most == 0) return;
+  CompileOptions one;
+  one.threads = 1;
+  out.alone = compile_like(c, one);
+  out.most_alone = *most;
 }
+
+void add_hoist(OtherWays& out, const Compilation& c, const Schedule& alone) {
+  const auto choice = choose_hoist(c.spec, c.schedule, alone, machine_model());
+  if (!choice || choice->least_steps == 0) return;
+  CompileOptions few;
+  few.threads = choice->schedule.threads;
+  few.schedule = choice->schedule;
+  out.hoist = compile_like(c, few);
+  out.least_hoist = choice->least_steps;
+}
+
+}  // namespace
 
 OtherWays compile_other_ways(const Compilation& c, const CompileOptions& options) {
   OtherWays out;
-  const Isa isa = c.schedule.isa;
-  if (options.schedule || c.program.participants == 1 || c.schedule.order != Order::exact) {
-    return out;
+  const bool given = options.schedule || c.schedule.order != Order::exact;
+  if (given || c.program.participants == 1) return out;
+  const auto start = std::chrono::steady_clock::now();
+  const auto alone = guard_memory("choose another way", [&] {
+    return estimate_schedule(c.spec, c.schedule.isa, 1, machine_model());
+  });
+  // Each without the other, where there is no memory for both.
+  for (const auto add : {add_alone, add_hoist}) {
+    if (!alone) break;
+    (void)guard_memory("compile another way", [&]() -> Status {
+      add(out, c, *alone);
+      return {};
+    });
   }
-  const auto guess = estimate_schedule(c.spec, isa, 1, machine_model());
-  if (!guess) return out;
-  const auto most = longest_alone(c.spec, c.schedule, *guess, machine_model());
-  if (most && *most > 0) {
-    CompileOptions one;
-    one.threads = 1;
-    out.alone = compile_like(c, one);
-    out.most_alone = *most;
-  }
-  const auto apart = choose_apart(c.spec, c.schedule, *guess, machine_model());
-  if (apart && apart->least_steps > 0) {
-    CompileOptions few;
-    few.threads = apart->schedule.threads;
-    few.schedule = apart->schedule;
-    out.apart = compile_like(c, few);
-    out.least_apart = apart->least_steps;
-  }
+  const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
+  out.microseconds = took.count();
   return out;
 }
 

@@ -18,25 +18,25 @@ Result<std::int64_t> longest_alone(const ModelSpec& spec, const Schedule& chosen
                                    const Schedule& alone, const MachineModel& machine);
 
 /// A schedule with parallel=hoist.
-struct ApartChoice {
+struct HoistChoice {
   Schedule schedule;
   std::int64_t least_steps = 0;  ///< runs from so many steps on may gain by it; 0 = none do
 };
 
-/// Of as many threads as `chosen` has, the best by prediction while what is handed over takes as
-/// long as it does at times, since only a few lines are in each block. No run gains by it if
-/// `chosen` or `alone` are as good then. Errors: as lowering.
-Result<ApartChoice> choose_apart(const ModelSpec& spec, const Schedule& chosen,
+/// Of as many threads as `chosen` has, the best by prediction while a line travels as slowly as it
+/// does at times: only a few are handed over in a block. It is judged for runs of spec.steps steps;
+/// if `chosen` or `alone` take little longer then, no run gains by it. Errors: as lowering.
+Result<HoistChoice> choose_hoist(const ModelSpec& spec, const Schedule& chosen,
                                  const Schedule& alone, const MachineModel& machine);
 
 /// Each null where there is none.
 struct OtherWays {
   std::unique_ptr<Compilation> alone;
   std::int64_t most_alone = 0;  ///< longest_alone()
-  std::unique_ptr<Compilation> apart;
-  std::int64_t least_apart = 0;  ///< ApartChoice::least_steps
+  std::unique_ptr<Compilation> hoist;
+  std::int64_t least_hoist = 0;  ///< HoistChoice::least_steps
 
-  double microseconds() const;  ///< to compile them
+  double microseconds = 0.0;  ///< to choose and to compile them
 };
 
 /// The programs that may be faster than `c`, where the schedule was ours to choose. They give the

@@ -119,7 +119,8 @@ class Weights {
 
 struct CompileOptions {
   /// A cap; the schedule decides. A short run may take fewer than the schedule says: a session goes
-  /// by how long its runs take on several threads and on one, unless `schedule` is given.
+  /// by how long its runs take on several threads, on one, and on threads that share only products
+  /// of the input, unless `schedule` is given.
   int threads = 1;
   std::optional<Isa> isa{};            ///< a cap besides host_isa()
   std::optional<Schedule> schedule{};  ///< instead of the default; checked, never trusted
@@ -173,7 +174,8 @@ class Session {
   /// Fallbacks taken when the session was made, one sentence each.
   std::vector<std::string> notes() const;
   /// Threads that took part in the last run, 0 before the first: those of the schedule that have a
-  /// part of the model, or one where the session went on alone for speed or had to (notes()).
+  /// part of the model (or, where that is faster, share only products of the input), or one where
+  /// the session went on alone for speed or had to (notes()).
   int threads() const noexcept;
   /// All states to zero.
   void reset() noexcept;

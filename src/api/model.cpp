@@ -23,8 +23,9 @@ namespace deepcpu {
 struct Model::Impl : CompiledModel {
   /// The programs of OtherWays, and for which runs.
   std::shared_ptr<const CompiledModel> alone;
-  std::shared_ptr<const CompiledModel> apart;
-  TeamChoice::Range range;
+  std::shared_ptr<const CompiledModel> hoist;
+  TeamChoice::Range range;  ///< if there are both
+  double others_us = 0.0;   ///< OtherWays::microseconds
 };
 
 namespace {
@@ -42,22 +43,22 @@ std::size_t code_bytes_of(const Compilation& c) {
 namespace {
 /// The model serves without, where there is no memory for them.
 void add_other_ways(Model::Impl& model, const CompileOptions& options) {
-  (void)guard_memory("compile other ways", [&]() -> Status {
-    OtherWays others = compile_other_ways(model.compiled, options);
-    const auto with_weights = [&](std::unique_ptr<Compilation> compiled) {
-      std::shared_ptr<CompiledModel> other;
-      if (!compiled) return other;
-      other = std::make_shared<CompiledModel>();
-      other->compiled = std::move(*compiled);
+  OtherWays others = compile_other_ways(model.compiled, options);
+  model.others_us = others.microseconds;
+  const auto add = [&](std::shared_ptr<const CompiledModel>& to,
+                       std::unique_ptr<Compilation> from) {
+    if (!from) return;
+    (void)guard_memory("keep another way", [&]() -> Status {
+      auto other = std::make_shared<CompiledModel>();
+      other->compiled = std::move(*from);
       other->packed = model.packed;
-      return other;
-    };
-    model.alone = with_weights(std::move(others.alone));
-    model.apart = with_weights(std::move(others.apart));
-    if (model.alone) model.range.most_alone = others.most_alone;
-    if (model.apart) model.range.least_apart = others.least_apart;
-    return {};
-  });
+      to = std::move(other);
+      return {};
+    });
+  };
+  add(model.alone, std::move(others.alone));
+  add(model.hoist, std::move(others.hoist));
+  model.range = {others.most_alone, others.least_hoist};
 }
 }  // namespace
 
@@ -84,15 +85,12 @@ const std::vector<std::string>& Model::notes() const noexcept { return impl_->co
 std::size_t Model::packed_bytes() const noexcept { return impl_->packed->bytes.size(); }
 
 double Model::compile_microseconds() const noexcept {
-  double us = impl_->compiled.microseconds;
-  for (const auto& other : {impl_->alone, impl_->apart})
-    us += other ? other->compiled.microseconds : 0;
-  return us;
+  return impl_->compiled.microseconds + impl_->others_us;
 }
 
 std::size_t Model::code_bytes() const noexcept {
   std::size_t bytes = code_bytes_of(impl_->compiled);
-  for (const auto& other : {impl_->alone, impl_->apart}) {
+  for (const auto& other : {impl_->alone, impl_->hoist}) {
     bytes += other ? code_bytes_of(other->compiled) : 0;
   }
   return bytes;
@@ -101,7 +99,7 @@ std::size_t Model::code_bytes() const noexcept {
 struct Session::Impl {
   std::unique_ptr<Runner> runner;
   std::unique_ptr<Runner> alone;  ///< the model on one thread, if that may be faster
-  std::unique_ptr<Runner> apart;  ///< threads that share only hoisted products, if so
+  std::unique_ptr<Runner> hoist;  ///< the same with parallel=hoist, if that may be faster
   Runner* current = nullptr;      ///< the one that has the states
   TeamChoice choice;
   bool carries_state = true;  ///< forward models; others start anew at every call
@@ -172,10 +170,10 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
     session->alone = make_other(impl_->alone, layout, max_steps, nullptr);
     // Without helpers for the team there are none for this.
     const std::shared_ptr<ThreadTeam> team = session->runner->team();
-    if (team) session->apart = make_other(impl_->apart, layout, max_steps, team);
+    if (team) session->hoist = make_other(impl_->hoist, layout, max_steps, team);
     TeamChoice::Range range = impl_->range;
     if (!session->alone) range.most_alone = 0;
-    if (!session->apart) range.least_apart.reset();
+    if (!session->hoist) range.least_hoist = 0;
     session->choice = TeamChoice(range);
     session->current = session->runner.get();
     session->carries_state = impl_->compiled.spec.direction == Direction::forward;
@@ -250,18 +248,16 @@ namespace {
 TeamChoice::Way next_way(Session::Impl& session, const RunInput& in) noexcept {
   using Way = TeamChoice::Way;
   if (!session.runner->why_serial().empty()) return session.alone ? Way::alone : Way::team;
-  const bool ragged = std::any_of(in.lengths.begin(), in.lengths.end(),
-                                  [&](std::int64_t length) { return length != in.steps; });
-  return session.choice.next(in.steps, ragged);
+  return session.choice.next(in.steps, !in.lengths.empty());
 }
 
 /// The runner for the next run, with the states.
 Runner& runner_for(Session::Impl& session, const RunInput& in) noexcept {
-  if (!session.alone && !session.apart) return *session.current;
+  if (!session.alone && !session.hoist) return *session.current;
   const TeamChoice::Way way = next_way(session, in);
   Runner* runner = session.runner.get();
   if (way == TeamChoice::Way::alone) runner = session.alone.get();
-  if (way == TeamChoice::Way::apart) runner = session.apart.get();
+  if (way == TeamChoice::Way::hoist) runner = session.hoist.get();
   if (runner != session.current) runner->take_states(*session.current);
   session.current = runner;
   return *runner;
@@ -280,9 +276,11 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
   in.lengths = lengths;
   in.steps = static_cast<std::int64_t>(x.size()) / (spec.batch * spec.input);
   if (auto st = check_run(*session.runner, x, y, in); !st) return st;
+  const auto full = [&](std::int64_t length) { return length == in.steps; };
+  if (std::all_of(lengths.begin(), lengths.end(), full)) in.lengths = {};
   Runner& runner = runner_for(session, in);
   if (!session.carries_state && !session.state_is_set) runner.reset();
-  if (session.alone || session.apart) {
+  if (session.alone || session.hoist) {
     const std::uint64_t start = __rdtsc();
     session.threads = runner.run(in);
     session.choice.took(static_cast<double>(__rdtsc() - start));

@@ -127,10 +127,10 @@ void Runner::wait_for_neighbours(const Part& part, int row_part, const Block& bl
 }
 
 void Runner::run_kernels(Part& part, Seat& seat, const Block& block) {
-  for (const Outside& outside : part.outside) {
-    const View view = view_of(outside, block);
-    bind(part, seat, outside.buffer, view, block);
-    if (part.code->hoist && outside.is_x()) take_hoisted(part, seat, view, block);
+  for (const External& external : part.externals) {
+    const View view = view_of(external, block);
+    bind(part, seat, external.buffer, view, block);
+    if (part.code->hoist && external.is_x()) take_hoisted(part, seat, view, block);
   }
   const bool ahead = prepare_ahead(part, seat, block);
   jit::KernelArgs& args = seat.args;
@@ -160,7 +160,7 @@ void Runner::run_kernels(Part& part, Seat& seat, const Block& block) {
 void Runner::take_hoisted(const Part& part, Seat& seat, const View& x, const Block& block) {
   if (call_.shares_hoist) {
     finish_hoist(part, seat, block);
-    bind(part, seat, part.outside[part.x].buffer, x, block);
+    bind(part, seat, part.externals[part.x].buffer, x, block);
   } else if (!seat.hoisted && shares_hoist(part, seat, block)) {
     share_hoist(part, seat, x, block);
   } else if (!seat.hoisted) {
@@ -177,7 +177,7 @@ void Runner::hoist_pieces(int participant) noexcept {
 }
 
 void Runner::hoist_piece(const Part& part, Seat& seat, const HoistQueue::Piece& piece) {
-  const Outside& x = part.outside[part.x];
+  const External& x = part.externals[part.x];
   const Block steps{piece.first, piece.steps,
                     call_.blocks_done + static_cast<std::uint64_t>(piece.block)};
   const View view = view_of(x, steps);
@@ -236,7 +236,7 @@ bool Runner::prepare_ahead(const Part& part, Seat& seat, const Block& block) con
   if (order_.ragged() || order_.longest() - first < program_->block) return false;
   const std::vector<jit::AheadTile>& tiles = seat.ahead[seat.slot ^ 1];
   if (tiles.empty()) return false;  // a participant without units
-  const std::size_t x = part.outside[part.x].buffer;
+  const std::size_t x = part.externals[part.x].buffer;
   const jit::Ahead& plan = *part.code->ahead->bound.plan.ahead;
   const std::size_t width = part.code->widths.of(Dim::input) * sizeof(float);
   const std::int64_t stride = seat.args.stride[x];
@@ -265,20 +265,20 @@ const void* Runner::user_data(lower::BufferRole role) const {
   return role.index == 0 ? call_.in.x : call_.in.extra[at(role.index - 1)].data();
 }
 
-Runner::View Runner::view_of(const Outside& outside, const Block& block) const {
+Runner::View Runner::view_of(const External& external, const Block& block) const {
   View v;
-  if (outside.user) {
-    v = user_view(user_data(outside.role), outside.row, call_.in.steps);
+  if (external.user) {
+    v = user_view(user_data(external.role), external.row, call_.in.steps);
   } else {
-    v.row = outside.row;
+    v.row = external.row;
     v.step = v.row * batch_;
     v.absolute = program_->whole_sequence;
     const auto slot = static_cast<std::int64_t>(
         block.number % static_cast<std::uint64_t>(program_->handover_slots));
-    v.base = handover_[at(outside.boundary)].data() +
+    v.base = handover_[at(external.boundary)].data() +
              (program_->whole_sequence ? 0 : slot * program_->block * v.step);
   }
-  v.base += outside.offset;
+  v.base += external.offset;
   return v;
 }
 
@@ -304,7 +304,7 @@ void Runner::bind(const Part& part, Seat& seat, std::size_t buffer, const View& 
 void Runner::run_hoist(const Part& part, Seat& seat, const View& x, const Block& block,
                        std::int64_t skipped) {
   if (seat.rows == 0) return;
-  const std::size_t x_buffer = part.outside[part.x].buffer;
+  const std::size_t x_buffer = part.externals[part.x].buffer;
   const auto width = static_cast<std::int64_t>(part.code->hoisted_row);
   const std::vector<std::byte*>& rows = seat.row_pointers[x_buffer];
   const std::int64_t step = seat.args.stride[x_buffer];

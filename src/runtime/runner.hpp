@@ -93,7 +93,7 @@ class Runner {
     std::int64_t rows = 0;     ///< in it
   };
   /// A buffer of a program step that lies outside of it: an input or the output.
-  struct Outside {
+  struct External {
     std::size_t buffer = 0;  ///< among those of the step's plan
     lower::BufferRole role;
     bool user = false;        ///< the caller's array
@@ -107,7 +107,7 @@ class Runner {
     const ProgramStep* step = nullptr;
     const LayerCode* code = nullptr;
     const unsigned char* weights = nullptr;
-    std::vector<Outside> outside;
+    std::vector<External> externals;
     std::size_t x = 0;         ///< the layer's input among them, if anything reads it
     std::vector<Bytes> owned;  ///< per buffer of the step plan: states, scratch, of all row parts
     Bytes hoisted;  ///< for each row part one slot, two per participant with products ahead, or
@@ -162,10 +162,10 @@ class Runner {
   void add_tiles(const Part& part, Seat& seat, std::size_t slot, const lower::AheadSum& sum,
                  std::uint64_t unit) const;
   Bytes hoisted_slot(const Part& part, const Seat& seat, std::size_t slot) const;
-  void find_outside(Part& part) const;
+  void find_externals(Part& part) const;
   const void* user_data(lower::BufferRole role) const;
   View user_view(const void* data, std::int64_t row, std::int64_t steps) const;
-  View view_of(const Outside& outside, const Block& block) const;
+  View view_of(const External& external, const Block& block) const;
   static void work(void* self, int participant) noexcept;
   void run_participant(int participant) noexcept;
   void run_sequence(Part& part, int seat, std::uint64_t number);

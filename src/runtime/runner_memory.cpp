@@ -214,13 +214,13 @@ void Runner::each_buffer(Visit visit) {
 }
 
 /// What does not change from run to run of where the buffers of inputs and of the output lie.
-void Runner::find_outside(Part& part) const {
+void Runner::find_externals(Part& part) const {
   const ModelSpec& spec = model_->compiled.spec;
   const int layer = part.step->layer;
   const auto& roles = part.code->step.bound.roles;
   for (std::size_t b = 0; b < roles.size(); ++b) {
     if (roles[b].role != Role::input && roles[b].role != Role::output) continue;
-    Outside o;
+    External o;
     o.buffer = b;
     o.role = roles[b];
     const bool output = o.role.role == Role::output;
@@ -232,13 +232,13 @@ void Runner::find_outside(Part& part) const {
       o.row = handover_row_[at(o.boundary)];
     }
     if (output) o.offset = 4 * part.step->direction * spec.width(spec.cell.output_dim(), layer);
-    if (o.is_x()) part.x = part.outside.size();
-    part.outside.push_back(o);
+    if (o.is_x()) part.x = part.externals.size();
+    part.externals.push_back(o);
   }
 }
 
 void Runner::make_part(Part& part, std::size_t index) {
-  find_outside(part);
+  find_externals(part);
   part.weights = reinterpret_cast<const unsigned char*>(model_->packed->bytes.data()) +
                  model_->packed->at[index];
   for (int i = 0; i < program_->participants_of_step(); ++i) {

@@ -14,12 +14,14 @@ TeamChoice::Way TeamChoice::next(std::int64_t steps, bool ragged) noexcept {
   if (steps <= 0) return last_;
   steps_ = static_cast<std::uint64_t>(steps);
   Class& c = current();
-  const bool choice = allows(Way::alone, steps) || allows(Way::apart, steps);
-  if (choice && !ragged && c.ways == 0 && due(c)) begin_trials(c, steps);
-  const bool trial = c.ways > 0 && !ragged;
-  last_ = trial ? c.tried[c.trial / kTrials] : c.way;
-  counts_ = choice && !ragged && allows(last_, steps);
-  if (!allows(last_, steps)) last_ = Way::team;
+  if (ragged) {
+    // With rows of several lengths that way leaves all to one thread.
+    last_ = c.way == Way::hoist ? Way::team : c.way;
+    return last_;
+  }
+  counts_ = allows(Way::alone) || allows(Way::hoist);
+  if (counts_ && c.ways == 0 && due(c)) begin_trials(c);
+  last_ = c.ways > 0 ? c.tried[c.trial / kTrials] : c.way;
   return last_;
 }
 
@@ -34,16 +36,21 @@ TeamChoice::Class& TeamChoice::current() noexcept {
   return classes_[static_cast<std::size_t>(std::bit_width(steps_))];
 }
 
-bool TeamChoice::allows(Way way, std::int64_t steps) const noexcept {
-  if (way == Way::alone) return steps <= range_.most_alone;
-  if (way == Way::apart) return range_.least_apart && steps >= *range_.least_apart;
+/// To all runs of a class or to none, so that trials which one of them begins the others can end.
+bool TeamChoice::allows(Way way) const noexcept {
+  const auto class_of = [](std::int64_t steps) {
+    return std::bit_width(static_cast<std::uint64_t>(steps));
+  };
+  const auto own = std::bit_width(steps_);
+  if (way == Way::alone) return own <= class_of(range_.most_alone);
+  if (way == Way::hoist) return range_.least_hoist > 0 && own >= class_of(range_.least_hoist);
   return true;
 }
 
-void TeamChoice::begin_trials(Class& c, std::int64_t steps) const noexcept {
+void TeamChoice::begin_trials(Class& c) const noexcept {
   c.trial = 0;
-  for (const Way way : {Way::team, Way::apart, Way::alone}) {
-    if (way != c.way && allows(way, steps)) c.tried[c.ways++] = way;
+  for (const Way way : {Way::team, Way::hoist, Way::alone}) {
+    if (way != c.way && allows(way)) c.tried[c.ways++] = way;
   }
   c.tried[c.ways++] = c.way;
 }

@@ -5,7 +5,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 
 namespace deepcpu {
 
@@ -17,7 +16,7 @@ class TeamChoice {
  public:
   enum class Way : std::uint8_t {
     team,   ///< as the schedule says
-    apart,  ///< threads share hoisted products only
+    hoist,  ///< the time loop on one thread, hoisted products on all (Parallel::hoist)
     alone,  ///< on one thread
   };
 
@@ -39,18 +38,19 @@ class TeamChoice {
   /// Another way is taken from then on if it takes less than this part of the time.
   static constexpr double kBetter = 0.95;
 
-  /// Which runs may go other ways than the team's.
+  /// Which runs may go other ways than the team's, in steps, and as many as have as many binary
+  /// digits.
   struct Range {
-    std::int64_t most_alone = 0;              ///< steps
-    std::optional<std::int64_t> least_apart;  ///< steps; absent: none
+    std::int64_t most_alone = 0;   ///< 0 = none
+    std::int64_t least_hoist = 0;  ///< 0 = none
   };
 
   TeamChoice() = default;
   explicit TeamChoice(Range range) : range_(range) {}
 
   /// How the next run goes, which has so many steps. One whose rows have lengths of their own
-  /// (`ragged`) takes a time that says nothing about others: it goes the usual way. One without
-  /// steps goes as the run before it.
+  /// (`ragged`) takes a time that says nothing about others: it goes the usual way, or on the team.
+  /// One without steps goes as the run before it.
   Way next(std::int64_t steps, bool ragged) noexcept;
   /// What that run took, in any unit.
   void took(double time) noexcept;
@@ -72,8 +72,8 @@ class TeamChoice {
   };
 
   Class& current() noexcept;
-  bool allows(Way way, std::int64_t steps) const noexcept;
-  void begin_trials(Class& c, std::int64_t steps) const noexcept;
+  bool allows(Way way) const noexcept;
+  void begin_trials(Class& c) const noexcept;
   static bool due(const Class& c) noexcept;
   static void learn(Class& c, double time) noexcept;
   static void compare(Class& c, double time) noexcept;

@@ -186,7 +186,7 @@ class GroupCost {
 
   /// What a step leaves to products ahead.
   struct Slack {
-    double idle = 0.0;     ///< seconds in which multiply-adds have to wait for weights
+    double idle = 0.0;  ///< seconds in which multiply-adds wait for weights, or for a panel's end
     double stalled = 0.0;  ///< in which they wait for each other
     double beyond = 0.0;   ///< part of the weights that come from beyond L1: it is there
   };
@@ -270,7 +270,7 @@ class GroupCost {
     if (streams_.overlap() > 0.0 && !leaves_room(stream)) beside = 0.0;
     const double hidden = streams_.overlap() * beside;
     // From panel to panel of a stage the tile at hand stays in registers.
-    const double turns = p.block * stages(step_of(p)) + p.block / rows * costs.sums(kernel);
+    const double turns = p.block * stages(step_of(p)) + p.block / rows * costs.sum_vectors(kernel);
     const double turning = turns * streams_.cycles(own_.tile_cycles);
     return {cost.products + reading - hidden + turning, cost.flops, cost.own_flops};
   }
@@ -437,7 +437,8 @@ Prediction CostModel::predict(const ModelWork& work, const Schedule& schedule, d
   const double turns = std::ceil(static_cast<double>(program.participants) / machine_->cores);
   worst.parts.calls += worst.parts.total() * (turns - 1.0) + own_.call_us;
   if (program.participants > 1) {
-    const double gathering = own_.team_lines * machine_->exchange_ns * 1e-3;
+    const double lines = own_.team_lines + program.participants - 1.0;
+    const double gathering = lines * machine_->exchange_ns * 1e-3;
     worst.parts.calls += gathering;
     worst.journeys_us += gathering;
   }

@@ -76,9 +76,9 @@ struct OwnCosts {
   /// Microseconds to bind and call the kernels of one block, and of one run.
   double block_us = 0.1;
   double call_us = 0.02;
-  /// Transfers of a cache line until helpers that still spin have seen a run, and the caller their
-  /// end.
-  double team_lines = 3.0;
+  /// Transfers of a cache line until helpers that still spin have seen a run; the caller sees the
+  /// end of each helper by one more.
+  double team_lines = 2.0;
 };
 
 /// Immutable; predict() may be called by several threads at once.

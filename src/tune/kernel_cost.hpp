@@ -94,7 +94,7 @@ class KernelCosts {
   }
 
   /// Vectors of sums that the busiest participant computes of one row.
-  double sums(const KernelWork& kernel) const {
+  double sum_vectors(const KernelWork& kernel) const {
     double sums = 0.0;
     for (const StageWork& s : kernel.stages) {
       for (const ProductWork& p : s.products) {

@@ -46,30 +46,30 @@ TEST_CASE(
   CHECK(longest("lstm:i1024h1024t100", machine) == 0);
 }
 
-ApartChoice apart(const std::string& problem, const MachineModel& machine) {
+HoistChoice hoist_of(const std::string& problem, const MachineModel& machine) {
   const ModelSpec spec = ModelSpec::parse(problem).value();
   const Schedule chosen = estimate_schedule(spec, Isa::avx512, 2, machine).value();
   REQUIRE(chosen.threads == 2);
   const Schedule alone = estimate_schedule(spec, Isa::avx512, 1, machine).value();
-  return choose_apart(spec, chosen, alone, machine).value();
+  return choose_hoist(spec, chosen, alone, machine).value();
 }
 
-TEST_CASE("apart: where lines that travel slowly cost more than sharing the time loop gains") {
+TEST_CASE("hoist: where lines that travel slowly cost more than sharing the time loop gains") {
   const MachineModel machine = round_machine();
-  const ApartChoice small = apart("gru:i64h64t100", machine);
+  const HoistChoice small = hoist_of("gru:i64h64t100", machine);
   CHECK(small.schedule.parallel == Parallel::hoist);
   CHECK(small.schedule.threads == 2);
   CHECK(small.least_steps > 1);
   CHECK(small.least_steps <= 100);
-  CHECK(apart("lstm:i64h64t100", machine).least_steps > 0);
+  CHECK(hoist_of("lstm:i64h64t100", machine).least_steps > 0);
   // Most of the work is in the loop; there is a single step; the threads share nothing else anyway.
-  CHECK(apart("lstm:i512h512t100", machine).least_steps == 0);
-  CHECK(apart("lstm:i128h128t1", machine).least_steps == 0);
+  CHECK(hoist_of("lstm:i512h512t100", machine).least_steps == 0);
+  CHECK(hoist_of("lstm:i128h128t1", machine).least_steps == 0);
   const ModelSpec spec = ModelSpec::parse("lstm:i200h32t100").value();
   Schedule hoist = schedule_for(spec, Isa::avx512, 2, Parallel::hoist);
   const Schedule one = schedule_for(spec, Isa::avx512, 1);
-  CHECK(choose_apart(spec, hoist, one, machine).value().least_steps == 0);
-  CHECK(choose_apart(spec, one, one, machine).value().least_steps == 0);
+  CHECK(choose_hoist(spec, hoist, one, machine).value().least_steps == 0);
+  CHECK(choose_hoist(spec, one, one, machine).value().least_steps == 0);
 }
 
 TEST_CASE("other ways: only where the schedule was ours to choose") {
@@ -80,13 +80,13 @@ TEST_CASE("other ways: only where the schedule was ours to choose") {
   const auto given = compile_program(spec, options).value();
   const OtherWays none = compile_other_ways(given, options);
   CHECK(none.alone == nullptr);
-  CHECK(none.apart == nullptr);
-  CHECK(none.microseconds() == 0.0);
+  CHECK(none.hoist == nullptr);
+  CHECK(none.microseconds == 0.0);
   options.schedule.reset();
   const OtherWays others = compile_other_ways(given, options);
   REQUIRE(others.most_alone > 0);
   CHECK(others.alone->program.participants == 1);
-  CHECK(others.microseconds() > 0.0);
+  CHECK(others.microseconds > 0.0);
   options.threads = 1;
   const auto one = compile_program(spec, options).value();
   CHECK(compile_other_ways(one, options).alone == nullptr);
@@ -103,7 +103,9 @@ class Relay {
       auto model = std::make_shared<CompiledModel>();
       model->compiled = compile_program(sample.spec, options).value();
       model->packed = pack_weights(model->compiled, sample.weights).value();
-      runners_.push_back(std::make_unique<Runner>(model, Layout::time_major, sample.spec.steps));
+      const auto team = runners_.empty() ? nullptr : runners_.front()->team();
+      runners_.push_back(
+          std::make_unique<Runner>(model, Layout::time_major, sample.spec.steps, team));
     }
   }
 
@@ -170,6 +172,26 @@ TEST_CASE("other ways: states go from one runner to the other") {
       }
     }
   }
+}
+
+TEST_CASE("other ways: runners of as many threads have the same helpers") {
+  const Sample sample = Sample::make("lstm:i9h40t30");
+  const auto runner = [&](int threads, Parallel parallel, std::shared_ptr<ThreadTeam> team) {
+    CompileOptions options;
+    options.threads = threads;
+    options.schedule = schedule_for(sample.spec, Isa::interpreter, threads, parallel);
+    auto model = std::make_shared<CompiledModel>();
+    model->compiled = compile_program(sample.spec, options).value();
+    model->packed = pack_weights(model->compiled, sample.weights).value();
+    return std::make_unique<Runner>(model, Layout::time_major, sample.spec.steps, std::move(team));
+  };
+  const auto two = runner(2, Parallel::none, nullptr);
+  if (!two->team()) return;  // the process may use one processor only
+  CHECK(runner(2, Parallel::hoist, two->team())->team() == two->team());
+  const auto three = runner(3, Parallel::none, two->team());
+  CHECK(three->team() != two->team());
+  if (three->team()) CHECK(three->team()->helpers() == 2);
+  CHECK(runner(1, Parallel::none, two->team())->team() == nullptr);
 }
 
 TEST_CASE("other ways: a session that changes its way gives the same bits") {

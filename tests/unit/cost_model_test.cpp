@@ -200,9 +200,9 @@ TEST_CASE("cost model: a machine that does everything twice as fast halves what 
     CHECK(quick.gates == Approx(slow.gates / 2));
     CHECK(quick.exchange == Approx(slow.exchange / 2));
     // Of calls, gathering the helpers does.
-    const double gathering = Program::build(drawn.work.spec, s).participants > 1
-                                 ? 1e-3 * OwnCosts{}.team_lines * m.exchange_ns
-                                 : 0.0;
+    const int helpers = Program::build(drawn.work.spec, s).participants - 1;
+    const double lines = helpers > 0 ? OwnCosts{}.team_lines + helpers : 0.0;
+    const double gathering = 1e-3 * lines * m.exchange_ns;
     CHECK(quick.calls - gathering / 2 == Approx(slow.calls - gathering));
   }
 }

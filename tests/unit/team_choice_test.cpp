@@ -16,8 +16,8 @@ namespace {
 using Way = TeamChoice::Way;
 using Time = std::function<double(Way, int)>;
 
-constexpr std::int64_t kMostSteps = 1000;
-constexpr TeamChoice::Range kAlone{kMostSteps, {}};
+constexpr std::int64_t kMostSteps = 1023;  // the most of 10 binary digits
+constexpr TeamChoice::Range kAlone{kMostSteps, 0};
 
 /// Runs of 10 steps; `time(way, run)` is what they take. Gives how many went alone.
 int runs(TeamChoice& choice, int count, const Time& time, std::int64_t steps = 10) {
@@ -163,17 +163,38 @@ TEST_CASE("team choice: of three ways the fastest is taken") {
 }
 
 TEST_CASE("team choice: each way only for runs that may gain by it") {
-  TeamChoice choice({3, 5});
+  TeamChoice choice({3, 9});
   const std::array<double, 3> times = {90.0, 50.0, 40.0};
   CHECK(ways(choice, 1000, 3, times)[2] >= 950);
-  const auto four =
-      ways(choice, 1000, 4, times);  // too long for one thread, too short for the other
-  CHECK(four[0] == 1000);
-  const auto five = ways(choice, 1000, 5, times);
-  CHECK(five[1] >= 950);
-  CHECK(five[2] == 0);
-  TeamChoice apart({0, 1});
-  CHECK(ways(apart, 1000, 1, times)[1] >= 950);
+  // Too long for one thread, too short for the other way.
+  CHECK(ways(choice, 1000, 4, times)[0] == 1000);
+  CHECK(ways(choice, 1000, 7, times)[0] == 1000);
+  const auto nine = ways(choice, 1000, 9, times);
+  CHECK(nine[1] >= 950);
+  CHECK(nine[2] == 0);
+  TeamChoice hoist({0, 1});
+  CHECK(ways(hoist, 1000, 1, times)[1] >= 950);
+}
+
+TEST_CASE("team choice: runs of one class go the same ways, whichever come") {
+  for (const std::int64_t limit : {64, 100, 127}) {
+    TeamChoice choice({limit, limit});
+    std::array<double, 3> times = {90.0, 80.0, 70.0};
+    for (const std::size_t fastest : {2U, 1U, 0U, 2U}) {
+      times = {90.0, 90.0, 90.0};
+      times[fastest] = 50.0;
+      for (int i = 0; i < 3000; ++i) (void)ways(choice, 1, i % 3 == 0 ? 127 : 64 + i % 30, times);
+      CHECK(ways(choice, 500, 70, times)[fastest] >= 490);
+    }
+  }
+}
+
+TEST_CASE("team choice: runs with lengths do not go a way that has one thread for them") {
+  TeamChoice choice({0, 1});
+  CHECK(ways(choice, 500, 10, {90.0, 50.0, 0.0})[1] >= 450);
+  CHECK(choice.next(10, true) == Way::team);
+  choice.took(1e9);
+  CHECK(choice.next(10, false) == Way::hoist);
 }
 
 }  // namespace

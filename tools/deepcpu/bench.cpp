@@ -79,7 +79,7 @@ Result<double> median_compile(const ModelSpec& spec, const CompileOptions& optio
     kernel_cache().clear();
     auto compiled = compile_program(spec, options);
     if (!compiled) return compiled.error();
-    each = compiled->microseconds + compile_other_ways(*compiled, options).microseconds();
+    each = compiled->microseconds + compile_other_ways(*compiled, options).microseconds;
     last = std::move(*compiled);
   }
   return median(std::move(us));

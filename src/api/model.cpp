@@ -24,7 +24,7 @@ struct Model::Impl : CompiledModel {
   /// The programs of OtherWays, and for which runs.
   std::shared_ptr<const CompiledModel> alone;
   std::shared_ptr<const CompiledModel> hoist;
-  TeamChoice::Range range;  ///< if there are both
+  TeamChoice::Range range;  ///< also of one that is not there
   double others_us = 0.0;   ///< OtherWays::microseconds
 };
 

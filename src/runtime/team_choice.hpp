@@ -23,7 +23,7 @@ class TeamChoice {
   // These figures are chosen; tests/unit/team_choice_test.cpp bounds what they cost.
 
   /// Before the first trials, and after others, so many runs go the usual way; after twice as many
-  /// each time that nothing came of it. So trials are about a hundredth of the runs, but of the
+  /// each time that nothing came of it. So trials are at most a fiftieth of the runs, but of the
   /// first hundred.
   static constexpr std::uint32_t kFirst = 32;
   static constexpr std::uint32_t kPeriod = 512;

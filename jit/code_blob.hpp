@@ -17,7 +17,7 @@ namespace deepcpu::jit {
 
 using KernelEntry = void (*)(const KernelArgs*);
 
-/// A named position in the code, as `timestep` or `product0.k`.
+/// A named position in the code, as `timestep` or `stage0.level1.k`.
 struct CodeLabel {
   std::string name;
   std::size_t offset = 0;  ///< bytes from the start of the code

@@ -39,9 +39,11 @@ bool make_executable(void* pages, std::size_t bytes) noexcept {
   return mprotect(pages, bytes, PROT_READ | PROT_EXEC) == 0;
 }
 
+/// A lack of memory may pass; a system that forbids executable memory goes on doing so.
 Error refused(const char* what, std::size_t bytes, int number) {
   return Error(fmt::format("executable memory: the system refused to {} {} bytes ({})", what, bytes,
-                           std::generic_category().message(number)));
+                           std::generic_category().message(number)),
+               number == ENOMEM ? ErrorKind::memory : ErrorKind::other);
 }
 
 }  // namespace

@@ -78,17 +78,17 @@ class Frame {
 class Recorder {
  public:
   explicit Recorder(const Xbyak::CodeGenerator& code) : code_(code) {}
-  void label(std::string name) { labels_.push_back({std::move(name), code_.getSize()}); }
+  void label(std::string name) { labels.push_back({std::move(name), code_.getSize()}); }
   /// Starts a note; the one before it ends here.
   void note(std::string text) {
     end();
-    if (!text.empty()) notes_.push_back({code_.getSize(), 0, std::move(text)});
+    if (!text.empty()) notes.push_back({code_.getSize(), 0, std::move(text)});
   }
   void end() {
-    if (!notes_.empty() && notes_.back().end == 0) notes_.back().end = code_.getSize();
+    if (!notes.empty() && notes.back().end == 0) notes.back().end = code_.getSize();
   }
-  std::vector<CodeLabel> labels_;
-  std::vector<CodeNote> notes_;
+  std::vector<CodeLabel> labels;
+  std::vector<CodeNote> notes;
 
  private:
   const Xbyak::CodeGenerator& code_;

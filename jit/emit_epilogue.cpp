@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "jit/element_ops.hpp"
+#include "jit/index.hpp"
 
 namespace deepcpu::jit {
 
@@ -14,7 +15,6 @@ using Xbyak::util::ptr;
 using Xbyak::util::rsp;
 
 namespace {
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
 /// Register that walks through the stored tile while its rows are finished.
 const Xbyak::Reg64& kTilePointer = reg::weights;
 /// Registers that hold the numbers of rows that are emitted together.

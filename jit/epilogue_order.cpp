@@ -9,11 +9,10 @@
 #include <utility>
 
 #include "jit/element_ops.hpp"
+#include "jit/index.hpp"
 
 namespace deepcpu::jit {
 namespace {
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 /// Whether the result is waited for long: of sigmoid, tanh or a division, not of a clamp or relu.
 bool is_function(const Instr& instr) {

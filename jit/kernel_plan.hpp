@@ -411,7 +411,7 @@ struct KernelArgs {
 static_assert(std::is_standard_layout_v<KernelArgs> && std::is_trivial_v<KernelArgs>);
 
 /// Runs a plan in plain C++, bit for bit as emitted code does. The caller has set FTZ and DAZ.
-/// Does not allocate more than a few hundred bytes per call on the stack.
+/// Takes about 4 KiB of the stack.
 void interpret(const KernelPlan& plan, const KernelArgs& args) noexcept;
 
 }  // namespace deepcpu::jit

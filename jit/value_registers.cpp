@@ -3,12 +3,11 @@
 #include <limits>
 
 #include "jit/emit_epilogue.hpp"
+#include "jit/index.hpp"
 
 namespace deepcpu::jit {
 
-namespace {
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
-}  // namespace
+namespace {}  // namespace
 
 template <class Vmm>
 ValueRegisters<Vmm>::ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<EpilogueStep>& code)

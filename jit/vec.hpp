@@ -70,11 +70,6 @@ class VecCode {
     }
   }
 
-  /// dst = src, nothing if they are the same register.
-  void move(const Vmm& dst, const Vmm& src) {
-    if (dst.getIdx() != src.getIdx()) code_.vmovaps(dst, src);
-  }
-
   void broadcast(const Vmm& dst, const Xbyak::Address& one_number) {
     code_.vbroadcastss(dst, one_number);
   }
@@ -134,12 +129,7 @@ class VecCode {
 
   /// Bitwise operations; b may be a register or an operand of the pool.
   void bit_and(const Vmm& dst, const Vmm& a, const Xbyak::Operand& b) { code_.vandps(dst, a, b); }
-  void bit_or(const Vmm& dst, const Vmm& a, const Xbyak::Operand& b) { code_.vorps(dst, a, b); }
   void bit_xor(const Vmm& dst, const Vmm& a, const Xbyak::Operand& b) { code_.vxorps(dst, a, b); }
-  /// dst = ~a & b
-  void bit_andnot(const Vmm& dst, const Vmm& a, const Xbyak::Operand& b) {
-    code_.vandnps(dst, a, b);
-  }
 
   /// dst = a << count, lane by lane, as 32-bit integers.
   void shift_left(const Vmm& dst, const Vmm& a, std::uint8_t count) { code_.vpslld(dst, a, count); }

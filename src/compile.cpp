@@ -285,7 +285,7 @@ Isa pick_isa(const CompileOptions& options, std::vector<std::string>& notes) {
   return isa;
 }
 
-/// The caller's cap, as far as the process may use that many processors.
+/// The caller's cap, as far as the calling thread may use that many processors.
 int threads_within(int cap, int cpus, std::vector<std::string>& notes) {
   const Machine& m = machine();
   if (m.cpu_quota > 0 && m.cpu_quota < 1.0) {
@@ -295,8 +295,9 @@ int threads_within(int cap, int cpus, std::vector<std::string>& notes) {
   }
   const int usable = usable_threads(cpus, m.cpu_quota);
   if (cap > usable) {
-    add_note(notes, fmt::format("threads={}: the process may use {} processors; no more are used",
-                                cap, usable));
+    add_note(notes,
+             fmt::format("threads={}: the calling thread may use {} processors; no more are used",
+                         cap, usable));
   }
   return std::min(cap, usable);
 }

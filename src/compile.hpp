@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The compiler on one page: from a spec to kernels, with a dump between the stages.
+/// The compiler on one page: from a spec to kernels; what each stage made can be dumped.
 #pragma once
 
 #include <cstdint>
@@ -85,7 +85,7 @@ struct Compilation {
   std::vector<LayerCode> layers;
   Program program;
   Program serial_program;  ///< the same on one participant, for when threads cannot be had
-  int processors = 1;      ///< that the process could use
+  int processors = 1;      ///< that the thread which compiled could use
   std::vector<std::string> notes;
   double microseconds = 0.0;
 };

@@ -20,6 +20,12 @@ def sections(text):
     return dict(zip(parts[1::2], parts[2::2]))
 
 
+def peers():
+    """Those that have requirements."""
+    with open(REQUIREMENTS) as file:
+        return re.findall(r"^# peer (\w+)", file.read(), flags=re.MULTILINE)
+
+
 def stamp_path(name):
     return os.path.join(VENV, f"stamp-{name}")
 

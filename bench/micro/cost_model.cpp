@@ -55,11 +55,11 @@ T demand(Result<T> result) {
 std::vector<Row> measure_all(const ModelSpec& spec, const std::vector<Schedule>& schedules,
                              const ModelWork& work, const CostModel& model, double seconds) {
   const TrialData data = demand(TrialData::make(spec, 1));
-  std::shared_ptr<const PackedWeights> packed;
+  TrialShare share;
   std::vector<Trial> trials;
   std::vector<Row> rows;
   for (const Schedule& s : schedules) {
-    auto trial = Trial::make(data, s, packed);
+    auto trial = Trial::make(data, s, share);
     if (!trial) continue;
     trials.push_back(std::move(*trial));
     rows.push_back({s, model.predict(work, s, static_cast<double>(spec.steps)), {}});
@@ -182,10 +182,9 @@ std::vector<Schedule> all_of(const ScheduleSpace& space, bool pruned, std::int64
 /// Times of all of them in one race.
 std::vector<RaceTime> times_of(const TrialData& data, const std::vector<Schedule>& schedules,
                                const RaceOptions& options) {
-  static std::shared_ptr<const PackedWeights> packed;
-  packed.reset();
+  TrialShare share;
   std::vector<Trial> trials;
-  for (const Schedule& s : schedules) trials.push_back(demand(Trial::make(data, s, packed)));
+  for (const Schedule& s : schedules) trials.push_back(demand(Trial::make(data, s, share)));
   std::vector<Racer> racers;
   for (Trial& t : trials) racers.push_back({[&t] { t.run(); }, {}});
   return race(racers, options);

@@ -40,11 +40,11 @@ std::vector<double> head_to_head(const ModelSpec& spec, const std::vector<Schedu
                                  double seconds) {
   constexpr int kMakings = 7;
   const TrialData data = demand(TrialData::make(spec, 1));
-  std::shared_ptr<const PackedWeights> packed;
+  TrialShare share;
   std::vector<std::vector<double>> marks(schedules.size());
   for (int making = 0; making < kMakings; ++making) {
     std::vector<Trial> trials;
-    for (const Schedule& s : schedules) trials.push_back(demand(Trial::make(data, s, packed)));
+    for (const Schedule& s : schedules) trials.push_back(demand(Trial::make(data, s, share)));
     std::vector<Racer> racers;
     for (Trial& t : trials) racers.push_back({[&t] { t.run(); }, {}});
     RaceOptions options;

@@ -26,6 +26,17 @@ std::string_view to_string(Direction direction) noexcept;
 /// Memory order of x and y. States are always [layers * directions, batch, width].
 enum class Layout : std::uint8_t { time_major /* [T,B,I] */, batch_major /* [B,T,I] */ };
 
+/// Sizes for a cell of the user's own, by name: `{.input = 8, .hidden = {16}}`. ModelSpec says what
+/// they mean.
+struct ModelSizes {
+  std::int64_t input = 0;
+  std::vector<std::int64_t> hidden{};
+  std::int64_t projection = 0;
+  Direction direction = Direction::forward;
+  std::int64_t batch = 1;
+  std::int64_t steps = 100;
+};
+
 /// A cell with its sizes. Written as a problem string: `lstm:i40h256l3`,
 /// `gru:i64h64b4,reset=before`, `mgu:i8h16/32` (per layer). dims: i h [l] [p] [bi|rev] [b] [t] in
 /// any order, each once.
@@ -45,9 +56,7 @@ struct ModelSpec {
   /// Parses and validates. Unknown cells, keys, and values out of range are errors that name them.
   static Result<ModelSpec> parse(std::string_view problem);
   /// A spec for a cell of the user's own; validates.
-  static Result<ModelSpec> make(Cell cell, std::int64_t input, std::vector<std::int64_t> hidden,
-                                std::int64_t batch = 1, std::int64_t projection = 0,
-                                Direction direction = Direction::forward);
+  static Result<ModelSpec> make(Cell cell, ModelSizes sizes);
   /// All rules in one place: ranges, products of dimensions against memory, cell against sizes.
   Status validate() const;
   /// The canonical problem string; parse(str()) gives the same spec for registered cells.
@@ -94,8 +103,9 @@ class Weights {
   /// stores kernels; `shape` is that of the data. Copies; the caller's array may go at once.
   Status add_gates(std::string name, std::string_view gates, std::vector<std::int64_t> shape,
                    std::span<const float> data, bool transposed = false);
-  /// Reads every float32 tensor of a safetensors file.
-  static Result<Weights> from_safetensors(const std::string& path);
+  /// Reads the float32 tensors of a safetensors file: all of them, or those whose name begins with
+  /// `prefix`, without it ("encoder." of a whole model's file). An error if there is none.
+  static Result<Weights> from_safetensors(const std::string& path, std::string_view prefix = {});
   Status to_safetensors(const std::string& path) const;
   /// Uniform in ±1/sqrt(H) as PyTorch initialises, from a fixed generator: the same on every
   /// machine.
@@ -126,18 +136,39 @@ struct CompileOptions {
   std::optional<Schedule> schedule{};  ///< instead of the default; checked, never trusted
 };
 
+/// How a session treats its helper threads, one for each thread of the schedule but the caller's.
+struct HelperOptions {
+  /// Microseconds that a helper keeps looking for the next run before it sleeps. A run that finds
+  /// it asleep takes tens of microseconds longer; until then it keeps a processor busy. 0 to 10^7.
+  int spin_us = 50;
+  /// Binds each helper to one processor. The caller's thread is never bound, but a helper leaves
+  /// the processor on which it finds it. Helpers are given processors that the thread that makes
+  /// the session may use, of different cores as far as there are such, and others than those of the
+  /// session that the process made before.
+  bool pin = true;
+};
+
 class Session;
 
 /// A compiled model: code and packed weights. Immutable, shared by any number of sessions and
-/// threads; the user's weight arrays may be freed once compile() has returned.
+/// threads; the user's weight arrays may be freed once compile() has returned. Copies are the same
+/// model; moving copies, so that what was moved from can still be used.
 class Model {
  public:
+  Model(const Model&) = default;
+  Model& operator=(const Model&) = default;
+  ~Model() = default;
+
+  /// Takes no more threads than there are processors that the calling thread may use.
   static Result<Model> compile(const ModelSpec& spec, const Weights& weights,
                                const CompileOptions& options = {});
   /// All allocation for running happens here. `max_steps` is the longest run that a stack of
-  /// bidirectional layers will see (it keeps whole sequences between its layers); other models run
-  /// any length in constant memory and ignore it.
-  Result<Session> session(Layout layout = Layout::time_major, std::int64_t max_steps = 0) const;
+  /// bidirectional layers will see (it keeps whole sequences between its layers), 0 = as long as
+  /// spec().steps; other models run any length in constant memory and ignore it. Where the calling
+  /// thread may use fewer processors than the one that compiled, or threads cannot be had, one
+  /// thread serves (Session::notes()).
+  Result<Session> session(Layout layout = Layout::time_major, std::int64_t max_steps = 0,
+                          const HelperOptions& helpers = {}) const;
 
   const ModelSpec& spec() const noexcept;
   const Schedule& schedule() const noexcept;
@@ -154,20 +185,23 @@ class Model {
   std::shared_ptr<const Impl> impl_;
 };
 
-/// One stream's state with the scratch to run it. Not thread-safe: one run at a time.
+/// One stream's state with the scratch to run it. Not thread-safe: one run at a time. After fork()
+/// the child has copies of the parent's sessions that no run was under way in; one with helpers
+/// starts them anew in its first run there. Of one that was moved from, calls that can report do,
+/// and others do nothing.
 class Session {
  public:
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  /// x: [T,B,I] or [B,T,I] by the session's layout, y alike with the output width. T follows from
-  /// x.size(); 0 is legal. Does not allocate. The state carries on to the next call. `extra` holds
-  /// the cell's further inputs in the order of Cell::inputs(), each [T,B,width] in the same layout.
-  /// `lengths` [B] gives every row its own number of valid steps, 0..T: outputs past a row's end
-  /// are zero, its final state is that of its last valid step, and a reverse direction starts at
-  /// it. Bidirectional and reverse models start from zero (or set) states at every call. Takes less
-  /// than 48 KiB of the calling thread's stack.
+  /// x: [T,B,I] or [B,T,I] by the session's layout, y alike with the output width, apart from all
+  /// that is read. T follows from x.size(); 0 is legal. Does not allocate. The state carries on to
+  /// the next call. `extra` holds the cell's further inputs in the order of Cell::inputs(), each
+  /// [T,B,width] in the same layout. `lengths` [B] gives every row its own number of valid steps,
+  /// 0..T: outputs past a row's end are zero, its final state is that of its last valid step, and a
+  /// reverse direction starts at it. Bidirectional and reverse models start from zero (or set)
+  /// states at every call. Takes less than 48 KiB of the calling thread's stack.
   Status run(std::span<const float> x, std::span<float> y,
              std::span<const std::span<const float>> extra = {},
              std::span<const std::int64_t> lengths = {}) noexcept;
@@ -177,6 +211,9 @@ class Session {
   /// part of the model (or, where that is faster, share only products of the input), or one where
   /// the session went on alone for speed or had to (notes()).
   int threads() const noexcept;
+  /// What those threads shared: as the schedule says, or Parallel::hoist where the session goes
+  /// that way for speed. Parallel::none if there was one thread, or before the first run.
+  Parallel parallel() const noexcept;
   /// All states to zero.
   void reset() noexcept;
   /// State `name` of all layers, [layers * directions, batch, width], as PyTorch orders them. In a

@@ -102,8 +102,8 @@ class [[nodiscard]] Result {
   T* operator->() noexcept { return std::get_if<0>(&state_); }
   const T* operator->() const noexcept { return std::get_if<0>(&state_); }
 
-  /// The error; ok() must not hold.
-  const Error& error() const { return std::get<1>(state_); }
+  /// The error. Unchecked; ok() must not hold.
+  const Error& error() const noexcept { return *std::get_if<1>(&state_); }
 
  private:
   std::variant<T, Error> state_;
@@ -121,7 +121,8 @@ class [[nodiscard]] Result<void> {
   void value() const {
     if (error_) detail::raise(*error_);
   }
-  const Error& error() const { return *error_; }
+  /// The error. Unchecked; ok() must not hold.
+  const Error& error() const noexcept { return *error_; }
 
  private:
   std::optional<Error> error_;

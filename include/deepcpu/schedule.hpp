@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// A Schedule holds decisions, and only decisions: what a person could choose differently without
-/// changing a single bit of the result. Everything that follows from them (offsets, loops, register
-/// numbers) is derived by lowering and stands in the KernelPlan.
+/// changing a single bit of the result (the last bits, if order=free allows it). Everything that
+/// follows from them (offsets, loops, register numbers) is derived by lowering and stands in the
+/// KernelPlan. Where it says "not emitted yet", a schedule can be written down, and is refused.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +50,7 @@ enum class Parallel : std::uint8_t {
   none,        ///< all participants share every product
   directions,  ///< one direction per group of participants
   wavefront,   ///< one range of layers per group of participants, each lagging by one block
-  gates,       ///< different gates of one unit on different participants
+  gates,       ///< different gates of one unit on different participants; not emitted yet
   hoist,       ///< one participant runs the time loop; hoisted products of later blocks are
                ///< computed by all, as they have time
 };
@@ -61,18 +62,22 @@ enum class Exchange : std::uint8_t {
 };
 
 /// Whether a schedule may change the order of summation, hence the last bits of the result.
-enum class Order : std::uint8_t { exact, free };
+enum class Order : std::uint8_t {
+  exact,
+  free,  ///< not emitted yet
+};
 
 /// Which products of a step make a phase.
 enum class Phases : std::uint8_t {
   levels,    ///< all products that become ready together; those of x join the sums they add to
-  separate,  ///< products of x that stay in the step have a phase of their own before the others
+  separate,  ///< products of x that stay in the step have a phase of their own before the others;
+             ///< not emitted yet
 };
 
 /// Where a participant's sum over k begins (order=free only).
 enum class Start : std::uint8_t {
   zero,  ///< at k = 0
-  own,   ///< at the part of the operand that it computed itself
+  own,   ///< at the part of the operand that it computed itself; not emitted yet
 };
 
 /// Decisions for one layer (all its directions).
@@ -111,7 +116,8 @@ struct Schedule {
   Order order = Order::exact;
   Start start = Start::zero;
   /// How the participants of a group divide a product of batch rows x units x k: into split_rows
-  /// parts by batch row and split_k parts by k; the units are divided over what is left of them.
+  /// parts by batch row and split_k parts by k (1: others are not emitted yet); the units are
+  /// divided over what is left of them.
   /// Rows need nothing of each other, so parts of them hand nothing over inside the time loop; but
   /// each part reads all weights. More parts than rows leave threads idle.
   int split_rows = 1;

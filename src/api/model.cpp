@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <string_view>
 
 #include "src/compile.hpp"
@@ -17,6 +18,7 @@
 #include "src/runtime/row_order.hpp"
 #include "src/runtime/runner.hpp"
 #include "src/runtime/team_choice.hpp"
+#include "src/schedule/names.hpp"
 
 namespace deepcpu {
 
@@ -107,6 +109,11 @@ struct Session::Impl {
   bool verbose = false;
   int threads = 0;          ///< of the last run
   std::atomic_flag in_use;  ///< set while run() is under way
+
+  /// Of the last run.
+  Parallel parallel() const noexcept {
+    return threads > 1 ? current->model().compiled.schedule.parallel : Parallel::none;
+  }
 };
 
 namespace {
@@ -158,15 +165,21 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-Result<Session> Model::session(Layout layout, std::int64_t max_steps) const {
+Result<Session> Model::session(Layout layout, std::int64_t max_steps,
+                               const HelperOptions& helpers) const {
   return guard_memory("make a session", [&]() -> Result<Session> {
     constexpr std::int64_t kMostSteps = 2147483647;
     if (max_steps < 0 || max_steps > kMostSteps) {
       return Error(fmt::format("max_steps={}: must be between 0 and {}", max_steps, kMostSteps));
     }
+    constexpr int kMostSpin = 10'000'000;
+    if (helpers.spin_us < 0 || helpers.spin_us > kMostSpin) {
+      return Error(fmt::format("spin_us={}: must be between 0 and {}", helpers.spin_us, kMostSpin));
+    }
+    if (max_steps == 0) max_steps = impl_->compiled.spec.steps;
     if (auto st = check_memory(*impl_, max_steps); !st) return st.error();
     auto session = std::make_unique<Session::Impl>();
-    session->runner = std::make_unique<Runner>(impl_, layout, max_steps);
+    session->runner = std::make_unique<Runner>(impl_, layout, max_steps, nullptr, helpers);
     session->alone = make_other(impl_->alone, layout, max_steps, nullptr);
     // Without helpers for the team there are none for this.
     const std::shared_ptr<ThreadTeam> team = session->runner->team();
@@ -198,8 +211,17 @@ Status check_lengths(std::span<const std::int64_t> lengths, std::int64_t batch,
   return check_within(lengths, steps);
 }
 
+/// Inputs of later steps are read after outputs of earlier ones were written.
+Status check_apart(std::string_view name, std::span<const float> input, std::span<const float> y) {
+  const std::less<const float*> before;
+  const float* end = input.data() + input.size();
+  const bool apart = !before(input.data(), y.data() + y.size()) || !before(y.data(), end);
+  if (apart || input.empty() || y.empty()) return {};
+  return Error(fmt::format("y: overlaps {}; must be apart from all that is read", name));
+}
+
 Status check_extra(const ModelSpec& spec, std::span<const std::span<const float>> extra,
-                   std::int64_t steps) {
+                   std::int64_t steps, std::span<const float> y) {
   const std::vector<int>& inputs = spec.cell.inputs();
   if (extra.size() + 1 != inputs.size()) {
     return Error(fmt::format("extra: {} inputs given, cell {} has {} besides x", extra.size(),
@@ -209,6 +231,7 @@ Status check_extra(const ModelSpec& spec, std::span<const std::span<const float>
     const Node& n = spec.cell.nodes()[static_cast<std::size_t>(inputs[i + 1])];
     const std::int64_t want = steps * spec.batch * spec.width(n.dim, 0);
     if (auto st = check_size(n.name, extra[i].size(), want, "T * batch * width"); !st) return st;
+    if (auto st = check_apart(n.name, extra[i], y); !st) return st;
   }
   return {};
 }
@@ -223,7 +246,8 @@ Status check_run(const Runner& runner, std::span<const float> x, std::span<float
   }
   const std::int64_t y_size = in.steps * spec.batch * spec.output_width();
   if (auto st = check_size("y", y.size(), y_size, "T * batch * output width"); !st) return st;
-  if (auto st = check_extra(spec, in.extra, in.steps); !st) return st;
+  if (auto st = check_apart("x", x, y); !st) return st;
+  if (auto st = check_extra(spec, in.extra, in.steps, y); !st) return st;
   if (runner.model().compiled.program.whole_sequence && in.steps > runner.max_steps()) {
     return Error(fmt::format("T={}: longer than max_steps={} that the session was made for",
                              in.steps, runner.max_steps()));
@@ -232,11 +256,12 @@ Status check_run(const Runner& runner, std::span<const float> x, std::span<float
 }
 
 /// An aid: whether the line could be made and written does not matter.
-void report_run(const Runner& runner, int threads, std::int64_t steps) {
-  const Compilation& c = runner.model().compiled;
+void report_run(const Session::Impl& session, std::int64_t steps) {
+  const Compilation& c = session.current->model().compiled;
   (void)guard_memory("report the run", [&]() -> Status {
-    const std::string line = fmt::format("deepcpu,run,{},{},{},{}\n", c.spec.str(),
-                                         to_string(c.schedule.isa), threads, steps);
+    const std::string line =
+        fmt::format("deepcpu,run,{},{},{},{},{}\n", c.spec.str(), to_string(c.schedule.isa),
+                    session.threads, word(session.parallel()), steps);
     std::fputs(line.c_str(), stderr);
     return {};
   });
@@ -276,6 +301,10 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
   in.lengths = lengths;
   in.steps = static_cast<std::int64_t>(x.size()) / (spec.batch * spec.input);
   if (auto st = check_run(*session.runner, x, y, in); !st) return st;
+  ThreadTeam* team = session.runner->team().get();
+  if (team != nullptr && !team->follow_fork()) {
+    return Error("threads: the helpers could not be started after fork()");
+  }
   const auto full = [&](std::int64_t length) { return length == in.steps; };
   if (std::all_of(lengths.begin(), lengths.end(), full)) in.lengths = {};
   Runner& runner = runner_for(session, in);
@@ -288,8 +317,14 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
     session.threads = runner.run(in);
   }
   session.state_is_set = false;
-  if (session.verbose) report_run(runner, session.threads, in.steps);
+  if (session.verbose) report_run(session, in.steps);
   return {};
+}
+}  // namespace
+
+namespace {
+Error moved_from(std::string_view call) {
+  return Error(fmt::format("{}: the session was moved from", call));
 }
 }  // namespace
 
@@ -297,19 +332,24 @@ Status Session::run(std::span<const float> x, std::span<float> y,
                     std::span<const std::span<const float>> extra,
                     std::span<const std::int64_t> lengths) noexcept {
   // Only sentences of errors need memory here.
+  if (!impl_) return moved_from("run");
   return guard_memory("say what is wrong with the run",
                       [&] { return checked_run(*impl_, x, y, extra, lengths); });
 }
 
 std::vector<std::string> Session::notes() const {
+  if (!impl_) return {};
   const std::string_view why = impl_->runner->why_serial();
   if (why.empty()) return {};
   return {fmt::format("threads: {}; one thread serves instead", why)};
 }
 
-int Session::threads() const noexcept { return impl_->threads; }
+int Session::threads() const noexcept { return impl_ ? impl_->threads : 0; }
+
+Parallel Session::parallel() const noexcept { return impl_ ? impl_->parallel() : Parallel::none; }
 
 void Session::reset() noexcept {
+  if (!impl_) return;
   impl_->current->reset();
   impl_->state_is_set = true;
 }
@@ -347,6 +387,7 @@ Status for_state(const Runner& runner, std::string_view name, std::size_t size, 
 }  // namespace
 
 Status Session::set_state(std::string_view name, std::span<const float> values) {
+  if (!impl_) return moved_from("set_state");
   Runner& runner = *impl_->current;
   const auto store = [&](std::size_t step, int state, std::size_t at) {
     // Of a model that starts anew at every call, the states not set begin at zero.
@@ -358,6 +399,7 @@ Status Session::set_state(std::string_view name, std::span<const float> values) 
 }
 
 Status Session::get_state(std::string_view name, std::span<float> values) const {
+  if (!impl_) return moved_from("get_state");
   const Runner& runner = *impl_->current;
   const auto load = [&](std::size_t step, int state, std::size_t at) {
     runner.load_state(step, state, values.data() + at);

@@ -29,10 +29,11 @@ CellBuilder::CellBuilder(std::string name) : draft_(new (std::nothrow) Draft) {
 
 CellBuilder::~CellBuilder() = default;
 
-/// One call of the builder, unless memory has run out: then all later calls end here.
+/// One call of the builder, unless memory has run out or the cell was built: then all later calls
+/// end here.
 template <class Call>
 void CellBuilder::attempt(const Call& call) {
-  if (!draft_ || draft_->no_memory) return;
+  if (!draft_ || draft_->no_memory || draft_->built) return;
   const Status status = guard_memory("build a cell", [&]() -> Status {
     call();
     return {};
@@ -42,7 +43,7 @@ void CellBuilder::attempt(const Call& call) {
 
 template <class Call>
 Value CellBuilder::attempt_value(const Call& call) {
-  Value value(this, -1);  // stays so without memory, and is never looked at then
+  Value value(this, -1);  // stays so where the call does nothing, and is never looked at then
   attempt([&] { value = call(); });
   return value;
 }

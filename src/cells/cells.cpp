@@ -58,6 +58,12 @@ Result<std::string> normal_value(const CellOption& option, std::string_view valu
   return fmt::format("{}", number == 0.0F ? 0.0F : number);  // "-0" reads as 0
 }
 
+float number_of(std::string_view value) noexcept {
+  float number = 0.0F;  // strtof would read the point as the locale has it
+  std::from_chars(value.data(), value.data() + value.size(), number);
+  return number;
+}
+
 Result<CellOptions> complete_options(const CellEntry& entry, const CellOptions& options) {
   CellOptions all;
   for (const CellOption& option : entry.options) {

@@ -40,6 +40,9 @@ const CellEntry* find_cell(std::string_view name);
 /// "reset=never: must be after or before".
 Result<std::string> normal_value(const CellOption& option, std::string_view value);
 
+/// The number that a canonical value spells, whatever the locale.
+float number_of(std::string_view value) noexcept;
+
 /// Every option of `entry`, canonical, fallbacks filled in.
 Result<CellOptions> complete_options(const CellEntry& entry, const CellOptions& options);
 

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
-
 #include "src/cells/cells.hpp"
 #include "src/cells/gates.hpp"
 
@@ -11,7 +9,7 @@ Result<Cell> build_lstm(const CellOptions& options, bool projection) {
   if (!all) return all.error();
   const bool peephole = all->at("peephole") == "1";
   const bool coupled = all->at("coupled") == "1";
-  const float limit = std::strtof(all->at("clip").c_str(), nullptr);
+  const float limit = number_of(all->at("clip"));
 
   CellBuilder b("lstm");
   const Value x = b.input("x");

@@ -4,12 +4,11 @@
 
 #include <iterator>
 
+#include "jit/index.hpp"
 #include "src/dag/matmul_dag.hpp"
 
 namespace deepcpu {
 namespace {
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 std::string plural(std::size_t count, std::string_view noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : noun.back() == 's' ? "es" : "s");

@@ -8,10 +8,10 @@
 #include <set>
 #include <tuple>
 
+#include "jit/index.hpp"
+
 namespace deepcpu {
 namespace {
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 /// Merges a sorted list into another.
 void unite(std::vector<int>& into, const std::vector<int>& from) {

@@ -74,8 +74,9 @@ Status write_and_close(Descriptor& file, const std::string& path,
   return {};
 }
 
-/// A new file beside `target`, open for writing.
-Result<int> open_temporary(const std::string& target, Temporary& temporary) {
+/// A new file beside `target`, open for writing; `path` is what the user calls it.
+Result<int> open_temporary(const std::string& target, const std::string& path,
+                           Temporary& temporary) {
   static std::atomic<unsigned> counter{0};
   for (int attempt = 0; attempt < 100; ++attempt) {
     std::string name = fmt::format("{}.{}.{}.tmp", target, ::getpid(), counter.fetch_add(1));
@@ -84,9 +85,9 @@ Result<int> open_temporary(const std::string& target, Temporary& temporary) {
       temporary.name = std::move(name);
       return fd;
     }
-    if (errno != EEXIST) return file_error(target, "written", errno);
+    if (errno != EEXIST) return file_error(path, "written", errno);
   }
-  return file_error(target, "written", EEXIST);
+  return file_error(path, "written", EEXIST);
 }
 
 std::string directory_of(const std::string& target) {
@@ -149,11 +150,26 @@ Status InputFile::read(std::uint64_t offset, std::span<std::byte> into) const {
   return {};
 }
 
+namespace {
+/// Where links lead to of which the last one names nothing that is there.
+Result<std::string> end_of_links(const std::string& path) {
+  constexpr int kMostLinks = 40;  // as in the kernel
+  std::filesystem::path at = path;
+  for (int i = 0; i < kMostLinks; ++i) {
+    std::error_code code;
+    const auto next = std::filesystem::read_symlink(at, code);
+    if (code) return at.string();
+    at = at.parent_path() / next;  // which is `next` if that is absolute
+  }
+  return file_error(path, "written", ELOOP);
+}
+}  // namespace
+
 Result<std::string> write_target(const std::string& path) {
   if (path.empty()) return Error("path: is empty");
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
-    if (errno == ENOENT) return path;
+    if (errno == ENOENT) return end_of_links(path);
     return file_error(path, "written", errno);
   }
   if (!S_ISREG(info.st_mode)) return Error(fmt::format("{}: is not a regular file", path));
@@ -165,11 +181,25 @@ Result<std::string> write_target(const std::string& path) {
   return resolved.string();
 }
 
+Status replace_file(const std::string& finished, const std::string& target,
+                    const std::string& path) {
+  struct stat old {};
+  if (::stat(target.c_str(), &old) == 0) {
+    constexpr mode_t kPermissions = 07777;
+    const bool same_group = ::chown(finished.c_str(), static_cast<uid_t>(-1), old.st_gid) == 0;
+    // What its group might do, another must not.
+    const mode_t mode = old.st_mode & (same_group ? kPermissions : kPermissions & ~mode_t{S_IRWXG});
+    if (::chmod(finished.c_str(), mode) != 0) return file_error(path, "written", errno);
+  }
+  if (::rename(finished.c_str(), target.c_str()) != 0) return file_error(path, "written", errno);
+  return {};
+}
+
 Status check_writable(const std::string& path) {
   const auto target = write_target(path);
   if (!target) return target.error();
   Temporary temporary;
-  const auto fd = open_temporary(*target, temporary);
+  const auto fd = open_temporary(*target, path, temporary);
   if (!fd) return fd.error();
   ::close(*fd);
   return {};
@@ -211,13 +241,11 @@ Status write_file(const std::string& path, std::span<const std::span<const std::
   if (!target) return target.error();
   const std::string directory = directory_of(*target);
   Temporary temporary;
-  const auto fd = open_temporary(*target, temporary);
+  const auto fd = open_temporary(*target, path, temporary);
   if (!fd) return fd.error();
   Descriptor file(*fd);
   if (auto status = write_and_close(file, path, parts); !status) return status;
-  if (::rename(temporary.name.c_str(), target->c_str()) != 0) {
-    return file_error(path, "written", errno);
-  }
+  if (auto status = replace_file(temporary.name, *target, path); !status) return status;
   temporary.name.clear();
   flush_directory(directory);
   return {};

@@ -39,9 +39,14 @@ class InputFile {
 /// `path` must be a regular file; a symbolic link is followed. Thread-safe.
 Status write_file(const std::string& path, std::span<const std::span<const std::byte>> parts);
 
-/// Where write_file(path) writes: the target of a symbolic link, else `path`. Errors: `path` is
-/// there and is no regular file, or may not be written.
+/// Where write_file(path) writes: where a symbolic link leads to, even if nothing is there yet,
+/// else `path`. Errors: `path` is there and is no regular file, or may not be written.
 Result<std::string> write_target(const std::string& path);
+
+/// Renames a finished file over `target`, which a write_target() gave for `path`. It gets the
+/// permissions of the file that it replaces, and its group if this process may give that.
+Status replace_file(const std::string& finished, const std::string& target,
+                    const std::string& path);
 
 /// Whether write_file(path) could begin now: makes its temporary file and removes it again. For
 /// programs that have long work to do before they write.

@@ -9,12 +9,11 @@
 #include <utility>
 #include <vector>
 
+#include "jit/index.hpp"
 #include "src/lower/align.hpp"
 #include "src/lower/lower.hpp"
 
 namespace deepcpu::lower {
-
-inline std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 /// Where the hoisted sums of one row stand: one segment per sum.
 struct HoistLayout {

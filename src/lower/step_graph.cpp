@@ -3,10 +3,10 @@
 
 #include <algorithm>
 
+#include "jit/index.hpp"
+
 namespace deepcpu::lower {
 namespace {
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 /// Leaves of an add tree, left to right.
 struct Addends {

@@ -52,10 +52,6 @@ struct StepGraph {
   int output = -1;              ///< expr id
 
   static StepGraph build(const Cell& cell);
-  bool is_leaf(int expr) const {
-    const Kind k = exprs[static_cast<std::size_t>(expr)].kind;
-    return k == Kind::input || k == Kind::state || k == Kind::parameter || k == Kind::constant;
-  }
 };
 
 }  // namespace deepcpu::lower

@@ -117,7 +117,7 @@ std::vector<Level> plan_levels(const Machine& m, std::size_t cores, std::size_t 
   if (m.l3.bytes > m.l2.bytes) {
     const std::size_t one = std::min<std::size_t>(m.l2.bytes * 4, m.l3.bytes / 2);
     const std::size_t part = m.l3.bytes / cores_sharing(m, m.l3, cores);
-    const std::size_t all = std::clamp<std::size_t>(part / 2, m.l2.bytes * 2, one);
+    const std::size_t all = std::min(std::max(part / 2, m.l2.bytes * 2), one);
     add("l3", m.l3, {one, cores > 2 ? one : std::min(one, all), all});
   }
   const std::size_t least = m.l2.bytes * 8;

@@ -60,8 +60,8 @@ struct MachineModel {
   int cores = 1;             ///< that can be active at once; CoreRates::all refers to so many
   double exchange_ns = 0.0;  ///< one-way transfer of a cache line between two cores
   /// From the wake-up call until a parked thread runs: about what a run on several threads takes
-  /// longer if it begins more than TeamOptions::spin_us after the one before it. Predictions are of
-  /// runs that follow each other; it only says which models have a program for one thread, too
+  /// longer if it begins more than HelperOptions::spin_us after the one before it. Predictions are
+  /// of runs that follow each other; it only says which models have a program for one thread, too
   /// (longest_alone).
   double wake_us = 0.0;
   std::vector<IsaModel> isas;  ///< weakest first; never empty

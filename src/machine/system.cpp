@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -236,15 +237,33 @@ std::uint64_t available_memory(const std::string& root) {
   return least > 0.0 && least < 0x1p63 ? static_cast<std::uint64_t>(least) : UINT64_MAX;
 }
 
-std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus) {
-  std::set<std::string> seen;
+std::vector<int> cores_of(const std::string& root, const std::vector<int>& cpus) {
+  std::map<std::string, int> first;
   std::vector<int> cores;
   for (const int cpu : cpus) {
     const auto siblings = first_line(
         fmt::format("{}/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", root, cpu));
-    if (!siblings || seen.insert(*siblings).second) cores.push_back(cpu);
+    cores.push_back(siblings ? first.emplace(*siblings, cpu).first->second : cpu);
   }
   return cores;
+}
+
+std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus) {
+  const std::vector<int> cores = cores_of(root, cpus);
+  std::vector<int> firsts;
+  for (std::size_t i = 0; i < cpus.size(); ++i) {
+    if (cores[i] == cpus[i]) firsts.push_back(cpus[i]);
+  }
+  return firsts;
+}
+
+std::vector<int> cores_first(const std::string& root, const std::vector<int>& cpus) {
+  std::vector<int> order = one_per_core(root, cpus);
+  const std::set<int> firsts(order.begin(), order.end());
+  for (const int cpu : cpus) {
+    if (firsts.count(cpu) == 0) order.push_back(cpu);
+  }
+  return order;
 }
 
 }  // namespace deepcpu

@@ -23,9 +23,13 @@ void read_sysfs_caches(const std::string& root, int cpu, Machine& out);
 /// Processors that the calling thread may run on, ascending; {0} if the system does not say.
 std::vector<int> affinity();
 
-/// Of each core the first of those processors that it runs, by their lists of siblings in /sys; a
-/// processor without such a list counts as a core.
+/// For each of those processors, the first of them that its core runs, by their lists of siblings
+/// in /sys; a processor without such a list counts as a core.
+std::vector<int> cores_of(const std::string& root, const std::vector<int>& cpus);
+/// Of each core the first of those processors that it runs.
 std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus);
+/// Those processors, each core's first before all further ones.
+std::vector<int> cores_first(const std::string& root, const std::vector<int>& cpus);
 
 /// Processors' worth of time granted by the control groups of this process, version 1 or 2: the
 /// smallest along the way from its group to the root; 0 = no limit.

@@ -21,22 +21,14 @@
 #include <thread>
 #include <utility>
 
+#include "src/machine/pin.hpp"
 #include "src/machine/system.hpp"
 #include "src/quantile.hpp"
 
 namespace deepcpu {
 namespace {
 
-bool pin_this_thread(int cpu) {
-  const int cpus = cpu + 1;
-  const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(cpus),
-                                                             [](cpu_set_t* s) { CPU_FREE(s); });
-  if (set == nullptr) return false;
-  const std::size_t bytes = CPU_ALLOC_SIZE(cpus);
-  CPU_ZERO_S(bytes, set.get());
-  CPU_SET_S(static_cast<std::size_t>(cpu), bytes, set.get());
-  return pthread_setaffinity_np(pthread_self(), bytes, set.get()) == 0;
-}
+bool pin_this_thread(int cpu) noexcept { return pin_to(pthread_self(), cpu); }
 
 /// A counter alone in its pair of cache lines (prefetchers fetch pairs).
 struct alignas(128) Counter {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Tensors of other frameworks: gates in another order, matrices transposed.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -45,8 +46,12 @@ Result<Stack> measure(const std::string& name, std::int64_t gates,
     return Error(fmt::format("tensor {}: has rank {}: must be {}", quote(name), shape.size(),
                              transposed ? "2" : "1 or 2"));
   }
+  if (std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d <= 0; })) {
+    return Error(fmt::format("tensor {}: has shape [{}], dimensions must be positive", quote(name),
+                             fmt::join(shape, ", ")));
+  }
   const std::int64_t stacked = transposed ? shape[1] : shape[0];
-  if (stacked <= 0 || stacked % gates != 0) {
+  if (stacked % gates != 0) {
     return Error(fmt::format("tensor {}: {} rows cannot be divided into {} gates", quote(name),
                              stacked, gates));
   }
@@ -84,7 +89,7 @@ Status Weights::add_reordered(std::string name, std::string_view gates,
   if (!stack) return stack.error();
   std::int64_t total = 0;
   const bool overflow = __builtin_mul_overflow(stack->gates * stack->rows, stack->cols, &total);
-  if (overflow || stack->cols <= 0 || static_cast<std::int64_t>(data.size()) != total) {
+  if (overflow || static_cast<std::int64_t>(data.size()) != total) {
     return Error(fmt::format("tensor {}: {} numbers given, the shape holds {}", quote(name),
                              data.size(),
                              overflow ? "more than can be counted" : std::to_string(total)));

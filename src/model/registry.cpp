@@ -22,7 +22,7 @@ struct Registry {
 };
 
 Registry& registry() {
-  static Registry instance;
+  static Registry& instance = *new Registry;  // threads may use it while the process ends
   return instance;
 }
 

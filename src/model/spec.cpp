@@ -45,17 +45,16 @@ std::string_view to_string(Direction direction) noexcept {
   return row == nullptr ? "?" : row->text;
 }
 
-Result<ModelSpec> ModelSpec::make(Cell cell, std::int64_t input, std::vector<std::int64_t> hidden,
-                                  std::int64_t batch, std::int64_t projection,
-                                  Direction direction) {
+Result<ModelSpec> ModelSpec::make(Cell cell, ModelSizes sizes) {
   return guard_memory("make a spec", [&]() -> Result<ModelSpec> {
     ModelSpec spec;
     spec.cell = std::move(cell);
-    spec.input = input;
-    spec.hidden = std::move(hidden);
-    spec.batch = batch;
-    spec.projection = projection;
-    spec.direction = direction;
+    spec.input = sizes.input;
+    spec.hidden = std::move(sizes.hidden);
+    spec.projection = sizes.projection;
+    spec.direction = sizes.direction;
+    spec.batch = sizes.batch;
+    spec.steps = sizes.steps;
     if (auto status = spec.validate(); !status) return status.error();
     return spec;
   });
@@ -121,6 +120,7 @@ std::int64_t ModelSpec::width(Dim dim, int layer) const {
 }
 
 std::int64_t ModelSpec::output_width() const {
+  if (hidden.empty() || cell.nodes().empty()) return 0;  // made by hand, and not yet whole
   return saturating_mul(width(cell.output_dim(), layers() - 1), directions());
 }
 

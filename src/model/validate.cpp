@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
+#include <string_view>
 
 #include "deepcpu/model.hpp"
 #include "src/guard_memory.hpp"
@@ -161,6 +163,21 @@ std::optional<std::uint64_t> weight_bytes(const ModelSpec& spec) {
   return bytes;
 }
 
+/// Tensors of all layers and directions, whose blocks need not all be parameters.
+std::optional<std::uint64_t> tensor_bytes(const ModelSpec& spec) {
+  std::optional<std::uint64_t> bytes = 0;
+  for (int layer = 0; layer < spec.layers(); ++layer) {
+    std::set<std::string_view> seen;
+    for (const Parameter& parameter : spec.cell.parameters()) {
+      if (!seen.insert(parameter.tensor).second) continue;
+      const std::int64_t cols = parameter.is_matrix ? spec.width(parameter.cols, layer) : 1;
+      const std::int64_t copies = std::int64_t{parameter.blocks} * spec.directions();
+      bytes = add_floats(bytes, spec.width(parameter.rows, layer), cols * copies);
+    }
+  }
+  return bytes;
+}
+
 /// All values of one step of all layers and directions.
 std::optional<std::uint64_t> step_bytes(const ModelSpec& spec) {
   std::optional<std::uint64_t> bytes = 0;
@@ -184,6 +201,8 @@ Status check_memory(const ModelSpec& spec) {
   };
   const auto weights = weight_bytes(spec);
   if (!weights || *weights > limit) return sentence("weights take", weights);
+  const auto tensors = tensor_bytes(spec);
+  if (!tensors || *tensors > limit) return sentence("tensors of the weights take", tensors);
   const auto step = step_bytes(spec);
   if (!step || *step > limit) return sentence("values of one step take", step);
   return {};

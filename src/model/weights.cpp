@@ -135,20 +135,25 @@ Status Weights::add_owned(std::string name, std::vector<std::int64_t> shape,
   return {};
 }
 
-Result<Weights> Weights::from_safetensors(const std::string& path) {
+Result<Weights> Weights::from_safetensors(const std::string& path, std::string_view prefix) {
   return guard_memory("read the weights", [&]() -> Result<Weights> {
     const auto file = SafetensorsFile::open(path);
     if (!file) return file.error();
     Weights weights;
     for (const auto& entry : file->entries()) {
+      if (!entry.name.starts_with(prefix)) continue;
+      std::string name = entry.name.substr(prefix.size());
       if (entry.dtype != "F32") {
-        weights.skipped_.emplace(entry.name, entry.dtype);
+        weights.skipped_.emplace(std::move(name), entry.dtype);
         continue;
       }
       auto values = file->read_f32(entry);
       if (!values) return values.error();
-      auto status = weights.add_owned(entry.name, entry.shape, std::move(*values));
+      auto status = weights.add_owned(std::move(name), entry.shape, std::move(*values));
       if (!status) return Error(fmt::format("{}: {}", path, status.error().message()));
+    }
+    if (!prefix.empty() && weights.tensors_.empty() && weights.skipped_.empty()) {
+      return Error(fmt::format("{}: no tensor's name begins with {}", path, quote(prefix)));
     }
     return weights;
   });

@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "jit/index.hpp"
 #include "src/runtime/flush_denormals.hpp"
 
 namespace deepcpu {
 namespace {
 
 using lower::Role;
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 

@@ -45,7 +45,7 @@ class Runner {
  public:
   /// Takes its helpers from `team` if that has as many as it needs. Throws std::bad_alloc.
   Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps,
-         std::shared_ptr<ThreadTeam> team = nullptr);
+         std::shared_ptr<ThreadTeam> team = nullptr, const HelperOptions& helpers = {});
   ~Runner();
 
   /// Why one thread serves though the schedule asks for more; empty if that is not so.
@@ -150,7 +150,7 @@ class Runner {
     std::uint64_t number = 0;  ///< counts on from run to run
   };
 
-  void find_team();
+  void find_team(const HelperOptions& helpers);
   void allocate();
   template <class Visit>
   void each_buffer(Visit visit);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "jit/index.hpp"
 #include "src/io/checked.hpp"
 #include "src/lower/align.hpp"
 #include "src/machine/system.hpp"
@@ -16,8 +17,6 @@ namespace {
 using jit::Space;
 using lower::BufferRole;
 using lower::Role;
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 /// Time steps that stand between two layers.
 std::int64_t handover_steps(const Program& program, std::int64_t max_steps) {
@@ -125,7 +124,7 @@ std::optional<std::uint64_t> session_bytes(const Compilation& c, std::int64_t ma
 }
 
 Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::int64_t max_steps,
-               std::shared_ptr<ThreadTeam> team)
+               std::shared_ptr<ThreadTeam> team, const HelperOptions& helpers)
     : model_(std::move(model)),
       program_(&model_->compiled.program),
       layout_(layout),
@@ -133,22 +132,23 @@ Runner::Runner(std::shared_ptr<const CompiledModel> model, Layout layout, std::i
       batch_(model_->compiled.spec.batch),
       team_(std::move(team)),
       order_(batch_) {
-  find_team();
+  find_team(helpers);
   allocate();
 }
 
-/// Starts the helpers, unless the process has been bound to fewer processors since the model was
-/// compiled: then they would wait for each other.
-void Runner::find_team() {
+/// Starts the helpers, unless there are fewer processors for this thread, whose affinity they
+/// inherit, than for the one that compiled: then they would wait for each other.
+void Runner::find_team(const HelperOptions& helpers) {
   const int participants = program_->participants;
   if (team_ && team_->helpers() == participants - 1) return;
   team_.reset();
   if (participants == 1) return;
   const int promised = std::min(participants, model_->compiled.processors);
   if (static_cast<int>(affinity().size()) < promised) {
-    why_serial_ = "the process may use fewer processors than when the model was compiled";
+    why_serial_ =
+        "the calling thread may use fewer processors than the one that compiled the model";
   } else {
-    team_ = std::make_shared<ThreadTeam>(participants - 1);
+    team_ = std::make_shared<ThreadTeam>(participants - 1, helpers);
     if (team_->complete()) return;
     team_.reset();
     why_serial_ = "the helpers could not be started";

@@ -6,12 +6,17 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <climits>
 #include <exception>
-#include <utility>
+#include <numeric>
+
+#include "src/machine/pin.hpp"
+#include "src/machine/system.hpp"
 
 namespace deepcpu {
 namespace {
@@ -28,23 +33,39 @@ void futex_wake_all(std::atomic<std::uint32_t>& word) noexcept {
           nullptr, 0);
 }
 
-/// The processors that the calling thread may use.
-std::vector<int> allowed_cpus() {
-  std::vector<int> cpus;
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
-  }
-  return cpus;
+/// The first processor of the same core. Read from the system once.
+int core_of(int cpu) noexcept {
+  static const std::vector<int> cores = [] {
+    std::vector<int> all(static_cast<std::size_t>(std::max(get_nprocs_conf(), 1)));
+    std::iota(all.begin(), all.end(), 0);
+    return cores_of("", all);
+  }();
+  const auto at = static_cast<std::size_t>(cpu);
+  return at < cores.size() ? cores[at] : cpu;
 }
 
-/// Binds a thread. A refusal changes nothing.
-bool pin_to(int cpu, pthread_t thread) noexcept {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(cpu, &one);
-  return pthread_setaffinity_np(thread, sizeof one, &one) == 0;
+/// How many processes lie between the first one and this.
+std::atomic<unsigned>& forks() {
+  static std::atomic<unsigned> count{0};
+  static const int watching = pthread_atfork(nullptr, nullptr, [] { ++count; });
+  (void)watching;
+  return count;
+}
+
+/// Where in a list of so many processors a team of `threads` begins: behind the team before it,
+/// the first where the caller is. Only at multiples of `threads`, so that teams of like sizes share
+/// no processor and, where cores have caches in common, few stand across two.
+std::size_t place_of_team(const std::vector<int>& cpus, std::size_t threads) {
+  static std::atomic<std::size_t> next{SIZE_MAX};
+  std::size_t at = next.load();
+  if (at == SIZE_MAX) {
+    const auto own = std::find(cpus.begin(), cpus.end(), sched_getcpu());
+    at = own == cpus.end() ? 0 : static_cast<std::size_t>(own - cpus.begin()) / threads * threads;
+  }
+  at = (at + threads - 1) / threads * threads;
+  if (at + threads > cpus.size()) at = 0;
+  next.store(at + threads);
+  return at;
 }
 
 /// A thread that looks for work gives way so often: helpers of several sessions may be bound to one
@@ -53,14 +74,22 @@ constexpr auto kYield = std::chrono::microseconds(4);
 
 }  // namespace
 
-ThreadTeam::ThreadTeam(int helpers, TeamOptions options) : options_(options) {
+ThreadTeam::ThreadTeam(int helpers, const HelperOptions& options)
+    : options_(options), forks_(forks().load()) {
   for (int i = 0; i < helpers; ++i) helpers_.push_back(std::make_unique<Helper>());
+  core_of(0);  // reads the system now, not in a run
   if (options_.pin) choose_cpus();
-  for (int i = 0; i < helpers; ++i) {
+  start();
+}
+
+void ThreadTeam::start() noexcept {
+  const std::uint64_t last = jobs_.load();
+  complete_ = true;
+  for (int i = 0; i < helpers(); ++i) {
     try {
       Helper& h = *helpers_[static_cast<std::size_t>(i)];
-      h.thread = std::thread([this, i] { loop(i); });
-      if (h.cpu >= 0 && !pin_to(h.cpu, h.thread.native_handle())) h.cpu = -1;
+      h.thread = std::thread([this, i, last] { loop(i, last); });
+      if (h.cpu >= 0 && !pin_to(h.thread.native_handle(), h.cpu)) h.cpu = -1;
     } catch (const std::exception&) {
       complete_ = false;
       return;
@@ -68,17 +97,37 @@ ThreadTeam::ThreadTeam(int helpers, TeamOptions options) : options_(options) {
   }
 }
 
-/// One processor per helper, as long as there are enough; the first one is left to the caller.
+/// One processor per helper, as long as there are enough, of a core of its own as long as there are
+/// such; one is left to the caller.
 void ThreadTeam::choose_cpus() {
-  const std::vector<int> cpus = allowed_cpus();
+  const std::vector<int> cpus = cores_first("", affinity());
   if (cpus.size() < 2) return;
+  const std::size_t first = place_of_team(cpus, helpers_.size() + 1);
   for (std::size_t i = 0; i < helpers_.size(); ++i) {
-    helpers_[i]->cpu = cpus[(i + 1) % cpus.size()];
+    helpers_[i]->cpu = cpus[(first + i + 1) % cpus.size()];
   }
-  if (helpers_.size() < cpus.size()) spare_cpu_ = cpus.front();
+  if (helpers_.size() < cpus.size()) spare_cpu_ = cpus[first];
+}
+
+bool ThreadTeam::follow_fork() noexcept {
+  const unsigned now = forks().load(std::memory_order_relaxed);
+  if (now == forks_) return complete_;
+  forget_helpers();
+  // Only helpers that are gone were counted here.
+  parked_.store(0);
+  forks_ = now;
+  start();
+  return complete_;
+}
+
+/// Their threads are in another process. A handle may mean another thread here by now, so it is
+/// neither joined nor detached.
+void ThreadTeam::forget_helpers() noexcept {
+  for (auto& h : helpers_) std::construct_at(&h->thread);
 }
 
 ThreadTeam::~ThreadTeam() {
+  if (forks().load() != forks_) forget_helpers();
   jobs_.fetch_or(kEnd, std::memory_order_seq_cst);
   futex_wake_all(jobs_);
   for (auto& h : helpers_) {
@@ -107,9 +156,8 @@ void ThreadTeam::run(Work work, void* context) noexcept {
   }
 }
 
-void ThreadTeam::loop(int helper) noexcept {
+void ThreadTeam::loop(int helper, std::uint64_t last) noexcept {
   Helper& self = *helpers_[static_cast<std::size_t>(helper)];
-  std::uint64_t last = 0;
   for (;;) {
     last = next_job(last);
     if ((last & kEnd) != 0) return;
@@ -121,16 +169,20 @@ void ThreadTeam::loop(int helper) noexcept {
 
 /// The caller's thread goes where the system puts it, and that may be a helper's processor. Both
 /// would run there by turns for the whole call, while the spare processor does nothing and the
-/// system takes milliseconds to see it. The helper goes to the spare one instead: by itself when it
-/// begins a call, moved by the caller when that waits.
+/// system takes milliseconds to see it. Or it may be another one of the helper's core, whose units
+/// both would share. The helper goes to the spare one instead: by itself when it begins a call,
+/// moved by the caller when that waits.
 void ThreadTeam::make_room(Helper& helper, int cpu) noexcept {
-  if (cpu < 0 || helper.cpu != cpu) return;
+  const int from = helper.cpu;
+  if (cpu < 0 || from < 0 || core_of(from) != core_of(cpu)) return;
   const int spare = spare_cpu_.exchange(-1);
   if (spare < 0) return;
-  // The other side may just have moved it.
-  const bool moved = helper.cpu == cpu && pin_to(spare, helper.thread.native_handle());
+  // The other side may just have moved it; and a spare one of the caller's core is no better,
+  // unless the helper's is the caller's own.
+  const bool better = from == cpu || core_of(spare) != core_of(cpu);
+  const bool moved = better && helper.cpu == from && pin_to(helper.thread.native_handle(), spare);
   if (moved) helper.cpu = spare;
-  spare_cpu_.store(moved ? cpu : spare);
+  spare_cpu_.store(moved ? from : spare);
 }
 
 /// Called by the caller's thread while it waits.

@@ -8,15 +8,10 @@
 #include <thread>
 #include <vector>
 
+#include "deepcpu/model.hpp"
 #include "src/runtime/wait.hpp"
 
 namespace deepcpu {
-
-struct TeamOptions {
-  int spin_us = 50;  ///< how long a helper keeps looking for work after a call before it parks
-  /// Bind every helper to one processor of the process's affinity mask, not the caller's own.
-  bool pin = true;
-};
 
 /// Owned by the runners of one Session; one call at a time. The caller's own thread is participant
 /// 0 and is never pinned.
@@ -24,7 +19,7 @@ class ThreadTeam {
  public:
   using Work = void (*)(void* context, int participant) noexcept;
 
-  explicit ThreadTeam(int helpers, TeamOptions options = {});
+  explicit ThreadTeam(int helpers, const HelperOptions& options = {});
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
@@ -32,6 +27,9 @@ class ThreadTeam {
   int helpers() const noexcept { return static_cast<int>(helpers_.size()); }
   /// Whether all helpers could be started.
   bool complete() const noexcept { return complete_; }
+  /// Starts the helpers anew in a process that is a copy of the one which made the team (fork): it
+  /// has a single thread. Else does nothing. To be called before run(); gives complete().
+  bool follow_fork() noexcept;
   /// Runs work(context, p) for p = 0 .. helpers: 0 on the calling thread. Returns when all are
   /// done.
   void run(Work work, void* context) noexcept;
@@ -43,13 +41,16 @@ class ThreadTeam {
     std::atomic<int> cpu{-1};  ///< where it is bound, -1 = nowhere
   };
   void choose_cpus();
+  void start() noexcept;
+  void forget_helpers() noexcept;
   void make_room(Helper& helper, int cpu) noexcept;
   static void part(void* self) noexcept;
-  void loop(int helper) noexcept;
+  void loop(int helper, std::uint64_t last) noexcept;
   std::uint64_t next_job(std::uint64_t last) noexcept;
 
-  TeamOptions options_;
+  HelperOptions options_;
   bool complete_ = true;
+  unsigned forks_;  ///< that this process is away from the first one; as of when helpers started
   /// No helper is bound to it; -1 = there are as many helpers as processors, or one is moving.
   std::atomic<int> spare_cpu_{-1};
   /// Number of calls so far; bit 31 tells helpers to end. 32 bits: a futex is. What belongs to a

@@ -109,7 +109,7 @@ class Parts {
   Status add(Result<Compilation> compiled, Kept kept) {
     if (!compiled) return compiled.error();
     if (auto st = reduce(*compiled, kept); !st) return st;
-    auto trial = Trial::make(data_, std::move(*compiled), packed_);
+    auto trial = Trial::make(data_, std::move(*compiled), share_);
     if (!trial) return trial.error();
     trials_.push_back(std::move(*trial));
     return {};
@@ -126,7 +126,7 @@ class Parts {
 
  private:
   const TrialData& data_;
-  std::shared_ptr<const PackedWeights> packed_;
+  TrialShare share_;
   std::vector<Trial> trials_;
 };
 

@@ -171,4 +171,24 @@ std::size_t winner(const std::vector<RaceTime>& times) {
   return best;
 }
 
+std::size_t winner(const std::vector<std::vector<RaceTime>>& races, double tie) {
+  std::vector<std::vector<double>> marks;
+  for (const std::vector<RaceTime>& times : races) {
+    if (std::any_of(times.begin(), times.end(), [](const RaceTime& t) { return t.rounds == 0; })) {
+      continue;
+    }
+    double sum = 0.0;
+    for (const RaceTime& t : times) sum += t.ratio;
+    marks.resize(times.size());
+    for (std::size_t i = 0; i < times.size(); ++i) marks[i].push_back(times[i].ratio / sum);
+  }
+  if (marks.empty()) return 0;
+  std::vector<double> medians;
+  for (std::vector<double>& each : marks) medians.push_back(median(std::move(each)));
+  const double least = *std::min_element(medians.begin(), medians.end());
+  const auto good = [&](double m) { return m <= least * (1.0 + tie); };
+  return static_cast<std::size_t>(std::find_if(medians.begin(), medians.end(), good) -
+                                  medians.begin());
+}
+
 }  // namespace deepcpu

@@ -52,4 +52,9 @@ std::vector<RaceTime> race(const std::vector<Racer>& racers, const RaceOptions& 
 /// Of the racers that stayed longest, the one with the least ratio.
 std::size_t winner(const std::vector<RaceTime>& times);
 
+/// The same racers raced several times. The one with the least median of its times, each relative
+/// to the mean of its race; the first of those that are worse by no more than the part `tie`. A
+/// race that somebody did not run in, as it was ended early, does not count; 0 if none does.
+std::size_t winner(const std::vector<std::vector<RaceTime>>& races, double tie);
+
 }  // namespace deepcpu

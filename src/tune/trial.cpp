@@ -59,8 +59,7 @@ Result<TrialData> TrialData::make(const ModelSpec& spec, std::uint64_t seed) {
   });
 }
 
-Result<Trial> Trial::make(const TrialData& data, const Schedule& schedule,
-                          std::shared_ptr<const PackedWeights>& packed) {
+Result<Trial> Trial::make(const TrialData& data, const Schedule& schedule, TrialShare& share) {
   return guard_memory("make a candidate", [&]() -> Result<Trial> {
     CompileOptions options;
     options.threads = schedule.threads;
@@ -74,28 +73,29 @@ Result<Trial> Trial::make(const TrialData& data, const Schedule& schedule,
       const bool as_asked = compiled->schedule == schedule;  // not so without code for hoist_ahead
       if (emitted && !(has_code && as_asked)) return Error(compiled->notes.back());
     }
-    return make(data, std::move(*compiled), packed);
+    return make(data, std::move(*compiled), share);
   });
 }
 
-Result<Trial> Trial::make(const TrialData& data, Compilation compiled,
-                          std::shared_ptr<const PackedWeights>& packed) {
+Result<Trial> Trial::make(const TrialData& data, Compilation compiled, TrialShare& share) {
   return guard_memory("make a candidate", [&]() -> Result<Trial> {
     auto model = std::make_shared<CompiledModel>();
     model->compiled = std::move(compiled);
-    if (!packed) {
+    if (!share.packed) {
       auto made = pack_weights(model->compiled, data.weights);
       if (!made) return made.error();
-      packed = std::move(*made);
+      share.packed = std::move(*made);
     }
-    model->packed = packed;
+    model->packed = share.packed;
     const auto scratch = session_bytes(model->compiled, data.spec.steps);
     const auto bytes = scratch ? checked_add(*scratch, data.outputs * sizeof(float)) : std::nullopt;
     if (auto st = check_available("candidate: it takes", bytes); !st) return st.error();
     Trial t;
     t.data_ = &data;
     t.model_ = model;
-    t.runner_ = std::make_unique<Runner>(model, Layout::time_major, data.spec.steps);
+    auto& team = share.teams[model->compiled.program.participants];
+    t.runner_ = std::make_unique<Runner>(model, Layout::time_major, data.spec.steps, team);
+    team = t.runner_->team();
     if (!t.runner_->why_serial().empty()) return Error(std::string(t.runner_->why_serial()));
     for (std::size_t i = 1; i < data.inputs.size(); ++i) t.extra_.emplace_back(data.inputs[i]);
     t.y_.resize(data.outputs);

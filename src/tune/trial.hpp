@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,18 +25,22 @@ struct TrialData {
   static Result<TrialData> make(const ModelSpec& spec, std::uint64_t seed);
 };
 
-/// Runs on the thread that calls it, with helpers of its own where the schedule has them.
+/// What trials of one problem have in common, of one ISA; the first that needs it makes it. With
+/// the same helpers all of them run on the same processors.
+struct TrialShare {
+  std::shared_ptr<const PackedWeights> packed;
+  std::map<int, std::shared_ptr<ThreadTeam>> teams;  ///< by number of threads
+};
+
+/// Runs on the thread that calls it, with helpers where the schedule has them. One at a time of
+/// those that have a TrialShare in common.
 class Trial {
  public:
-  /// `packed` is taken where it is not null, else the weights are packed and kept there for the
-  /// next trial of the same ISA. Errors: an illegal schedule, no memory, helpers that could not
-  /// be started.
-  static Result<Trial> make(const TrialData& data, const Schedule& schedule,
-                            std::shared_ptr<const PackedWeights>& packed);
+  /// Errors: an illegal schedule, no memory, helpers that could not be started.
+  static Result<Trial> make(const TrialData& data, const Schedule& schedule, TrialShare& share);
 
   /// The same with kernels that the caller compiled for this spec, whatever they compute.
-  static Result<Trial> make(const TrialData& data, Compilation compiled,
-                            std::shared_ptr<const PackedWeights>& packed);
+  static Result<Trial> make(const TrialData& data, Compilation compiled, TrialShare& share);
 
   /// One run over all steps from the state that the last one left.
   void run() noexcept;

@@ -140,7 +140,7 @@ class Search {
     auto data = TrialData::make(spec_, options_.seed);
     if (!data) return data.error();
     data_ = std::move(*data);
-    auto reference = Trial::make(data_, fallback_.schedule, packed_);
+    auto reference = Trial::make(data_, fallback_.schedule, share_);
     if (!reference) return reference.error();
     expected_ = reference->result();
     // Heats: the winner of one takes part in the next, so that all are compared through it.
@@ -170,7 +170,7 @@ class Search {
     trials.reserve(entrants.size());
     for (const std::size_t i : entrants) {
       if (!trials.empty() && over()) break;
-      auto trial = Trial::make(data_, out_.candidates[i].schedule, packed_);
+      auto trial = Trial::make(data_, out_.candidates[i].schedule, share_);
       if (!trial) {
         out_.candidates[i].refused = trial.error().message();
       } else if (!is_right(*trial)) {
@@ -202,38 +202,20 @@ class Search {
   /// that came close are made several times, and the median over the makings decides.
   std::size_t playoff(std::size_t champion) {
     const std::vector<std::size_t> who = finalists(champion);
-    std::vector<std::vector<double>> marks(who.size());
+    std::vector<std::vector<RaceTime>> makings;
     for (int making = 0; making < kMakings && who.size() > 1 && !over(); ++making) {
       std::vector<Trial> trials;
       for (const std::size_t i : who) {
-        auto trial = Trial::make(data_, out_.candidates[i].schedule, packed_);
+        auto trial = Trial::make(data_, out_.candidates[i].schedule, share_);
         if (!trial) return champion;
         trials.push_back(std::move(*trial));
       }
       RaceOptions options = race_options(1.0 / (kMakings - making));
       options.drop_losers = false;
       options.most_rounds = kPlayoffRounds;
-      add_marks(race(racers(trials), options), marks);
+      makings.push_back(race(racers(trials), options));
     }
-    return marks.front().empty() ? champion : who[best_mark(marks)];
-  }
-
-  /// Each one's time relative to the mean of its making.
-  static void add_marks(const std::vector<RaceTime>& times,
-                        std::vector<std::vector<double>>& marks) {
-    double sum = 0.0;
-    for (const RaceTime& t : times) sum += t.ratio;
-    for (std::size_t i = 0; i < times.size(); ++i) marks[i].push_back(times[i].ratio / sum);
-  }
-
-  /// The least median, or the first that is as good: the champion stands in front.
-  static std::size_t best_mark(const std::vector<std::vector<double>>& marks) {
-    std::vector<double> medians;
-    for (const std::vector<double>& each : marks) medians.push_back(median(each));
-    const double least = *std::min_element(medians.begin(), medians.end());
-    const auto good = [&](double m) { return m <= least * (1.0 + kTie); };
-    return static_cast<std::size_t>(std::find_if(medians.begin(), medians.end(), good) -
-                                    medians.begin());
+    return who[winner(makings, kTie)];
   }
 
   bool is_right(Trial& trial) const {
@@ -317,7 +299,7 @@ class Search {
   double begin_;
   double end_;
   TrialData data_;
-  std::shared_ptr<const PackedWeights> packed_;
+  TrialShare share_;
   std::vector<float> expected_;
   Candidate fallback_;       ///< the reference
   std::size_t waiting_ = 0;  ///< candidates whose heat has not begun
@@ -350,8 +332,11 @@ Result<TuneResult> tune(const ModelSpec& spec, const TuneOptions& options) {
   if (!(options.seconds > 0)) {
     return Error(fmt::format("seconds={}: must be above 0", options.seconds));
   }
-  // Where nothing is run, the answer is for the machine that is described.
-  const bool elsewhere = options.machine != nullptr && options.effort == Effort::estimate;
+  const bool elsewhere = options.machine != nullptr;
+  if (elsewhere && options.effort != Effort::estimate) {
+    return Error(fmt::format("effort={}: must be estimate for a machine that is described",
+                             to_string(options.effort)));
+  }
   const Isa best = elsewhere ? options.machine->isas.back().isa : host_isa();
   const Isa isa = options.isa ? std::min(*options.isa, best) : best;
   const int processors =

@@ -42,8 +42,8 @@ struct TuneOptions {
   double seconds = 10.0;   ///< time limit; there is always an answer
   bool cold = false;       ///< weights are evicted from all caches before every run
   std::uint64_t seed = 1;  ///< of weights and inputs
-  /// What the cost model goes by; null: machine_model(). With effort estimate the answer is for
-  /// this machine, its ISA and number of cores.
+  /// What the cost model goes by; null: machine_model(). With another the effort must be estimate:
+  /// the answer is for that machine, its ISA and number of cores.
   const MachineModel* machine = nullptr;
   std::function<void(const TuneProgress&)> progress{};
   std::function<bool()> stop{};  ///< asked often; true ends the search with the best so far

@@ -25,6 +25,9 @@ Status check_evidence(const WisdomEntry& e) {
   if (e.rows != 0 && (e.rows < e.key.batch.low || e.rows > e.key.batch.high)) {
     return Error(fmt::format("rows={}: is not in batch={}", e.rows, e.key.batch.text));
   }
+  if (e.steps != 0 && (e.steps < e.key.steps.low || e.steps > e.key.steps.high)) {
+    return Error(fmt::format("steps={}: is not in key.steps={}", e.steps, e.key.steps.text));
+  }
   return {};
 }
 

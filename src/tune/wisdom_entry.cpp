@@ -34,11 +34,17 @@ double time_of_one(const WisdomEntry& e) noexcept {
 
 }  // namespace
 
-const BatchClass& batch_class(std::int64_t batch) noexcept {
-  const auto* found = std::find_if(kBatchClasses.begin(), kBatchClasses.end(),
-                                   [&](const BatchClass& c) { return batch <= c.high; });
-  return found == kBatchClasses.end() ? kBatchClasses.back() : *found;
+namespace {
+template <class Classes>
+const SizeClass& class_in(const Classes& classes, std::int64_t size) noexcept {
+  const auto* found = std::find_if(classes.begin(), classes.end(),
+                                   [&](const SizeClass& c) { return size <= c.high; });
+  return found == classes.end() ? classes.back() : *found;
 }
+}  // namespace
+
+const SizeClass& batch_class(std::int64_t batch) noexcept { return class_in(kBatchClasses, batch); }
+const SizeClass& step_class(std::int64_t steps) noexcept { return class_in(kStepClasses, steps); }
 
 const std::string& this_machine_key() {
   static const std::string key = machine_key(machine());
@@ -51,14 +57,15 @@ WisdomKey WisdomKey::of(const ModelSpec& spec, int threads, Isa isa, const Machi
   key.problem = shape_text(spec.cell.name(), spec);
   key.threads = threads;
   key.batch = batch_class(spec.batch);
+  key.steps = step_class(spec.steps);
   if (isa < on.isa) key.isa = isa;
   key.machine = &on == &deepcpu::machine() ? this_machine_key() : machine_key(on);
   return key;
 }
 
 std::string WisdomKey::id() const {
-  return fmt::format("{}|{}|{}|{}|{}|{}", hash_text(cell), dims_of(problem), threads, batch.text,
-                     isa ? to_string(*isa) : "", machine);
+  return fmt::format("{}|{}|{}|{}|{}|{}|{}", hash_text(cell), dims_of(problem), threads, batch.text,
+                     steps.text, isa ? to_string(*isa) : "", machine);
 }
 
 WisdomEntry tuned_entry(const ModelSpec& spec, const TuneOptions& options,

@@ -14,20 +14,30 @@
 
 namespace deepcpu {
 
-/// Batch sizes that share an entry. A schedule is legal for all of a class or for none.
-struct BatchClass {
+/// Numbers of rows, or of steps, that share an entry.
+struct SizeClass {
   std::string_view text;
   std::int64_t low;
   std::int64_t high;
 };
+/// A schedule that is legal for the least batch of a class may be illegal for another (of its tile
+/// rows); then that one is not served.
 inline constexpr std::array kBatchClasses = {
-    BatchClass{"1", 1, 1},
-    BatchClass{"2-4", 2, 4},
-    BatchClass{"5-16", 5, 16},
-    BatchClass{"17+", 17, 1024},
+    SizeClass{"1", 1, 1},
+    SizeClass{"2-4", 2, 4},
+    SizeClass{"5-16", 5, 16},
+    SizeClass{"17+", 17, 1024},
+};
+/// A run of one step has nothing to hoist and no state in a cache; of a few, blocks are short.
+inline constexpr std::array kStepClasses = {
+    SizeClass{"1", 0, 1},
+    SizeClass{"2-15", 2, 15},
+    SizeClass{"16+", 16, INT32_MAX},
 };
 /// The class of a batch of 1..1024 rows.
-const BatchClass& batch_class(std::int64_t batch) noexcept;
+const SizeClass& batch_class(std::int64_t batch) noexcept;
+/// The class of T = 0..2^31-1 steps.
+const SizeClass& step_class(std::int64_t steps) noexcept;
 
 /// machine_key of this machine.
 const std::string& this_machine_key();
@@ -39,9 +49,10 @@ struct WisdomKey {
   /// the graph says what they do.
   std::string problem;
   int threads = 1;  ///< allowed; the schedule may use fewer
-  BatchClass batch = kBatchClasses[0];
-  std::optional<Isa> isa;  ///< a cap below the machine's best, if any
-  std::string machine;     ///< machine_key
+  SizeClass batch = kBatchClasses.front();
+  SizeClass steps = kStepClasses.back();  ///< of ModelSpec::steps
+  std::optional<Isa> isa;                 ///< a cap below the machine's best, if any
+  std::string machine;                    ///< machine_key
 
   /// The key under which a compile with these caps looks. `isa` at or above the machine's best is
   /// no cap.

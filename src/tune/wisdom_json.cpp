@@ -111,11 +111,17 @@ class Fields {
   std::optional<Error> error_;
 };
 
-Result<BatchClass> parse_batch(const std::string& text) {
-  for (const BatchClass& c : kBatchClasses) {
-    if (c.text == text) return c;
-  }
-  return Error(fmt::format("batch={}: must be one of 1, 2-4, 5-16, 17+", quote(text)));
+/// Reads the text of one of `classes`.
+template <class Classes>
+auto class_of(std::string_view field, const Classes& classes) {
+  return [field, &classes](const std::string& text) -> Result<SizeClass> {
+    std::string all;
+    for (const SizeClass& c : classes) {
+      if (c.text == text) return c;
+      all += (all.empty() ? "" : ", ") + std::string(c.text);
+    }
+    return Error(fmt::format("{}={}: must be one of {}", field, quote(text), all));
+  };
 }
 
 Result<std::uint64_t> parse_hash(const std::string& text) {
@@ -171,19 +177,22 @@ Status set_cell(const Shape& shape, std::optional<std::uint64_t> stated, KnownCe
   return {};
 }
 
-Result<KeyOf> read_key(const json& object, KnownCells& cells) {
+/// `steps`: what was timed, or 0; the class of a key that does not state one.
+Result<KeyOf> read_key(const json& object, std::int64_t steps, KnownCells& cells) {
   KeyOf out;
   Fields fields(object, "key", "key.");
   std::string problem;
   std::int64_t threads = 0;
   std::optional<std::uint64_t> cell;
-  std::optional<BatchClass> batch;
+  std::optional<SizeClass> batch;
+  std::optional<SizeClass> step;
   fields.parsed("cell", false, parse_hash, cell);
   // Stacks with a hidden size per layer have long problems, so parse_shape has the limit.
   const json* text = fields.find("problem", true);
   if (text != nullptr && !text->is_string()) fields.fail("problem", *text, "must be a string");
   fields.whole("threads", true, 1, 1024, threads);
-  fields.parsed("batch", true, parse_batch, batch);
+  fields.parsed("batch", true, class_of("batch", kBatchClasses), batch);
+  fields.parsed("steps", false, class_of("steps", kStepClasses), step);
   fields.parsed(
       "isa", false, [](const std::string& text) { return parse_isa(text); }, out.key.isa);
   fields.word("machine", true, out.key.machine);
@@ -191,10 +200,11 @@ Result<KeyOf> read_key(const json& object, KnownCells& cells) {
   auto shape = parse_shape(text->get_ref<const std::string&>());
   if (!shape) return with_prefix("key.problem: ", shape.error());
   if (shape->has_batch || shape->has_steps) {
-    return Error("key.problem: must not state b or t; the class of batches is key.batch");
+    return Error("key.problem: must not state b or t; their classes are key.batch and key.steps");
   }
   out.key.threads = static_cast<int>(threads);
   out.key.batch = *batch;
+  if (step || steps > 0) out.key.steps = step ? *step : step_class(steps);
   if (out.key.machine == this_machine_key() && out.key.isa >= machine().isa) out.key.isa = {};
   if (auto status = set_cell(*shape, cell, cells, out); !status) {
     return with_prefix("key.", status.error());
@@ -237,7 +247,7 @@ Status read_entry(const json& object, KnownCells& cells, WisdomItem& item) {
   // The key first: whoever writes an entry with the same key replaces one that is illegal.
   std::optional<KeyOf> of;
   if (key != nullptr) {
-    auto read = read_key(*key, cells);
+    auto read = read_key(*key, e.steps, cells);
     if (!read) return read.error();
     of = std::move(*read);
     item.id = of->key.id();
@@ -328,9 +338,9 @@ std::string wisdom_text(const std::vector<WisdomItem>& items) {
 }
 
 WisdomItem to_item(const WisdomEntry& e) {
-  std::string key =
-      fmt::format(R"("cell":"{}","problem":{},"threads":{},"batch":"{}")", hash_text(e.key.cell),
-                  escaped(e.key.problem), e.key.threads, e.key.batch.text);
+  std::string key = fmt::format(
+      R"("cell":"{}","problem":{},"threads":{},"batch":"{}","steps":"{}")", hash_text(e.key.cell),
+      escaped(e.key.problem), e.key.threads, e.key.batch.text, e.key.steps.text);
   if (e.key.isa) key += fmt::format(R"(,"isa":"{}")", to_string(*e.key.isa));
   key += fmt::format(R"(,"machine":{})", escaped(e.key.machine));
   WisdomItem item;

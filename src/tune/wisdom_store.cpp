@@ -32,7 +32,7 @@ struct Store {
 };
 
 Store& store() {
-  static Store instance;
+  static Store& instance = *new Store;  // threads may use it while the process ends
   return instance;
 }
 

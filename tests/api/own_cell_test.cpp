@@ -74,7 +74,8 @@ TEST_CASE("a cell of one's own, with one's own tensors, follows its formula") {
   weights.add("b_n_l0", {kHidden}, t.b_n).value();
   constexpr std::size_t kSteps = 20;
   const std::vector<float> x = random_floats(random, kSteps * kInput);
-  const ModelSpec spec = ModelSpec::make(gated_unit("api_mgu"), kInput, {kHidden}).value();
+  const ModelSpec spec =
+      ModelSpec::make(gated_unit("api_mgu"), {.input = kInput, .hidden = {kHidden}}).value();
   for (const int threads : {1, 2}) {
     CompileOptions options;
     options.threads = threads;

@@ -77,6 +77,63 @@ TEST_CASE("run refuses further inputs of the wrong number or size") {
   CHECK(message(session.run(augru.x, y, augru.extra_views())) == "no error");
 }
 
+TEST_CASE("run refuses a y that overlaps what it reads") {
+  const Sample same = Sample::make("lstm:i4h4b2t5");  // in place would look natural
+  Session session = Model::compile(same.spec, same.weights).value().session().value();
+  constexpr std::size_t kSize = 40;
+  std::vector<float> both(2 * kSize, 0.5F);
+  const std::span all(both);
+  const auto run = [&](std::size_t x, std::size_t y) {
+    return message(session.run(all.subspan(x, kSize), all.subspan(y, kSize)));
+  };
+  const std::string refused = "y: overlaps x; must be apart from all that is read";
+  CHECK(run(0, 0) == refused);
+  CHECK(run(0, kSize - 1) == refused);
+  CHECK(run(kSize - 1, 0) == refused);
+  CHECK(both == std::vector<float>(2 * kSize, 0.5F));
+  CHECK(run(0, kSize) == "no error");
+  CHECK(run(kSize, 0) == "no error");
+  CHECK(message(session.run({}, {})) == "no error");
+
+  const Sample augru = Sample::make("augru:i4h4b2t3");
+  Session gated = Model::compile(augru.spec, augru.weights).value().session().value();
+  std::vector<float> y(augru.y_size());
+  const std::vector<std::span<const float>> extra = {std::span<const float>(y).first(6)};
+  const std::string name =
+      augru.spec.cell.nodes()[static_cast<std::size_t>(augru.spec.cell.inputs()[1])].name;
+  CHECK(message(gated.run(augru.x, y, extra)) ==
+        "y: overlaps " + name + "; must be apart from all that is read");
+}
+
+TEST_CASE("a session refuses helpers that look for work for no or too long a time") {
+  const Setup s;
+  HelperOptions helpers;
+  for (const int spin_us : {-1, 10'000'001}) {
+    helpers.spin_us = spin_us;
+    CHECK(message(s.model.session(Layout::time_major, 5, helpers)) ==
+          "spin_us=" + std::to_string(spin_us) + ": must be between 0 and 10000000");
+  }
+  helpers.spin_us = 0;
+  CHECK(s.model.session(Layout::time_major, 5, helpers).ok());
+}
+
+TEST_CASE("what was moved from is refused or does nothing") {
+  Setup s;
+  Session other = std::move(s.session);
+  CHECK(message(s.session.run(s.sample.x, s.y)) == "run: the session was moved from");
+  CHECK(message(s.session.set_state("h", s.y)) == "set_state: the session was moved from");
+  CHECK(message(s.session.get_state("h", s.y)) == "get_state: the session was moved from");
+  s.session.reset();
+  CHECK(s.session.threads() == 0);
+  CHECK(s.session.parallel() == Parallel::none);
+  CHECK(s.session.notes().empty());
+  CHECK(other.run(s.sample.x, s.y).ok());
+  const Model model = std::move(s.model);
+  CHECK(s.model.spec().str() == model.spec().str());
+  CHECK(s.model.session().ok());
+  CHECK(ModelSpec().output_width() == 0);
+}
+
 TEST_CASE("a refused run writes nothing and leaves the state as it was") {
   Setup s;
   const std::vector<float> expected = [&] {
@@ -100,13 +157,14 @@ TEST_CASE("a stack of bidirectional layers runs at most max_steps steps") {
   const Sample s = Sample::make("lstm:i3h4l2bib2t5");
   const Model model = Model::compile(s.spec, s.weights).value();
   std::vector<float> y(s.y_size());
-  for (const std::int64_t max : {0, 4}) {
+  for (const std::int64_t max : {1, 4}) {
     Session session = model.session(Layout::time_major, max).value();
     CHECK(message(session.run(s.x, y)) ==
           "T=5: longer than max_steps=" + std::to_string(max) + " that the session was made for");
     CHECK(session.run({}, {}).ok());
   }
   CHECK(model.session(Layout::time_major, 5).value().run(s.x, y).ok());
+  CHECK(model.session().value().run(s.x, y).ok());  // as long as the problem's t
   CHECK(message(model.session(Layout::time_major, -1)) ==
         "max_steps=-1: must be between 0 and 2147483647");
 
@@ -138,7 +196,7 @@ TEST_CASE("scratch that no memory can hold is refused before it is touched") {
   REQUIRE(!session.ok());
   CHECK(session.error().kind() == ErrorKind::memory);
   CHECK(message(session).starts_with(
-      "session: with batch=1024, blocks of 1048576 steps and max_steps=0 it takes "));
+      "session: with batch=1024, blocks of 1048576 steps and max_steps=1 it takes "));
   CHECK(message(session).ends_with(" are available"));
 
   const Sample long_run = Sample::make("lstm:i3h512l2b1024bit1");

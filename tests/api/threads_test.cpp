@@ -5,6 +5,7 @@
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +13,7 @@
 #include <cstddef>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/catch.hpp"
@@ -43,7 +45,8 @@ TEST_CASE("threads is a cap: one above the processors is legal, uses no more and
     CHECK(model.schedule().threads >= 1);
     CHECK(model.schedule().threads <= processors());
     const auto& notes = model.notes();
-    const std::string start = "threads=" + std::to_string(threads) + ": the process may use ";
+    const std::string start =
+        "threads=" + std::to_string(threads) + ": the calling thread may use ";
     CHECK(std::any_of(notes.begin(), notes.end(),
                       [&](const std::string& note) { return note.starts_with(start); }));
     CHECK(bit_difference(run_once(model, s), expected).empty());
@@ -73,7 +76,7 @@ TEST_CASE("a process that binds itself to one processor compiles for one thread 
     const Model model = compile_capped(s, 2);
     if (model.schedule().threads != 1) return 3;
     const std::vector<std::string> said = {
-        "threads=2: the process may use 1 processors; no more are used"};
+        "threads=2: the calling thread may use 1 processors; no more are used"};
     return model.notes() == said ? 0 : 4;
   });
   CHECK(ending.signal == 0);
@@ -91,7 +94,8 @@ TEST_CASE("a model compiled for more processors than are left runs on one thread
     auto session = model.session();
     if (!session.ok()) return 3;
     const std::vector<std::string> said = {
-        "threads: the process may use fewer processors than when the model was compiled; one "
+        "threads: the calling thread may use fewer processors than the one that compiled the "
+        "model; one "
         "thread serves instead"};
     if (session->notes() != said) return 4;
     std::vector<float> y(s.y_size());
@@ -116,6 +120,47 @@ bool refuse_threads() {
   return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
          prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
+
+#if !DEEPCPU_THREAD_SANITIZER  // it refuses threads after a fork of a process that has several
+TEST_CASE("a session with helpers goes on in a forked child as in its parent", "[fork]") {
+  const Sample s = Sample::make("lstm:i5h40b2t9");
+  const Model model = compile_for(s, host_isa(), 2);
+  Session session = model.session().value();
+  std::vector<float> y(s.y_size());
+  std::vector<float> other(s.y_size());
+  REQUIRE(session.run(s.x, y).ok());
+  const pid_t child = start_child([&] {
+    alarm(20);
+    Session mine = std::move(session);  // ends its helpers here, so that the child ends
+    if (!mine.run(s.x, y).ok()) return 2;
+    // The state came along: a second run, as of one that was never forked.
+    Session whole = model.session().value();
+    if (!whole.run(s.x, other).ok() || !whole.run(s.x, other).ok()) return 3;
+    return bit_difference(y, other).empty() ? 0 : 4;
+  });
+  REQUIRE(session.run(s.x, y).ok());
+  const Ending ending = wait_for(child);
+  CHECK(ending.signal == 0);
+  CHECK(ending.status == 0);
+}
+
+TEST_CASE("where helpers cannot be started after a fork, a run says so", "[fork]") {
+  if (processors() < 2) return;
+  const Sample s = Sample::make("lstm:i5h40b2t9");
+  Session session = compile_for(s, host_isa(), 2).session().value();
+  std::vector<float> y(s.y_size());
+  const Ending ending = run_forked([&] {
+    alarm(20);
+    if (!refuse_threads()) return 2;
+    const Status status = session.run(s.x, y);
+    if (status.ok()) return 3;
+    const std::string said = "threads: the helpers could not be started after fork()";
+    return status.error().message() == said ? 0 : 4;
+  });
+  CHECK(ending.signal == 0);
+  CHECK(ending.status == 0);
+}
+#endif
 
 TEST_CASE("where the system refuses threads, one serves, says so, and gives the same bits",
           "[fork]") {

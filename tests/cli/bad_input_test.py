@@ -73,7 +73,7 @@ class Problems(cli.CliTest):
     LARGE = [
         ("steps=2147483647, batch=1024: inputs and output take 92233",
          "rnn:i1048576h1b1024t2147483647"),
-        ("inputs and output take 17592186036224 bytes, this machine has ",
+        ("inputs and output take 17592186036224 bytes, ",
          "rnn:i1h1b1024t2147483647"),
     ]
 

@@ -31,6 +31,7 @@ class Bench(cli.CliTest):
                         "gbytes_per_s"):
                 self.assertGreater(row[key], 0, key)
             self.assertEqual(row["runs_alone"], 0)
+            self.assertEqual(row["runs_hoist"], 0)
             self.assertLessEqual(row["min_us"], row["median_us"])
             self.assertLessEqual(row["median_us"], row["p99_us"])
 
@@ -58,13 +59,16 @@ class Bench(cli.CliTest):
         self.assertEqual(row["isa"], "interpreter")
         self.assertTrue(row["notes"])
 
-    def test_runs_alone(self):
-        (row,) = self.bench("lstm:i64h64t5", "--threads", "2")
-        self.assertGreaterEqual(row["runs_alone"], 0)
-        self.assertLessEqual(row["runs_alone"], 1)
-        said = any("went on alone" in note for note in row["notes"])
-        if len(os.sched_getaffinity(0)) > 1:
-            self.assertEqual(said, row["threads"] > 1 and row["runs_alone"] > 0.5)
+    def test_runs_that_go_other_ways(self):
+        for problem in ("lstm:i64h64t5", "lstm:i64h64t100"):
+            (row,) = self.bench(problem, "--threads", "2")
+            for key, words in (("runs_alone", "went on alone"), ("runs_hoist", "shared only")):
+                self.assertGreaterEqual(row[key], 0)
+                self.assertLessEqual(row[key], 1)
+                said = any(words in note for note in row["notes"])
+                if len(os.sched_getaffinity(0)) > 1:
+                    self.assertEqual(said, row["threads"] > 1 and row[key] > 0.5)
+            self.assertLessEqual(row["runs_alone"] + row["runs_hoist"], 1.000001)
 
     def test_pause(self):
         (row,) = self.bench("rnn:i4h4t5", "--pause", "500")

@@ -172,7 +172,7 @@ class Random(cli.CliTest):
                          env={"DEEPCPU_VERBOSE": "1"})
         lines = done.stderr.splitlines()
         self.assertEqual(done.returncode, 0)
-        self.assertRegex(lines[-1], r"^deepcpu,run,lstm:i3h4b1t5,\w+,")
+        self.assertRegex(lines[-1], r"^deepcpu,run,lstm:i3h4b1t5,\w+,1,none,5$")
         self.assertEqual(lines[0], "deepcpu,schedule,lstm:i3h4b1t5,estimate")
         for line in lines[1:-1]:
             self.assertRegex(line, r"^deepcpu,compile,lstm:i3h4b1t5,\w+,\d+,[\d.]+$")
@@ -213,6 +213,21 @@ class Files(cli.CliTest):
         self.ok("run", "--problem", "rnn:i2h3t4", "--output", "y.npy")
         self.assertTrue((self.folder / "y.npy").is_symlink())
         self.assertEqual(cli.read_npy(self.folder / "target.npy")[0], (4, 1, 3))
+
+    def test_read_only_files_stay(self):
+        self.write("y.npy", b"old")
+        (self.folder / "y.npy").chmod(0o444)
+        if os.access(self.folder / "y.npy", os.W_OK):
+            self.skipTest("permissions do not count for this user")
+        self.fails("y.npy: cannot be written: Permission denied", "run", "--problem", "rnn:i2h3t4",
+                   "--output", "y.npy")
+        self.assertEqual((self.folder / "y.npy").read_bytes(), b"old")
+
+    def test_permissions_stay(self):
+        self.write("y.npy", b"old")
+        (self.folder / "y.npy").chmod(0o600)
+        self.ok("run", "--problem", "rnn:i2h3t4", "--output", "y.npy")
+        self.assertEqual((self.folder / "y.npy").stat().st_mode & 0o777, 0o600)
 
     def test_all_outputs_or_none(self):
         self.write("y.npy", b"old")

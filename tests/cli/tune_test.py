@@ -231,8 +231,14 @@ class Tune(cli.CliTest):
         if not self.emits():  # nothing was measured
             return
         self.assertRegex(done.stderr, r"\Adeepcpu: note: w.json: keeps its entry for rnn:i3h3b1t2, "
-                                      r"which was measured with [0-9.]+ us\n\Z")
+                                      r"which was measured with [0-9.]+ us for b=1, t=2\n\Z")
         self.assertEqual((self.folder / "w.json").read_bytes(), before)
+
+    def test_other_numbers_of_steps_have_entries_of_their_own(self):
+        for steps in (50, 1, 4):
+            self.ok("tune", f"rnn:i3h3t{steps}", "--output", "w.json", *QUICK, stderr=None)
+        entries = json.loads((self.folder / "w.json").read_text())["entries"]
+        self.assertEqual([e["key"]["steps"] for e in entries], ["16+", "1", "2-15"])
 
     def on_terminal(self, *arguments):
         """Exit status, stdout and what a terminal at stderr is sent."""

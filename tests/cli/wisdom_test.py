@@ -90,6 +90,7 @@ class Schema(Wisdom):
             ((*entry, "key", "threads"), 1025), ((*entry, "key", "threads"), "1"),
             ((*entry, "key", "batch"), "3"), ((*entry, "key", "batch"), 1),
             ((*entry, "key", "batch"), ...), ((*entry, "key", "isa"), "sse"),
+            ((*entry, "key", "steps"), "3"), ((*entry, "key", "steps"), 1),
             ((*entry, "key", "cell"), "12"), ((*entry, "key", "cell"), "X" * 16),
             ((*entry, "key", "machine"), ...), ((*entry, "key", "machine"), None),
             ((*entry, "key", "name"), "x"), ((*entry, "measured_us"), -1),
@@ -149,14 +150,14 @@ class Use(Wisdom):
     def test_a_compile_takes_the_schedule(self):
         self.save("w.json", self.entry("gru:i8h16", batch="2-4"))
         env = {"DEEPCPU_WISDOM": "w.json"}
-        self.assertEqual(self.block("gru:i8h16b3t5", env), (ODD_BLOCK, ""))
+        self.assertEqual(self.block("gru:i8h16b3t50", env), (ODD_BLOCK, ""))
         self.assertNotEqual(self.block("gru:i8h16", env)[0], ODD_BLOCK)
         self.assertNotEqual(self.block("gru:i8h16b3")[0], ODD_BLOCK)
-        for problem, source in (("gru:i8h16b3t5", "wisdom"), ("gru:i8h16", "estimate")):
+        for problem, source in (("gru:i8h16b3t50", "wisdom"), ("gru:i8h16", "estimate")):
             said = self.block(problem, {**env, "DEEPCPU_VERBOSE": "1"})[1].splitlines()
             self.assertRegex(said[0], rf"\Adeepcpu,schedule,gru:[a-z0-9]+,{source}\Z")
-        self.ok("run", "--problem", "gru:i8h16b3t5", "--output", "tuned.npy", env=env)
-        self.ok("run", "--problem", "gru:i8h16b3t5", "--output", "plain.npy")
+        self.ok("run", "--problem", "gru:i8h16b3t50", "--output", "tuned.npy", env=env)
+        self.ok("run", "--problem", "gru:i8h16b3t50", "--output", "plain.npy")
         self.assertEqual((self.folder / "tuned.npy").read_bytes(),
                          (self.folder / "plain.npy").read_bytes())
 
@@ -200,12 +201,13 @@ class Commands(Wisdom):
         other["key"]["machine"] = "v1:elsewhere"
         self.save("w.json", self.measured(), other, {"key": 7}, self.entry("rnn:i8h8", threads=2))
         text = self.ok("wisdom", "show", "w.json")
-        self.assertIn("entry 0: lstm:i8h16, batch 1, 1 thread\n  measure, measured 100.5 us (spread"
-                      " 2.0 %), predicted 90.2 us, b=1, t=100, 20 candidates, version 0.1.0\n  {",
+        self.assertIn("entry 0: lstm:i8h16, batch 1, steps 16+, 1 thread\n"
+                      "  measure, measured 100.5 us (spread 2.0 %), predicted 90.2 us, b=1, t=100,"
+                      " 20 candidates, version 0.1.0\n  {",
                       text)
-        self.assertIn("entry 1: gru:i8h8, batch 1, 1 thread, on v1:elsewhere\n", text)
+        self.assertIn("entry 1: gru:i8h8, batch 1, steps 16+, 1 thread, on v1:elsewhere\n", text)
         self.assertIn("entry 2: refused: key: must be an object\n", text)
-        self.assertIn("entry 3: rnn:i8h8, batch 1, 2 threads\n  written by hand\n", text)
+        self.assertIn("entry 3: rnn:i8h8, batch 1, steps 16+, 2 threads\n  written by hand\n", text)
 
     def test_verify(self):
         other = self.measured("gru:i8h8")
@@ -264,15 +266,17 @@ class Commands(Wisdom):
             return [e["key"]["problem"] for e in self.load("w.json")["entries"]]
 
         every = ["lstm:i8h16", "gru:i8h8", "lstm:i7h7", "rnn:i9h9", "rnn:i8h8"]
-        self.assertEqual(left(), every)
+        self.assertEqual(left("--older-than", "0.0.1"), every)
         self.assertEqual(self.load("w.json")["entries"][2], later)
+        self.assertEqual(left("--problem", "rnn:i8h8"), every[:4])
+        self.assertEqual(left("--problem", "lstm:i7h7"), every)  # that one is refused here
         self.assertEqual(left("--machine-only"), every[:1] + every[2:])
         self.assertEqual(left("--estimates"), every[:3] + every[4:])
         self.assertEqual(left("--older-than", "0.2.0"), every[2:])
         self.assertEqual(left("--older-than", "0.1.0"), every)
         self.assertEqual(left("--refused"), every[:2] + every[3:])
         self.save("w.json", *entries, {"key": 7})
-        self.assertEqual(self.ok("wisdom", "prune", "w.json"),
+        self.assertEqual(self.ok("wisdom", "prune", "w.json", "--problem", "lstm:i1h1"),
                          "6 entries stay\n2 of them are refused here (deepcpu wisdom verify);"
                          " --refused drops them\n")
         self.assertEqual(self.ok("wisdom", "prune", "w.json", "--refused", "--estimates"),
@@ -284,12 +288,13 @@ class Commands(Wisdom):
         self.fails("w.json: format=2: must be between 1 and 1", "wisdom", "prune", "w.json",
                    "--refused")
         self.assertEqual((self.folder / "w.json").read_bytes(), b'{"format":2,"entries":[[]]}')
-        self.fails("none.json: cannot be read", "wisdom", "prune", "none.json")
+        self.fails("none.json: cannot be read", "wisdom", "prune", "none.json", "--estimates")
 
     def test_wrong_use(self):
         self.fails("", "wisdom", status=2)
         self.fails("", "wisdom", "shown", status=2)
         self.fails("", "wisdom", "merge", "out.json", status=2)
+        self.fails("an option has to say what is dropped", "wisdom", "prune", "w.json", status=2)
         for version in ("1", "1.2", "a.b.c", "1.2.3.4", "1.2.", "-1.0.0", ""):
             self.fails("must look like 0.1.0" if version else "", "wisdom", "prune", "w.json",
                        f"--older-than={version}", status=2)
@@ -309,9 +314,9 @@ class Commands(Wisdom):
         }
         for name, (content, sentence) in cases.items():
             self.write(name, content)
-            for command in ("show", "verify", "prune"):
-                self.fails(f"{name}: ", "wisdom", command, name)
-                self.assertIn(sentence, self.fails(sentence, "wisdom", command, name))
+            for command in (["show"], ["verify"], ["prune", "--estimates"]):
+                self.fails(f"{name}: ", "wisdom", *command, name)
+                self.assertIn(sentence, self.fails(sentence, "wisdom", *command, name))
         with open(self.folder / "large", "wb") as file:
             file.truncate(100 << 20)
         self.fails("large: has 104857600 bytes; must be at most 8388608", "wisdom", "show",

@@ -39,6 +39,7 @@ MAX_COLUMNS = 100
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:[^"\\\n]|\\.)*")', re.DOTALL)
 CELL = re.compile(r"\b(lstm|gru|augru)\b", re.IGNORECASE)
+LOCALE = re.compile(r"\b(strto[fd]|strtold|sto[fd]|stold|atof|s?scanf)\s*\(")
 # A whole string that is a cell's name, as a comparison with it would be written.
 CELL_STRING = re.compile(r'"(lstm|gru|augru|rnn)"')
 
@@ -119,6 +120,15 @@ def check_cells(texts):
                 yield f"{name}:{number}: names the cell {hit.group(1)}; only src/cells may"
 
 
+def check_locale(texts):
+    """Numbers in texts are read the same in every locale: std::from_chars does, these do not."""
+    for name, text in texts.items():
+        for number, line in enumerate(strip_comments(text).split("\n"), 1):
+            hit = LOCALE.search(re.sub(r'"(?:[^"\\]|\\.)*"', "", line))
+            if hit:
+                yield f"{name}:{number}: {hit.group(1)} depends on the locale"
+
+
 def strip_comments(text):
     """The text without comments; strings and line numbers stay."""
     return COMMENT.sub(lambda m: m.group(1) or "\n" * m.group(0).count("\n"), text)
@@ -172,6 +182,7 @@ def violations(root):
     yield from check_includes(root, texts)
     yield from check_xbyak_reach(texts)
     yield from check_cells(texts)
+    yield from check_locale(texts)
     yield from check_form(root, texts)
     yield from check_readme(root)
 

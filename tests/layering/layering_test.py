@@ -66,6 +66,12 @@ class Layering(unittest.TestCase):
         self.expect({"src/b.cpp": SPDX + "bool is_lstm;\nint lstm = 1;\n"}, "src/b.cpp:3: names")
         self.expect({"jit/b.cpp": SPDX + 'if (name == "gru") f();\n'}, "names the cell gru")
 
+    def test_locale(self):
+        self.expect({"src/b.cpp": SPDX + "\nfloat f = std::strtof(text, nullptr);\n"},
+                    "src/b.cpp:3: strtof depends on the locale")
+        self.assertEqual(self.run_on({"src/b.cpp": SPDX + 'f("not strtof(x)");  // nor stod(x)\n'}),
+                         [])
+
     def test_form(self):
         self.expect({"src/b.cpp": "int a;\n"}, "does not start with its licence")
         self.expect({"src/b.cpp": SPDX + "\n" * 500}, "501 lines")

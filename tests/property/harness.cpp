@@ -250,24 +250,60 @@ Model compile(const Problem& p, Isa isa, const std::optional<Schedule>& schedule
   return std::move(*model);
 }
 
+namespace {
+/// A session that goes through a problem, call by call.
+class Stream {
+ public:
+  Stream(const Problem& p, const Model& model, const RunOptions& options)
+      : p_(p), options_(options), emitted_(model.code_bytes() > 0) {
+    Result<Session> session = model.session(options.layout, p.steps);
+    if (!session.ok()) fail("session: " + session.error().message());
+    session_.emplace(std::move(*session));
+    for (const auto& [name, values] : p.initial) session_->set_state(name, values).value();
+  }
+
+  void advance(std::int64_t steps) {
+    Call call(p_, options_, first_, steps);
+    call(*session_, emitted_, out_.y);
+    first_ += steps;
+  }
+
+  Outcome outcome() {
+    for (const auto& [name, values] : p_.initial) {
+      out_.final[name].resize(values.size());
+      session_->get_state(name, out_.final[name]).value();
+    }
+    return std::move(out_);
+  }
+
+ private:
+  const Problem& p_;
+  RunOptions options_;
+  bool emitted_;
+  std::optional<Session> session_;
+  std::int64_t first_ = 0;
+  Outcome out_;
+};
+}  // namespace
+
 Outcome run(const Problem& p, const Model& model, const RunOptions& options) {
-  Result<Session> session = model.session(options.layout, p.steps);
-  if (!session.ok()) fail("session: " + session.error().message());
-  for (const auto& [name, values] : p.initial) session->set_state(name, values).value();
-  Outcome out;
-  std::int64_t first = 0;
+  Stream stream(p, model, options);
   std::vector<std::int64_t> parts = options.parts;
   if (parts.empty()) parts = {p.steps};
-  for (const std::int64_t steps : parts) {
-    Call call(p, options, first, steps);
-    call(*session, model.code_bytes() > 0, out.y);
-    first += steps;
+  for (const std::int64_t steps : parts) stream.advance(steps);
+  return stream.outcome();
+}
+
+std::pair<Outcome, Outcome> run_in_turns(const Problem& a, const Problem& b, const Model& model,
+                                         const RunOptions& options) {
+  Stream first(a, model, options);
+  Stream second(b, model, options);
+  for (const std::int64_t steps : options.parts) {
+    first.advance(steps);
+    second.advance(steps);
   }
-  for (const auto& [name, values] : p.initial) {
-    out.final[name].resize(values.size());
-    session->get_state(name, out.final[name]).value();
-  }
-  return out;
+  Outcome one = first.outcome();
+  return {std::move(one), second.outcome()};
 }
 
 std::vector<Isa> host_isas() {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "deepcpu/deepcpu.hpp"
@@ -62,6 +63,11 @@ Model compile(const Problem& problem, Isa isa, const std::optional<Schedule>& sc
 /// Runs the model from the problem's initial states. Throws std::runtime_error if run() fails,
 /// breaks the calling convention or writes outside y.
 Outcome run(const Problem& problem, const Model& model, const RunOptions& options = {});
+
+/// The same of two problems that differ in their numbers only, on two sessions of one model, which
+/// take turns after each of the parts.
+std::pair<Outcome, Outcome> run_in_turns(const Problem& a, const Problem& b, const Model& model,
+                                         const RunOptions& options);
 
 /// The ISAs of this machine, the interpreter first.
 std::vector<Isa> host_isas();

@@ -163,7 +163,8 @@ std::string disagreement(const Cell& cell) {
   const MatmulDag dag = MatmulDag::build(cell);
   const StepGraph graph = StepGraph::build(cell);
   if (std::string wrong = compare_products(dag, graph); !wrong.empty()) return wrong;
-  const auto spec = ModelSpec::make(cell, 24, {24}, 2, cell.uses(Dim::proj) ? 24 : 0);
+  const auto spec = ModelSpec::make(
+      cell, {.input = 24, .hidden = {24}, .projection = cell.uses(Dim::proj) ? 24 : 0, .batch = 2});
   if (!spec.ok()) return spec.error().message();
   for (const bool fuse : {true, false}) {
     for (const int hoist : {0, 4}) {

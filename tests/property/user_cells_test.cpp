@@ -43,7 +43,8 @@ std::vector<float> run(const ModelSpec& spec, const Weights& weights, const std:
 void check_cell(const Cell& cell, std::int64_t input, std::vector<std::int64_t> hidden,
                 std::int64_t batch) {
   const std::int64_t steps = 11;
-  const ModelSpec spec = ModelSpec::make(cell, input, std::move(hidden), batch).value();
+  const ModelSpec spec =
+      ModelSpec::make(cell, {.input = input, .hidden = std::move(hidden), .batch = batch}).value();
   const Weights weights = Weights::random(spec, 3).value();
   const std::vector<float> x = random_input(steps * batch * input, 5);
   INFO(spec.str());
@@ -131,7 +132,7 @@ TEST_CASE("a state that decays to nothing becomes zero and stays fast") {
   const Value next = b.add(b.mul(h, b.constant(0.5F)), b.mul(x, b.constant(0.0F)));
   b.next(h, next);
   b.output(next);
-  const ModelSpec spec = ModelSpec::make(b.build().value(), 20, {20}).value();
+  const ModelSpec spec = ModelSpec::make(b.build().value(), {.input = 20, .hidden = {20}}).value();
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
     CompileOptions options;

@@ -389,7 +389,7 @@ constexpr Waits kStayBehind = {&waits_and_stays_behind, &waits_for_data_and_stay
 
 template <class Check>
 void for_late_readers(const Check& check) {
-  const ModelSpec spec = ModelSpec::make(late_reader(), 4, {48}).value();
+  const ModelSpec spec = ModelSpec::make(late_reader(), {.input = 4, .hidden = {48}}).value();
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
     for (const Exchange exchange : {Exchange::flag, Exchange::data}) {
@@ -425,7 +425,7 @@ Cell many_gates() {
 }
 
 TEST_CASE("stages of one width whose panels differ hand values over without an exchange") {
-  const ModelSpec spec = ModelSpec::make(many_gates(), 4, {96}).value();
+  const ModelSpec spec = ModelSpec::make(many_gates(), {.input = 4, .hidden = {96}}).value();
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
     for (const Exchange exchange : {Exchange::flag, Exchange::data}) {
@@ -444,7 +444,7 @@ TEST_CASE("stages of one width whose panels differ hand values over without an e
 
 template <class Check>
 void for_shared_panels(const Cell& cell, const Check& check) {
-  const ModelSpec spec = ModelSpec::make(cell, 4, {144}, 3).value();
+  const ModelSpec spec = ModelSpec::make(cell, {.input = 4, .hidden = {144}, .batch = 3}).value();
   for (const Isa isa : {Isa::interpreter, Isa::avx2, Isa::avx512}) {
     if (isa > host_isa()) continue;
     for (const Exchange exchange : {Exchange::flag, Exchange::data}) {

@@ -132,7 +132,8 @@ TEST_CASE("without memory problem strings, specs and schedules are errors", "[ma
         return std::pair(cell, std::vector<std::int64_t>{8, 8});
       },
       [](auto given) {
-        return ModelSpec::make(std::move(given.first), 4, std::move(given.second), 2);
+        return ModelSpec::make(std::move(given.first),
+                               {.input = 4, .hidden = std::move(given.second), .batch = 2});
       },
       [] { return true; });
   ModelSpec wrong = ModelSpec::parse("lstm:i4h8l2").value();

@@ -104,7 +104,7 @@ Outcome run_with(const Sample& s, Isa isa, int threads, Exchange exchange) {
 
 TEST_CASE("a signalling NaN from the caller is not taken for a number that is missing") {
   for (const std::int64_t batch : {1, 3}) {
-    ModelSpec spec = ModelSpec::make(copies(), 6, {kHidden}).value();
+    ModelSpec spec = ModelSpec::make(copies(), {.input = 6, .hidden = {kHidden}}).value();
     spec.batch = batch;
     spec.steps = kSteps;
     Sample s = Sample::make(spec);

@@ -3,12 +3,15 @@
 
 #include <sched.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <fstream>
+#include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -194,6 +197,63 @@ TEST_CASE("a caller that waits on a helper's processor sends it to another one")
   team.run(&Chase::work, &chase);
   CHECK(chase.left);
 }
+
+/// Where the helper of a team of two is bound.
+int place_of_helper(ThreadTeam& team) {
+  int cpu = -1;
+  struct Place {
+    static void work(void* self, int participant) noexcept {
+      if (participant == 1) *static_cast<int*>(self) = sched_getcpu();
+    }
+  };
+  team.run(&Place::work, &cpu);
+  return cpu;
+}
+
+TEST_CASE("the helpers of several teams are on different processors as long as there are some") {
+  cpu_set_t allowed;
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  const int room = CPU_COUNT(&allowed) / 2;  // for teams of two
+  std::vector<std::unique_ptr<ThreadTeam>> teams;
+  std::set<int> places;
+  for (int i = 0; i < std::min(room, kMost); ++i) {
+    teams.push_back(std::make_unique<ThreadTeam>(1));
+    places.insert(place_of_helper(*teams.back()));
+  }
+  // The caller may have come across a helper, which then left.
+  CHECK(places.size() + 1 >= teams.size());
+}
+
+#if !DEEPCPU_THREAD_SANITIZER  // it refuses threads after a fork of a process that has several
+TEST_CASE("a team starts its helpers anew in a forked child, and is not ended by it", "[fork]") {
+  for (const bool parked : {false, true}) {
+    ThreadTeam team(2, {.spin_us = parked ? 0 : 50});
+    Board board;
+    team.run(&Board::work, &board);
+    if (parked) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    const Ending ending = run_forked([&] {
+      alarm(20);
+      std::thread([] {}).join();  // takes the place of one that is gone
+      if (!team.follow_fork()) return 2;
+      for (int i = 0; i < 20; ++i) team.run(&Board::work, &board);
+      team.~ThreadTeam();
+      return board.calls[0] == 21 && board.calls[1] == 21 && board.calls[2] == 21 ? 0 : 3;
+    });
+    CHECK(ending.signal == 0);
+    CHECK(ending.status == 0);
+    const Ending unused = run_forked([&] {
+      alarm(20);
+      team.~ThreadTeam();
+      return 0;
+    });
+    CHECK(unused.signal == 0);
+    CHECK(unused.status == 0);
+    CHECK(team.follow_fork());
+    team.run(&Board::work, &board);
+    CHECK(board.calls[2] == 2);
+  }
+}
+#endif
 
 TEST_CASE("waiting ends when the counter has reached the number or passed it") {
   Counter counter;

@@ -86,11 +86,11 @@ bool changes_y(std::int64_t steps, Edit edit) {
   CompileOptions options;
   options.schedule = schedule_of(spec);
   const TrialData data = TrialData::make(spec, 1).value();
-  std::shared_ptr<const PackedWeights> packed;
+  TrialShare share;
   Compilation edited = compile_program(spec, options).value();
   edit(edited.layers[0]);
-  Trial whole = Trial::make(data, compile_program(spec, options).value(), packed).value();
-  Trial other = Trial::make(data, std::move(edited), packed).value();
+  Trial whole = Trial::make(data, compile_program(spec, options).value(), share).value();
+  Trial other = Trial::make(data, std::move(edited), share).value();
   return whole.result() != other.result();
 }
 

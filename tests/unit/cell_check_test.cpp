@@ -360,6 +360,17 @@ TEST_CASE("a mistake in a cell is one sentence: other builders") {
   });
 }
 
+TEST_CASE("a builder that has built its cell takes further calls and does nothing") {
+  Legal c;
+  CHECK(c.finish().empty());
+  CellBuilder& b = c.b;
+  const Value late = b.tanh(c.h) + b.matmul("late", c.h, Dim::hidden) * b.named("late", c.h);
+  b.next(c.h, late);
+  b.define(b.later("later"), late);
+  b.output(b.max(b.input("late") - b.state("late"), b.constant(1.0F) + b.bias("late")));
+  CHECK(b.build().error().message() == "cell c: build() was called already");
+}
+
 TEST_CASE("the cell that the mistakes are made in is legal") { CHECK(Legal().finish().empty()); }
 
 TEST_CASE("the largest cell has 512 nodes") {

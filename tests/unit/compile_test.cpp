@@ -138,7 +138,8 @@ Cell without_recurrent_products() {
 }
 
 TEST_CASE("hoisted products are divided by single blocks where nothing else is to be divided") {
-  const ModelSpec spec = ModelSpec::make(without_recurrent_products(), 8, {112}).value();
+  const ModelSpec spec =
+      ModelSpec::make(without_recurrent_products(), {.input = 8, .hidden = {112}}).value();
   CompileOptions options;
   options.threads = 2;
   options.isa = Isa::interpreter;  // 7 blocks of 16
@@ -155,6 +156,45 @@ TEST_CASE("hoisted products are divided by single blocks where nothing else is t
     check_owner(layer.hoist->bound.plan, *layer.shared_panels.hoist, p, owned);
     CHECK(owned.at(112).size() == (p == 0 ? 3U : 4U));
   }
+}
+
+/// The error for a cell of 16 units in which `make` gives the next state; empty if there is none.
+template <class Make>
+std::string refusal(const Make& make) {
+  CellBuilder b("limits");
+  const Value x = b.input("x");
+  const Value h = b.state("h");
+  const Value next = make(b, x, h);
+  b.next(h, next);
+  b.output(next);
+  const auto spec = ModelSpec::make(b.build().value(), {.input = 16, .hidden = {16}}).value();
+  const auto compiled = compile_program(spec, {});
+  return compiled.ok() ? std::string() : compiled.error().message();
+}
+
+TEST_CASE("cells with more stages or buffers than can be run are refused by name") {
+  const auto chain = [](int products) {
+    return refusal([&](CellBuilder& b, Value x, Value h) {
+      Value v = b.matmul("w0", h) + b.matmul("u", x);
+      for (int i = 1; i < products; ++i) v = b.matmul("w" + std::to_string(i), b.tanh(v));
+      return v;
+    });
+  };
+  CHECK(chain(32).empty());
+  CHECK(chain(33) == "cell: 33 stages in a step, at most 32 can be run");
+  // Each value is needed in the last stage, and so stands in memory until then.
+  const auto kept = [](int values) {
+    return refusal([&](CellBuilder& b, Value x, Value h) {
+      Value all = b.matmul("w", b.tanh(b.matmul("u", x) + b.matmul("v", h)));
+      for (int i = 0; i < values; ++i) {
+        const std::string name = std::to_string(i);
+        all = all * b.sigmoid(b.matmul("k" + name, h));
+      }
+      return all;
+    });
+  };
+  CHECK(kept(8).empty());
+  CHECK(kept(80).find(" buffers, at most 64 can be addressed") != std::string::npos);
 }
 
 TEST_CASE("wide panels are as narrow ones where that lets another participant share them") {

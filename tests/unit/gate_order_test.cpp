@@ -47,6 +47,8 @@ TEST_CASE("gate orders that cannot be are refused") {
         "tensor a: 6 rows cannot be divided into 4 gates");
   CHECK(w.add_gates("a", "ifgo", {4, 2}, data).error().message() ==
         "tensor a: 12 numbers given, the shape holds 8");
+  CHECK(w.add_gates("a", "ifgo", {4, 0}, {}).error().message() ==
+        "tensor a: has shape [4, 0], dimensions must be positive");
   CHECK(w.add_gates("a", "rzn", {3}, data, true).error().message() ==
         "tensor a: has rank 1: must be 2");
 }

@@ -241,5 +241,36 @@ TEST_CASE("npy: a write replaces a file as a whole and follows a symbolic link")
   CHECK(dir.entries() == 2);
 }
 
+TEST_CASE("npy: a write goes to where a link leads that names nothing yet") {
+  const TempDir dir;
+  const std::vector<std::int64_t> shape = {1};
+  std::filesystem::create_symlink("middle", dir.file("link"));
+  std::filesystem::create_symlink(dir.file("x.npy"), dir.file("middle"));
+  REQUIRE(write_npy(dir.file("link"), shape, std::vector<float>{4.0F}).ok());
+  CHECK(std::filesystem::is_symlink(dir.file("link")));
+  CHECK(std::filesystem::is_symlink(dir.file("middle")));
+  CHECK(read_npy_f32(dir.file("x.npy"), 1).value().data == std::vector<float>{4.0F});
+  CHECK(dir.entries() == 3);
+  std::filesystem::create_symlink("nowhere/x.npy", dir.file("lost"));
+  CHECK(write_npy(dir.file("lost"), shape, std::vector<float>{4.0F}).error().message() ==
+        dir.file("lost") + ": cannot be written: No such file or directory");
+  std::filesystem::create_symlink("round", dir.file("round"));
+  CHECK(write_npy(dir.file("round"), shape, std::vector<float>{4.0F}).error().message() ==
+        dir.file("round") + ": cannot be written: Too many levels of symbolic links");
+}
+
+TEST_CASE("npy: a file that is replaced keeps its permissions") {
+  const TempDir dir;
+  const std::vector<std::int64_t> shape = {1};
+  const std::string path = dir.file("x.npy");
+  for (const auto mode : {0600, 0664, 0640}) {
+    write_bytes(path, "something else");
+    const auto permissions = static_cast<std::filesystem::perms>(mode);
+    std::filesystem::permissions(path, permissions);
+    REQUIRE(write_npy(path, shape, std::vector<float>{4.0F}).ok());
+    CHECK(std::filesystem::status(path).permissions() == permissions);
+  }
+}
+
 }  // namespace
 }  // namespace deepcpu

@@ -185,6 +185,28 @@ TEST_CASE("race: stop ends it after any turn with what is known") {
   }
 }
 
+TEST_CASE("race: the winner of several, the first of equals, without races that ended early") {
+  const auto of = [](const std::vector<double>& ratios) {
+    std::vector<RaceTime> times;
+    for (const double ratio : ratios) {
+      RaceTime t;
+      t.ratio = ratio;
+      t.rounds = ratio > 0.0 ? 3 : 0;
+      times.push_back(t);
+    }
+    return times;
+  };
+  CHECK(winner({of({1.0, 0.9, 0.8})}, 0.01) == 2);
+  CHECK(winner({of({1.0, 0.995, 1.1})}, 0.01) == 0);
+  // The median counts: one good race is not enough.
+  CHECK(winner({of({1.0, 0.5}), of({1.0, 1.2}), of({1.0, 1.3})}, 0.01) == 0);
+  // Nobody wins by not having run.
+  CHECK(winner({of({1.0, 0.0, 0.0})}, 0.01) == 0);
+  CHECK(winner({of({1.0, 0.8}), of({1.0, 0.0})}, 0.01) == 1);
+  CHECK(winner({of({1.0, 1.2}), of({1.0, 0.0})}, 0.01) == 0);
+  CHECK(winner(std::vector<std::vector<RaceTime>>{}, 0.01) == 0);
+}
+
 TEST_CASE("race: progress names the leader, its time and who is left") {
   Track track({300.0, 100.0, 101.0, 900.0});
   RaceOptions options;

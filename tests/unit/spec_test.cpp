@@ -262,8 +262,9 @@ TEST_CASE("spec: a projection belongs to cells that have one") {
   auto spec = ModelSpec::parse("lstm:i4h8p4").value();
   spec.projection = 0;
   CHECK(status_of(spec.validate()) == "projection: is missing, cell lstm needs it");
-  CHECK(ModelSpec::make(highway("highway_projection"), 8, {8}, 1, 4).error().message() ==
-        "projection=4: cell highway_projection has no projection");
+  CHECK(ModelSpec::make(highway("highway_projection"), {.input = 8, .hidden = {8}, .projection = 4})
+            .error()
+            .message() == "projection=4: cell highway_projection has no projection");
 }
 
 TEST_CASE("spec: widths of layers, directions and projections") {
@@ -279,7 +280,8 @@ TEST_CASE("spec: widths of layers, directions and projections") {
   CHECK(ModelSpec::parse("gru:i5h16/32rev").value().output_width() == 32);
   CHECK(ModelSpec::parse("gru:i5h16/32bi").value().output_width() == 64);
   const auto wide =
-      ModelSpec::make(echo("echo_widths"), 3, {8, 9, 10}, 1, 0, Direction::bidirectional);
+      ModelSpec::make(echo("echo_widths"),
+                      {.input = 3, .hidden = {8, 9, 10}, .direction = Direction::bidirectional});
   REQUIRE(wide.ok());
   CHECK(wide->width(Dim::input, 2) == 12);
   CHECK(wide->output_width() == 24);
@@ -287,8 +289,9 @@ TEST_CASE("spec: widths of layers, directions and projections") {
 
 TEST_CASE("spec: an input that doubles from layer to layer has a limit") {
   const auto stack = [](std::size_t layers) {
-    return ModelSpec::make(echo("echo_limit"), 3, std::vector<std::int64_t>(layers, 8), 1, 0,
-                           Direction::bidirectional);
+    return ModelSpec::make(echo("echo_limit"), {.input = 3,
+                                                .hidden = std::vector<std::int64_t>(layers, 8),
+                                                .direction = Direction::bidirectional});
   };
   CHECK(stack(10).ok());
   CHECK(stack(1024).error().message() ==
@@ -297,19 +300,19 @@ TEST_CASE("spec: an input that doubles from layer to layer has a limit") {
 
 TEST_CASE("spec: widths that meet element by element must be equal") {
   const Cell cell = highway("highway");
-  CHECK(ModelSpec::make(cell, 8, {8}).ok());
-  CHECK(ModelSpec::make(cell, 8, {8, 8}).ok());
-  const auto narrow = ModelSpec::make(cell, 5, {8});
+  CHECK(ModelSpec::make(cell, {.input = 8, .hidden = {8}}).ok());
+  CHECK(ModelSpec::make(cell, {.input = 8, .hidden = {8, 8}}).ok());
+  const auto narrow = ModelSpec::make(cell, {.input = 5, .hidden = {8}});
   REQUIRE_FALSE(narrow.ok());
   CHECK(
       narrow.error().message().starts_with("input=5: must equal hidden=8 because cell highway "
                                            "combines them element by element (node %"));
   CHECK(narrow.error().message().ends_with(" mul)"));
-  CHECK(ModelSpec::make(cell, 8, {8, 16})
+  CHECK(ModelSpec::make(cell, {.input = 8, .hidden = {8, 16}})
             .error()
             .message()
             .starts_with("input of layer 1=8: must equal hidden of layer 1=16 because cell "));
-  CHECK(ModelSpec::make(cell, 8, {8, 8}, 1, 0, Direction::bidirectional)
+  CHECK(ModelSpec::make(cell, {.input = 8, .hidden = {8, 8}, .direction = Direction::bidirectional})
             .error()
             .message()
             .starts_with("input of layer 1=16: must equal hidden of layer 1=8 because cell "));
@@ -317,7 +320,7 @@ TEST_CASE("spec: widths that meet element by element must be equal") {
 
 TEST_CASE("spec: further inputs have one width for all layers") {
   const Cell cell = leaky("leaky");
-  CHECK(ModelSpec::make(cell, 8, {8, 8}).ok());
+  CHECK(ModelSpec::make(cell, {.input = 8, .hidden = {8, 8}}).ok());
   CellBuilder b("driven");
   const Value x = b.input("x");
   const Value h = b.state("h");
@@ -325,8 +328,8 @@ TEST_CASE("spec: further inputs have one width for all layers") {
   b.next(h, sum);
   b.output(sum);
   const Cell driven = b.build().value();
-  CHECK(ModelSpec::make(driven, 5, {8, 8}).ok());
-  CHECK(ModelSpec::make(driven, 5, {8, 16}).error().message() ==
+  CHECK(ModelSpec::make(driven, {.input = 5, .hidden = {8, 8}}).ok());
+  CHECK(ModelSpec::make(driven, {.input = 5, .hidden = {8, 16}}).error().message() ==
         "hidden of layer 1=16: must equal hidden of layer 0=8 because all layers read the one "
         "input drive");
 }
@@ -350,7 +353,7 @@ TEST_CASE("spec: one that a program filled in is checked by the same rules") {
   spec = ModelSpec::parse("lstm:i4h4,clip=1").value();
   spec.options = {{"clip", "1.0"}};
   CHECK(status_of(spec.validate()) == "clip=1.0: must be spelled 1");
-  spec = ModelSpec::make(highway("highway_options"), 4, {4}).value();
+  spec = ModelSpec::make(highway("highway_options"), {.input = 4, .hidden = {4}}).value();
   spec.options = {{"clip", "1"}};
   CHECK(status_of(spec.validate()) ==
         "clip=1: is no option of cell highway_options, it has no options");

@@ -66,11 +66,13 @@ TEST_CASE("weights: a user's cell names its own tensors") {
                     b.matmul("recurrent", h);
   b.next(h, sum);
   b.output(sum);
-  const auto spec = ModelSpec::make(b.build().value(), 3, {4}).value();
+  const auto spec = ModelSpec::make(b.build().value(), {.input = 3, .hidden = {4}}).value();
   CHECK(listing(spec) ==
         std::vector<std::string>{"both_l0 [8,3]", "offset_l0 [4]", "recurrent_l0 [4,4]"});
   const auto required = required_tensors(
-      ModelSpec::make(spec.cell, 3, {4, 4}, 1, 0, Direction::bidirectional).value());
+      ModelSpec::make(spec.cell,
+                      {.input = 3, .hidden = {4, 4}, .direction = Direction::bidirectional})
+          .value());
   REQUIRE(required.size() == 12);
   CHECK(required.back().layer == 1);
   CHECK(required.back().direction == 1);
@@ -189,6 +191,25 @@ TEST_CASE("weights: a safetensors file keeps every bit, and copies keep the numb
     CHECK(std::equal(tensor.data.begin(), tensor.data.end(), other.data.begin(), other.data.end()));
   }
   CHECK(dir.entries() == 1);
+}
+
+TEST_CASE("weights: a prefix picks one module of a whole model's file") {
+  const TempDir dir;
+  const auto spec = spec_of("lstm:i5h8");
+  const auto wanted = Weights::random(spec, 3).value();
+  Weights all;
+  for (const auto& [name, tensor] : wanted.tensors()) {
+    for (const char* prefix : {"a.", "b.", ""}) {
+      REQUIRE(all.add(prefix + name, tensor.shape, tensor.data).ok());
+    }
+  }
+  REQUIRE(all.to_safetensors(dir.file("m")).ok());
+  const auto read = Weights::from_safetensors(dir.file("m"), "b.");
+  REQUIRE(read.ok());
+  CHECK(check_weights(spec, *read).ok());
+  CHECK(Weights::from_safetensors(dir.file("m")).value().tensors().size() == 12);
+  CHECK(Weights::from_safetensors(dir.file("m"), "c.").error().message() ==
+        dir.file("m") + ": no tensor's name begins with c.");
 }
 
 TEST_CASE("weights: tensors of another type are not read, and named when they are needed") {

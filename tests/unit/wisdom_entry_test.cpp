@@ -74,15 +74,23 @@ TEST_CASE("wisdom key: classes of batches") {
   CHECK(batch_class(1024).text == "17+");
 }
 
-TEST_CASE("wisdom key: equal for equal problems, whatever t and the name are") {
+TEST_CASE("wisdom key: classes of steps") {
+  for (const auto& [steps, text] :
+       {std::pair{0, "1"}, {1, "1"}, {2, "2-15"}, {15, "2-15"}, {16, "16+"}, {100, "16+"}}) {
+    CHECK(step_class(steps).text == text);
+  }
+  CHECK(step_class(INT32_MAX).text == "16+");
+}
+
+TEST_CASE("wisdom key: equal for equal problems, whatever t in its class and the name are") {
   const auto id = [](const char* problem, int threads = 1, Isa isa = machine().isa) {
     return WisdomKey::of(ModelSpec::parse(problem).value(), threads, isa).id();
   };
   const std::string base = id("lstm:i8h16b3t100");
-  CHECK(base == id("lstm:h16i8b2t7"));
-  for (const char* other :
-       {"lstm:i8h16b1", "lstm:i8h16b5", "lstm:i9h16b3", "lstm:i8h16b3l2", "lstm:i8h16b3bi",
-        "lstm:i8h16b3rev", "lstm:i8h16b3,coupled=1", "lstm:i8h16b3p4", "gru:i8h16b3"}) {
+  CHECK(base == id("lstm:h16i8b2t16"));
+  for (const char* other : {"lstm:i8h16b1", "lstm:i8h16b5", "lstm:i9h16b3", "lstm:i8h16b3l2",
+                            "lstm:i8h16b3bi", "lstm:i8h16b3rev", "lstm:i8h16b3,coupled=1",
+                            "lstm:i8h16b3p4", "gru:i8h16b3", "lstm:i8h16b3t1", "lstm:i8h16b3t15"}) {
     CHECK(base != id(other));
   }
   CHECK(base != id("lstm:i8h16b3", 2));
@@ -92,7 +100,9 @@ TEST_CASE("wisdom key: equal for equal problems, whatever t and the name are") {
   const ModelSpec spec = ModelSpec::parse("lstm:i8h16b3").value();
   CHECK(base != WisdomKey::of(spec, 1, other.isa, other).id());
   const auto named = [](const char* name) {
-    return WisdomKey::of(ModelSpec::make(unit(name), 8, {16}).value(), 1, machine().isa).id();
+    return WisdomKey::of(ModelSpec::make(unit(name), {.input = 8, .hidden = {16}}).value(), 1,
+                         machine().isa)
+        .id();
   };
   CHECK(named("a") == named("b"));
 }

@@ -48,15 +48,18 @@ TEST_CASE("wisdom JSON: the text is for people and in a fixed order") {
   e.key.machine = "elsewhere";
   e.key.isa = Isa::avx2;
   e.schedule.isa = Isa::avx2;
-  CHECK(wisdom_of({e}) == R"({
+  CHECK(wisdom_of({e}) ==
+        R"({
   "format": 1,
   "entries": [
     {
-      "key": {"cell":")" + hash_text(e.key.cell) +
-                              R"(","problem":"gru:i8h16,reset=before","threads":2,"batch":"2-4",)"
-                              R"("isa":"avx2","machine":"elsewhere"},
-      "schedule": )" + e.schedule.to_json() +
-                              R"(,
+      "key": {"cell":")" +
+            hash_text(e.key.cell) +
+            R"(","problem":"gru:i8h16,reset=before","threads":2,"batch":"2-4","steps":"16+",)"
+            R"("isa":"avx2","machine":"elsewhere"},
+      "schedule": )" +
+            e.schedule.to_json() +
+            R"(,
       "predicted_us": 90.5,
       "measured_us": 100.25,
       "spread": 0.01,
@@ -176,7 +179,7 @@ TEST_CASE("wisdom JSON: entries that are refused, each with its reason") {
   }
   CHECK(refusal(R"({"format":1,"entries":[{}]})") == "key: is missing");
   CHECK(refusal(changed("\"schedule\"", "\"shedule\"")) == "schedule: is missing");
-  CHECK(refusal(changed("\"steps\"", "\"stepps\"")) == "stepps: is unknown");
+  CHECK(refusal(changed("\"steps\": ", "\"stepps\": ")) == "stepps: is unknown");
   CHECK(refusal(changed("\"steps\": 100,", "")) == "measured_us: needs steps");
   CHECK(refusal(changed("\"spread\"", "\"colour\"")) == "colour: is unknown");
   CHECK(refusal(changed("\"threads\":2,\"batch\"", "\"batch\"")) == "key.threads: is missing");
@@ -197,7 +200,7 @@ TEST_CASE("wisdom JSON: entries that are refused, each with its reason") {
   CHECK(refusal(changed("lstm:", "gru:")).find("is not the graph of gru, which is ") !=
         std::string::npos);
   CHECK(refusal(changed("lstm:i40h256l2", "lstm:i40h256l2b3")) ==
-        "key.problem: must not state b or t; the class of batches is key.batch");
+        "key.problem: must not state b or t; their classes are key.batch and key.steps");
   CHECK(refusal(changed("lstm:i40h256l2", "lstm")).find("key.problem: problem lstm: must look") ==
         0);
   CHECK(refusal(changed("lstm:i40", "lstm:i0")) ==

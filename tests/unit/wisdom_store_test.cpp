@@ -50,11 +50,12 @@ TEST_CASE("wisdom: a compile without a schedule uses the entry for exactly its k
   REQUIRE(block_of("gru:i8h16b3") != kOdd);
   REQUIRE(wisdom::add(wisdom_entry("gru:i8h16b3", 1, kOdd)).ok());
   CHECK(wisdom::size() == 1);
-  for (const char* same : {"gru:i8h16b3", "gru:i8h16b2t7", "gru:i8h16b4"}) {
+  for (const char* same : {"gru:i8h16b3", "gru:i8h16b2t16", "gru:i8h16b4"}) {
     CHECK(block_of(same) == kOdd);
   }
-  for (const char* other : {"gru:i8h16", "gru:i8h16b5", "gru:i8h17b3", "gru:i8h16b3bi",
-                            "gru:i8h16b3,reset=before", "rnn:i8h16b3"}) {
+  for (const char* other :
+       {"gru:i8h16", "gru:i8h16b5", "gru:i8h16b3t15", "gru:i8h16b3t1", "gru:i8h17b3",
+        "gru:i8h16b3bi", "gru:i8h16b3,reset=before", "rnn:i8h16b3"}) {
     CHECK(block_of(other) != kOdd);
   }
   CompileOptions own;
@@ -93,9 +94,12 @@ TEST_CASE("wisdom: the name of a cell does not count, its graph does") {
     b.output(next);
     return b.build().value();
   };
-  const ModelSpec mine = ModelSpec::make(cell("mine", 0.1F), 8, {16}, 2).value();
-  const ModelSpec yours = ModelSpec::make(cell("yours", 0.1F), 8, {16}, 2).value();
-  const ModelSpec other = ModelSpec::make(cell("mine", 0.2F), 8, {16}, 2).value();
+  const ModelSpec mine =
+      ModelSpec::make(cell("mine", 0.1F), {.input = 8, .hidden = {16}, .batch = 2}).value();
+  const ModelSpec yours =
+      ModelSpec::make(cell("yours", 0.1F), {.input = 8, .hidden = {16}, .batch = 2}).value();
+  const ModelSpec other =
+      ModelSpec::make(cell("mine", 0.2F), {.input = 8, .hidden = {16}, .batch = 2}).value();
   WisdomEntry e = wisdom_entry("rnn:i8h16b2", 1, kOdd);
   e.key = WisdomKey::of(mine, 1, machine().isa);
   REQUIRE(wisdom::add(e).ok());
@@ -111,7 +115,7 @@ TEST_CASE("wisdom: an entry of an unknown cell that cannot be lowered gives way 
   const Value next = b.tanh(b.bias("b") + b.matmul("w", b.input("x")) + b.matmul("u", h));
   b.next(h, next);
   b.output(next);
-  const ModelSpec spec = ModelSpec::make(b.build().value(), 8, {512}).value();
+  const ModelSpec spec = ModelSpec::make(b.build().value(), {.input = 8, .hidden = {512}}).value();
   WisdomEntry e = wisdom_entry("rnn:i8h512", 1, kOdd);
   e.key = WisdomKey::of(spec, 1, machine().isa);
   e.schedule.layers[0].weights = Residency::registers;

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
@@ -11,19 +10,13 @@
 
 #include "src/io/checked.hpp"
 #include "src/model/random_numbers.hpp"
+#include "src/runtime/memory.hpp"
 
 namespace deepcpu::cli {
 namespace {
 
 const Node& input_node(const ModelSpec& spec, std::size_t input) {
   return spec.cell.nodes()[static_cast<std::size_t>(spec.cell.inputs()[input])];
-}
-
-std::uint64_t memory_bytes() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES);
-  const long page = ::sysconf(_SC_PAGESIZE);
-  if (pages <= 0 || page <= 0) return UINT64_MAX;
-  return static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
 }
 
 }  // namespace
@@ -62,11 +55,9 @@ Status check_memory(const ModelSpec& spec) {
     floats = more ? checked_add(*floats, *more) : std::nullopt;
   }
   const auto bytes = floats ? checked_mul(*floats, sizeof(float)) : std::nullopt;
-  const std::uint64_t limit = memory_bytes();
-  if (bytes && *bytes <= limit) return {};
-  return Error(fmt::format(
-      "steps={}, batch={}: inputs and output take {} bytes, this machine has {}", spec.steps,
-      spec.batch, bytes ? std::to_string(*bytes) : "more than 2^64", limit));
+  const auto what =
+      fmt::format("steps={}, batch={}: inputs and output take", spec.steps, spec.batch);
+  return check_available(what, bytes);
 }
 
 NpyFloats make_array(Shape shape) {

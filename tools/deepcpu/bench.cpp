@@ -44,7 +44,8 @@ constexpr const char* kFooter =
     "of limit: the limit (DESIGN.md) over the median; made of measured rates if the machine was\n"
     "calibrated, else of estimated ones. --json has more, such as packed_bytes of weights,\n"
     "peak_bytes, which compiling, a session and the first run take beside the caller's arrays,\n"
-    "and runs_alone, the part of the timed runs that went on alone.\n"
+    "and runs_alone and runs_hoist, the parts of the timed runs that went on alone or shared only\n"
+    "products of the input, where the schedule shares more.\n"
     "What fails, a line of FILE that is no problem included, is named on stderr, the others go\n"
     "on, and the exit status is 1.";
 
@@ -66,7 +67,10 @@ struct Row {
   double first_call_us = 0.0;
   std::size_t packed_bytes = 0;
   std::optional<std::int64_t> peak_bytes;  ///< of compiling, a session and the first run
-  double runs_alone = 0.0;  ///< part of the timed runs that one thread took, not the schedule's
+  /// Parts of the timed runs that did not go as the schedule says: on one thread, with
+  /// Parallel::hoist.
+  double runs_alone = 0.0;
+  double runs_hoist = 0.0;
   double gflops = 0.0;
   double gbytes_per_s = 0.0;
   Limit limit;  ///< of zeros if there is none: the interpreter
@@ -115,21 +119,32 @@ Status time_runs(const Model& model, Arrays& arrays, const MeasureOptions& optio
   Status status;
   double runs = 0.0;
   double alone = 0.0;
+  double hoist = 0.0;
+  const Schedule& s = row.schedule;
   const auto run = [&] {
     auto done = session->run(inputs.front().data, y.data, extra);
     if (!done) status = done;
     runs += 1.0;
-    alone += row.schedule.threads > 1 && session->threads() == 1 ? 1.0 : 0.0;
+    alone += s.threads > 1 && session->threads() == 1 ? 1.0 : 0.0;
+    const Parallel shared = session->parallel();
+    hoist += shared == Parallel::hoist && s.parallel != shared ? 1.0 : 0.0;
   };
   row.first_call_us = time_once(run);
   row.peak_bytes = memory.bytes();
   if (!status) return status;
-  runs = alone = 0.0;
+  runs = alone = hoist = 0.0;
   row.timing = measure(run, options);
   row.runs_alone = runs > 0.0 ? alone / runs : 0.0;
+  row.runs_hoist = runs > 0.0 ? hoist / runs : 0.0;
   if (row.runs_alone > 0.5 && session->notes().empty()) {
     row.notes.push_back(fmt::format("threads: {:.0f} % of the runs went on alone, which was faster",
                                     100.0 * row.runs_alone));
+  }
+  if (row.runs_hoist > 0.5) {
+    row.notes.push_back(
+        fmt::format("threads: in {:.0f} % of the runs they shared only products of the input, "
+                    "which was faster",
+                    100.0 * row.runs_hoist));
   }
   return status;
 }
@@ -187,6 +202,7 @@ nlohmann::ordered_json to_json(const Row& row) {
   json["peak_bytes"] =
       row.peak_bytes ? nlohmann::ordered_json(*row.peak_bytes) : nlohmann::ordered_json(nullptr);
   json["runs_alone"] = row.runs_alone;
+  json["runs_hoist"] = row.runs_hoist;
   json["gflops"] = row.gflops;
   json["gbytes_per_s"] = row.gbytes_per_s;
   const auto or_null = [](double us) { return us > 0 ? nlohmann::ordered_json(us) : nullptr; };

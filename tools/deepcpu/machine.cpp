@@ -67,6 +67,20 @@ Status show_described(const Flags& flags) {
   return {};
 }
 
+/// Says so where cores were slow together, as they are beside other programs. With AVX-512 some
+/// clock lower when all are active, by less than that.
+void note_if_busy(const Calibration& measured) {
+  constexpr double kLeast = 0.7;
+  for (const IsaRates& rates : measured.isas) {
+    const double part = rates.fma_gflops.all / rates.fma_gflops.one;
+    if (part >= kLeast) continue;
+    note(
+        fmt::format("calibration: with all cores active each did {:.0f} % of what one does alone "
+                    "({}); repeat it when nothing else runs",
+                    100.0 * part, to_string(rates.isa)));
+  }
+}
+
 Status calibrate_here(const Flags& flags) {
   auto path = flags.output.empty() ? calibration_path(machine_key(machine()))
                                    : Result<std::string>(flags.output);
@@ -78,6 +92,7 @@ Status calibrate_here(const Flags& flags) {
   const auto measured = calibrate(machine(), options);
   if (!measured) return measured.error();
   fmt::print("{}", flags.json ? to_json(*measured) : to_text(MachineModel::from(*measured)));
+  note_if_busy(*measured);
   if (!path) {
     note(fmt::format("not saved: {}", path.error().message()));
     return {};

@@ -130,8 +130,8 @@ Status load_lengths(const RunFlags& flags, RunData& data) {
 
 Status load_weights(const RunFlags& flags, RunData& data) {
   const bool given = !flags.model.empty();
-  auto weights =
-      given ? Weights::from_safetensors(flags.model) : Weights::random(data.spec, flags.seed);
+  auto weights = given ? Weights::from_safetensors(flags.model, flags.prefix)
+                       : Weights::random(data.spec, flags.seed);
   if (!weights) return weights.error();
   if (auto status = check_weights(data.spec, *weights); !status) {
     return Error(fmt::format("{}: {}", flags.model, status.error().message()));

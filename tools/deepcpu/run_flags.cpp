@@ -95,6 +95,9 @@ RunOptions::RunOptions(CLI::App& app) {
                  "Weights in PyTorch's names; without it they are random, see --seed")
       ->option_text("FILE.safetensors")
       ->check(names_file);
+  app.add_option("--prefix", flags_.prefix,
+                 "Takes only the tensors of --model whose names begin so, without it")
+      ->option_text("TEXT");
   app.add_option("--input", inputs_,
                  "x; NAME=FILE for a further input of the cell, [T, B, width]. May be repeated; "
                  "without any, all inputs are random")

@@ -19,6 +19,7 @@ struct NamedFile {
 struct RunFlags {
   std::string problem;
   std::string model;               ///< empty: random weights
+  std::string prefix;              ///< of the names of its tensors
   std::vector<NamedFile> inputs;   ///< empty: random inputs; "x": the cell's first input
   std::vector<NamedFile> initial;  ///< states before the first step; zero where none is given
   std::vector<NamedFile> final;    ///< states after the last step, to be written

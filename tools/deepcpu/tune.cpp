@@ -160,7 +160,8 @@ Status note_kept(const std::string& path, const ModelSpec& spec, const WisdomEnt
     const std::string note =
         fmt::format("{}: keeps its entry for {}, which was {}", path, spec.str(),
                     item.entry->measured_us > 0
-                        ? fmt::format("measured with {:.1f} us", item.entry->measured_us)
+                        ? fmt::format("measured with {:.1f} us for b={}, t={}",
+                                      item.entry->measured_us, item.entry->rows, item.entry->steps)
                         : std::string("never measured"));
     print_notes(std::span(&note, 1));
   }

@@ -22,8 +22,8 @@ bool is_here(const WisdomEntry& entry) { return entry.key.machine == this_machin
 // ---- show
 
 std::string caps_of(const WisdomKey& key) {
-  return fmt::format("batch {}, {} thread{}{}", key.batch.text, key.threads,
-                     key.threads == 1 ? "" : "s",
+  return fmt::format("batch {}, steps {}, {} thread{}{}", key.batch.text, key.steps.text,
+                     key.threads, key.threads == 1 ? "" : "s",
                      key.isa ? fmt::format(", {} at most", to_string(*key.isa)) : "");
 }
 
@@ -119,6 +119,7 @@ struct PruneFlags {
   bool estimates = false;
   bool refused = false;
   std::string older_than;
+  std::string problem;
 };
 
 /// Why an item goes; empty if it stays. What is refused may be of a later version of the library,
@@ -127,6 +128,7 @@ std::string_view dropped(const WisdomItem& item, const PruneFlags& flags,
                          const std::optional<Version>& oldest) {
   if (!item.entry) return flags.refused ? "refused" : "";
   if (flags.machine_only && !is_here(*item.entry)) return "of another machine";
+  if (!flags.problem.empty() && item.entry->key.problem == flags.problem) return "named";
   if (flags.estimates && item.entry->effort && item.entry->measured_us <= 0) return "estimated";
   const auto version = version_of(item.entry->version);
   if (oldest && version && *version < *oldest) return "older";
@@ -157,7 +159,7 @@ Status prune(const PruneFlags& flags) {
     items = std::move(keep);
   });
   if (!status) return status;
-  fmt::print("{}{} entries stay\n", lines, left);
+  fmt::print("{}{} {}\n", lines, left, left == 1 ? "entry stays" : "entries stay");
   if (refused > 0) {
     fmt::print("{} of them are refused here (deepcpu wisdom verify); --refused drops them\n",
                refused);
@@ -207,9 +209,16 @@ void add_prune(CLI::App& group, Action& action) {
   sub->add_option("--older-than", flags->older_than,
                   "Drop what earlier versions of the library found")
       ->option_text("VERSION");
+  sub->add_option("--problem", flags->problem,
+                  "Drop the entries for this problem, as show prints it, without b and t")
+      ->option_text("PROBLEM");
   sub->callback([flags, &action] {
     if (!flags->older_than.empty() && !version_of(flags->older_than)) {
       throw CLI::ValidationError("--older-than", "must look like 0.1.0");
+    }
+    if (!flags->machine_only && !flags->estimates && !flags->refused && flags->older_than.empty() &&
+        flags->problem.empty()) {
+      throw CLI::ValidationError("prune", "an option has to say what is dropped");
     }
     action = [flags] { return prune(*flags); };
   });

@@ -44,7 +44,7 @@ int main() {
   const auto lstm = deepcpu::ModelSpec::parse("lstm:i8h16");
   const auto cell = gated_unit();
   if (!lstm || !cell) return 1;
-  const auto own = deepcpu::ModelSpec::make(*cell, 8, {16});
+  const auto own = deepcpu::ModelSpec::make(*cell, {.input = 8, .hidden = {16}});
   if (!own) return 1;
   return runs(*lstm) && runs(*own) ? 0 : 1;
 }

@@ -114,7 +114,7 @@ std::string explanation_json(const Explanation& e) {
   json["problem"] = e.spec.str();
   json["isa"] = std::string(to_string(e.isa));
   json["threads"] = e.threads;
-  json["steps"] = e.steps;
+  json["steps"] = static_cast<std::int64_t>(e.steps);
   json["machine"] = {{"key", e.machine.key},
                      {"source", std::string(to_string(e.machine.source))},
                      {"note", e.machine.note},

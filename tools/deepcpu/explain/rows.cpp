@@ -100,13 +100,15 @@ std::string machine_line(const Explanation& e) {
 }
 
 std::string fraction_line(const Explanation& e) {
+  const bool beyond = e.fraction() > 1.005;
   return fmt::format(
-      "{:.1f} % of the limit is reached ({:.1f} us {}, the limit is {:.1f} us on {} thread{}{})",
+      "{:.1f} % of the limit is reached ({:.1f} us {}, the limit is {:.1f} us on {} thread{}{}){}",
       100 * e.fraction(), e.run_us(), e.measured ? "measured" : "predicted", e.limit.us,
       e.limit.threads, e.limit.threads == 1 ? "" : "s",
       e.machine.source == ModelSource::estimate
           ? ", by rates that are estimated: deepcpu machine --calibrate measures them"
-          : "");
+          : "",
+      beyond ? "; it has x·W apart from the time loop, and both may run at once" : "");
 }
 
 std::string us_text(std::optional<double> us) { return us ? fmt::format("{:.1f}", *us) : "-"; }

@@ -158,10 +158,11 @@ void ThreadTeam::run(Work work, void* context) noexcept {
 
 void ThreadTeam::loop(int helper, std::uint64_t last) noexcept {
   Helper& self = *helpers_[static_cast<std::size_t>(helper)];
+  int elsewhere = -1;  // where the caller was when it was last seen to be in nobody's way
   for (;;) {
     last = next_job(last);
     if ((last & kEnd) != 0) return;
-    make_room(self, caller_cpu_);
+    if (caller_cpu_ != elsewhere) elsewhere = make_room(self, caller_cpu_) ? caller_cpu_ : -1;
     work_(context_, helper + 1);
     self.done.store(last);
   }
@@ -172,17 +173,19 @@ void ThreadTeam::loop(int helper, std::uint64_t last) noexcept {
 /// system takes milliseconds to see it. Or it may be another one of the helper's core, whose units
 /// both would share. The helper goes to the spare one instead: by itself when it begins a call,
 /// moved by the caller when that waits.
-void ThreadTeam::make_room(Helper& helper, int cpu) noexcept {
+/// Gives whether nothing was to be done.
+bool ThreadTeam::make_room(Helper& helper, int cpu) noexcept {
   const int from = helper.cpu;
-  if (cpu < 0 || from < 0 || core_of(from) != core_of(cpu)) return;
+  if (cpu < 0 || from < 0 || core_of(from) != core_of(cpu)) return true;
   const int spare = spare_cpu_.exchange(-1);
-  if (spare < 0) return;
+  if (spare < 0) return false;
   // The other side may just have moved it; and a spare one of the caller's core is no better,
   // unless the helper's is the caller's own.
   const bool better = from == cpu || core_of(spare) != core_of(cpu);
   const bool moved = better && helper.cpu == from && pin_to(helper.thread.native_handle(), spare);
   if (moved) helper.cpu = spare;
   spare_cpu_.store(moved ? from : spare);
+  return false;
 }
 
 /// Called by the caller's thread while it waits.

@@ -43,7 +43,7 @@ class ThreadTeam {
   void choose_cpus();
   void start() noexcept;
   void forget_helpers() noexcept;
-  void make_room(Helper& helper, int cpu) noexcept;
+  bool make_room(Helper& helper, int cpu) noexcept;
   static void part(void* self) noexcept;
   void loop(int helper, std::uint64_t last) noexcept;
   std::uint64_t next_job(std::uint64_t last) noexcept;

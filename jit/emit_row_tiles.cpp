@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "jit/emit_epilogue.hpp"
 #include "jit/row_tiles.hpp"
 
 namespace deepcpu::jit {
@@ -70,7 +69,7 @@ void RowTilesEmitter<Vmm>::emit() {
   ctx_.code.xor_(reg::row.cvt32(), reg::row.cvt32());
   if (cuts()) return groups();
   Xbyak::Label done;
-  tiles(Pass::all, nullptr, done);
+  tiles(nullptr, done);
   ctx_.code.L(done);
 }
 
@@ -114,7 +113,7 @@ void RowTilesEmitter<Vmm>::pieces(const Product& p) {
   code.L(piece);
   MatmulEmitter<Vmm>(ctx_, stage_, tile(1)).start_fetch(p, piece_steps(p), piece_start());
   code.mov(reg::row, ctx_.frame.slot("group start"));
-  tiles(Pass::piece, &p, done);
+  tiles(&p, done);
   code.L(done);
   code.add(piece_start(), piece_steps(p));
   code.cmp(piece_start(), p.k);
@@ -131,63 +130,70 @@ void RowTilesEmitter<Vmm>::compare_rows_left(int rows) {
   }
 }
 
-/// While rows are left, of the group or of all: the highest tile that they are meant for. Products
-/// as `pass` says; once all have run, the epilogue.
+/// While rows are left, of the group or of all: the highest tile that they are meant for, with one
+/// piece of the product `cut`, or with all products if that is null. Once all have run, the
+/// epilogue.
 template <class Vmm>
-void RowTilesEmitter<Vmm>::tiles(Pass pass, const Product* p, const Xbyak::Label& done) {
+void RowTilesEmitter<Vmm>::tiles(const Product* cut, const Xbyak::Label& done) {
   auto& code = ctx_.code;
   Xbyak::Label loop;
   Xbyak::Label finish;
-  const bool finishes = pass == Pass::all || p == &stage_.products.back();
-  const bool direct = EpilogueEmitter<Vmm>::only_stores(stage_);
+  const bool finishes = cut == nullptr || cut == &stage_.products.back();
   code.L(loop);
-  if (pass == Pass::piece) {
+  if (cut != nullptr) {
     code.cmp(reg::row, ctx_.frame.slot("group end"));
     code.je(done, kNear);
   }
   for (const int rows : tile_heights(stage_, ctx_.even_tiles)) {
     Xbyak::Label lower;
-    Xbyak::Label last;
     code.mov(reg::scratch, ctx_.frame.slot("rows"));
     code.sub(reg::scratch, reg::row);
-    if (rows == 1 && pass == Pass::all) code.jz(done, kNear);
+    if (rows == 1 && cut == nullptr) code.jz(done, kNear);
     compare_rows_left(rows);
     code.jb(lower, kNear);
     MatmulEmitter<Vmm> products(ctx_, stage_, tile(rows));
-    if (pass == Pass::all) {
+    if (cut == nullptr) {
       products.sums().start();
       fetch_rows(rows);
       products.run();
+      finish_tile(products, rows, loop, finish);
     } else {
-      run_piece(products, *p, rows);
+      Xbyak::Label last;
+      run_piece(products, *cut, rows);
       if (finishes) {
-        code.cmp(piece_start(), (p->k - 1) / piece_steps(*p) * piece_steps(*p));
+        code.cmp(piece_start(), (cut->k - 1) / piece_steps(*cut) * piece_steps(*cut));
         code.je(last, kNear);
       }
       keep_sums(products);
       code.add(reg::row, imm(rows));
       code.jmp(loop, kNear);
-    }
-    code.L(last);
-    if (finishes) {
-      products.sums().part();
-      EpilogueEmitter<Vmm> epilogue(ctx_, stage_, tile(rows), products.registers());
-      if (direct) {
-        epilogue.emit();
-        code.add(reg::row, imm(rows));
-        code.jmp(loop, kNear);
-      } else {
-        epilogue.store_tile();
-        if (rows > 1) code.jmp(finish, kNear);
-      }
+      code.L(last);
+      if (finishes) finish_tile(products, rows, loop, finish);
     }
     code.L(lower);
   }
-  if (!finishes || direct) return;
+  if (!finishes || stores_only()) return;
   code.L(finish);
   const TileRegisters registers{static_cast<int>(stage_.sums.size()), panel_.units, 1};
   EpilogueEmitter<Vmm>(ctx_, stage_, tile(1), registers).emit_row_loop();
   code.jmp(loop, kNear);
+}
+
+/// The epilogue of a tile whose products have all run, and on to `loop`; or its sums to where the
+/// code at `finish`, which follows that of the lowest tile, takes them from row by row.
+template <class Vmm>
+void RowTilesEmitter<Vmm>::finish_tile(MatmulEmitter<Vmm>& products, int rows,
+                                       const Xbyak::Label& loop, const Xbyak::Label& finish) {
+  products.sums().part();
+  EpilogueEmitter<Vmm> epilogue(ctx_, stage_, tile(rows), products.registers());
+  if (stores_only()) {
+    epilogue.emit();
+    ctx_.code.add(reg::row, imm(rows));
+    ctx_.code.jmp(loop, kNear);
+    return;
+  }
+  epilogue.store_tile();
+  if (rows > 1) ctx_.code.jmp(finish, kNear);
 }
 
 /// At the start of a tile whose products fetch weights: asks for what its epilogue will read, and

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "jit/emit_context.hpp"
+#include "jit/emit_epilogue.hpp"
 #include "jit/emit_matmul.hpp"
 
 namespace deepcpu::jit {
@@ -29,9 +30,6 @@ class RowTilesEmitter {
   void emit();
 
  private:
-  /// What a tile of the panel runs: all products, or a piece of one.
-  enum class Pass : std::uint8_t { all, piece };
-
   /// Whether tiles pass over the stage's panels piece by piece.
   bool cuts() const {
     return ctx_.pieces && std::any_of(stage_.products.begin(), stage_.products.end(),
@@ -40,7 +38,10 @@ class RowTilesEmitter {
   void groups();
   void start_group(const Xbyak::Label& done);
   void pieces(const Product& p);
-  void tiles(Pass pass, const Product* p, const Xbyak::Label& done);
+  void tiles(const Product* cut, const Xbyak::Label& done);
+  void finish_tile(MatmulEmitter<Vmm>& products, int rows, const Xbyak::Label& loop,
+                   const Xbyak::Label& finish);
+  bool stores_only() const { return EpilogueEmitter<Vmm>::only_stores(stage_); }
   void compare_rows_left(int rows);
   void fetch_rows(int rows);
   void fetch_rows(const Ref& ref, int skipped, int rows);

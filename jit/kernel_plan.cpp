@@ -6,28 +6,25 @@
 #include <algorithm>
 #include <bit>
 
+#include "jit/fnv.hpp"
+
 namespace deepcpu::jit {
 namespace {
 
-/// FNV-1a over the numbers that operator== compares.
+/// Over the numbers that operator== compares.
 class Hasher {
  public:
-  void number(std::uint64_t v) {
-    for (int i = 0; i < 8; ++i) {
-      state_ = (state_ ^ (v & 0xff)) * 0x100000001b3ULL;
-      v >>= 8;
-    }
-  }
+  void number(std::uint64_t v) { hash_.add(v, 8); }
   void number(float f) { number(std::uint64_t{std::bit_cast<std::uint32_t>(f)}); }
   void ref(const Ref& r) {
     number(std::uint64_t{r.buffer});
     number(std::uint64_t{r.next});
     number(r.offset);
   }
-  std::uint64_t value() const { return state_; }
+  std::uint64_t value() const { return hash_.value(); }
 
  private:
-  std::uint64_t state_ = 0xcbf29ce484222325ULL;
+  Fnv1a hash_;
 };
 
 std::uint64_t bits(int v) { return static_cast<std::uint64_t>(static_cast<std::int64_t>(v)); }

@@ -203,10 +203,10 @@ Result<LayerCode> compile_layer(const Compilation& c, int layer, std::vector<std
   out.widths = lower::widths_of(c.spec, layer);
   out.layout = lower::PackLayout::build(c.spec.cell, c.graph, out.widths,
                                         static_cast<std::uint32_t>(lanes(c.schedule.isa)));
-  auto plans =
-      lower::lower_layer(c.spec.cell, c.graph, out.widths, out.layout, schedule, c.schedule.isa,
-                         static_cast<std::uint32_t>(c.program.part_rows(c.spec.batch)),
-                         c.program.sharing(c.schedule.exchange), layer_name(c.spec, layer));
+  const auto rows = static_cast<std::uint32_t>(c.program.part_rows(c.spec.batch));
+  auto plans = lower::lower_layer({c.spec.cell, c.graph, out.widths, out.layout, schedule,
+                                   c.schedule.isa, rows, c.program.sharing(c.schedule.exchange)},
+                                  layer_name(c.spec, layer));
   if (!plans) return Error(fmt::format("layers[{}].{}", layer, plans.error().message()));
   out.step.bound = std::move(plans->step);
   out.hoisted_row = plans->hoisted_row;

@@ -142,7 +142,7 @@ struct HelperOptions {
   /// it asleep takes tens of microseconds longer; until then it keeps a processor busy. 0 to 10^7.
   int spin_us = 50;
   /// Binds each helper to one processor. The caller's thread is never bound, but a helper leaves
-  /// the processor on which it finds it. Helpers are given processors that the thread that makes
+  /// the core on which it finds it. Helpers are given processors that the thread that makes
   /// the session may use, of different cores as far as there are such, and others than those of the
   /// session that the process made before.
   bool pin = true;

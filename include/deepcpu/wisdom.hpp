@@ -4,9 +4,10 @@
 /// `deepcpu tune` writes the file; a service loads it before it compiles its models, or names it in
 /// the environment variable DEEPCPU_WISDOM, which is read once, at the first compile. A model
 /// compiled without a schedule of the caller's own then takes the entry for exactly its cell graph,
-/// sizes, number of threads, class of batch sizes and machine; without one, the schedule is chosen
-/// by estimate. The file's form is documented by wisdom.schema.json, which is installed with the
-/// package. No schedule changes a result.
+/// sizes, direction, threads and instruction set allowed, classes of batch sizes and of steps
+/// (ModelSpec::steps), and machine; without one, the schedule is chosen by estimate. The file's
+/// form is documented by wisdom.schema.json, which is installed with the package. No schedule
+/// changes a result.
 ///
 /// All functions are thread-safe and work on one store per process.
 #pragma once
@@ -47,8 +48,8 @@ Result<Report> load(const std::string& path);
 /// key the better evidence stays: measured before estimated, then the greater effort, then more
 /// candidates, then less time. The file is whole at any time; processes that save at the same time
 /// wait for each other on `<path>.lock`, which stays, and lose nothing. What the file holds for
-/// other machines stays as it is, byte by byte. Errors: a file that is there and is no wisdom, or
-/// one that cannot be written; then it is unchanged.
+/// other machines stays as it is, byte by byte. Errors: a file that is there and is no wisdom, one
+/// that cannot be written, or whose lock is held for a minute; then it is unchanged.
 Status save(const std::string& path);
 
 /// Drops all entries of this process; files stay. DEEPCPU_WISDOM is not read again.

@@ -5,30 +5,29 @@
 
 #include <bit>
 
+#include "jit/fnv.hpp"
+
 namespace deepcpu {
 namespace {
 
-class Fnv1a {
+/// Over 32-bit words.
+class Words {
  public:
-  void add(std::uint32_t value) noexcept {
-    for (unsigned shift = 0; shift < 32; shift += 8) {
-      hash_ = (hash_ ^ (value >> shift & 0xffU)) * 0x100000001b3U;
-    }
-  }
+  void add(std::uint32_t value) noexcept { hash_.add(value, 4); }
   void add(int value) noexcept { add(static_cast<std::uint32_t>(value)); }
   void add(std::size_t value) noexcept { add(static_cast<std::uint32_t>(value)); }
   void add(Dim value) noexcept { add(static_cast<std::uint32_t>(value)); }
   void add(float value) noexcept { add(std::bit_cast<std::uint32_t>(value)); }
-  std::uint64_t value() const noexcept { return hash_; }
+  std::uint64_t value() const noexcept { return hash_.value(); }
 
  private:
-  std::uint64_t hash_ = 0xcbf29ce484222325U;
+  Fnv1a hash_;
 };
 
 }  // namespace
 
 std::uint64_t cell_hash(const Cell& cell) noexcept {
-  Fnv1a hash;
+  Words hash;
   hash.add(cell.nodes().size());
   for (const Node& node : cell.nodes()) {
     hash.add(static_cast<std::uint32_t>(node.op));

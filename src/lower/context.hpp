@@ -29,15 +29,7 @@ bool wholly_hoisted(const StepGraph& graph, const SumExpr& sum);
 HoistLayout hoist_layout(const StepGraph& graph, const Widths& widths, bool hoist);
 
 /// What both kinds of plan need to know.
-struct Context {
-  const Cell& cell;
-  const StepGraph& graph;
-  const Widths& widths;
-  const PackLayout& layout;
-  const LayerSchedule& schedule;
-  Isa isa;
-  std::uint32_t batch;
-  Sharing sharing;
+struct Context : LayerInput {
   HoistLayout hoist;
 };
 

@@ -84,13 +84,9 @@ bool hoists(const StepGraph& graph) {
                      [&](const SumExpr& s) { return has_hoistable(graph, s); });
 }
 
-Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,
-                               const PackLayout& layout, const LayerSchedule& schedule, Isa isa,
-                               std::uint32_t batch, Sharing sharing, const std::string& name) {
-  const bool hoist = schedule.hoist_block > 0 && hoists(graph);
-  const Context ctx{cell,   graph,    widths,
-                    layout, schedule, isa,
-                    batch,  sharing,  hoist_layout(graph, widths, hoist)};
+Result<LayerPlans> lower_layer(const LayerInput& in, const std::string& name) {
+  const bool hoist = in.schedule.hoist_block > 0 && hoists(in.graph);
+  const Context ctx{in, hoist_layout(in.graph, in.widths, hoist)};
   LayerPlans out;
   out.step = build_step(ctx, name + ".step");
   if (auto st = check_limits(out.step.plan); !st) return st.error();
@@ -98,7 +94,7 @@ Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const W
     out.hoist = build_hoist(ctx, out.step, name + ".hoist");
     out.hoisted_row = ctx.hoist.row;
   }
-  if (schedule.hoist_ahead) {
+  if (in.schedule.hoist_ahead) {
     if (auto st = build_ahead(ctx, name + ".ahead", out); !st) return st.error();
   }
   return out;

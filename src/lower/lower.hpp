@@ -119,10 +119,22 @@ std::uint32_t shares(const jit::KernelPlan& step, std::uint32_t width);
 /// Whether a step has products that can leave the time loop.
 bool hoists(const StepGraph& graph);
 
-/// Lowers one layer. Errors name the field of `schedule` that cannot be honoured.
-Result<LayerPlans> lower_layer(const Cell& cell, const StepGraph& graph, const Widths& widths,
-                               const PackLayout& layout, const LayerSchedule& schedule, Isa isa,
-                               std::uint32_t batch, Sharing sharing, const std::string& name);
+/// What a layer is lowered from. Graph, widths and layout are those of the cell, of the layer, and
+/// of both for the ISA.
+struct LayerInput {
+  const Cell& cell;
+  const StepGraph& graph;
+  const Widths& widths;
+  const PackLayout& layout;
+  const LayerSchedule& schedule;
+  Isa isa;
+  std::uint32_t batch;  ///< rows of one group of participants
+  Sharing sharing;
+};
+
+/// Lowers one layer; its plans are called `name` and what they are for. Errors name the field of
+/// the schedule that cannot be honoured.
+Result<LayerPlans> lower_layer(const LayerInput& in, const std::string& name);
 
 /// Accumulator vectors of one unit block and row of a stage.
 std::uint32_t row_vectors(const jit::Stage& stage);

@@ -198,8 +198,8 @@ class LayerWorker {
   Result<lower::LayerPlans> lower(LayerSchedule s, lower::Sharing sharing) const {
     s.tile_rows = kHighestTile;
     s.hoist_rows = kHighestTile;
-    return lower::lower_layer(spec_.cell, graph_, widths_, layout_, s, isa_,
-                              static_cast<std::uint32_t>(spec_.batch), sharing, {});
+    const auto rows = static_cast<std::uint32_t>(spec_.batch);
+    return lower::lower_layer({spec_.cell, graph_, widths_, layout_, s, isa_, rows, sharing}, {});
   }
 
   const ModelSpec& spec_;

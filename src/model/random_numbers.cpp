@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/model/random_numbers.hpp"
 
+#include "jit/fnv.hpp"
+
 namespace deepcpu {
 namespace {
 
-/// FNV-1a.
 std::uint64_t hash_name(std::string_view name) noexcept {
-  std::uint64_t hash = 0xcbf29ce484222325U;
-  for (const char c : name) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-  }
-  return hash;
+  Fnv1a hash;
+  for (const char c : name) hash.add(static_cast<unsigned char>(c), 1);
+  return hash.value();
 }
 
 }  // namespace

@@ -9,8 +9,6 @@
 namespace deepcpu {
 namespace {
 
-/// Rounds before the first racer is dropped.
-constexpr int kTrialRounds = 3;
 /// How far above the best a racer may be: kMarginStart / rounds, but never less than kMargin. The
 /// median of n rounds wanders by about the spread of a round over the root of n; 30 % is the
 /// largest spread seen on a virtual machine that does little else.

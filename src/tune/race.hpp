@@ -16,6 +16,9 @@ struct Racer {
   std::function<void()> prepare;  ///< before every call, not timed; may be empty
 };
 
+/// Rounds before the first racer is dropped: fewer say little of its time.
+inline constexpr int kTrialRounds = 3;
+
 struct RaceProgress {
   int rounds = 0;          ///< so far
   int left = 0;            ///< racers not yet dropped

@@ -52,9 +52,10 @@ Status check_lowering(const ModelSpec& spec, const Schedule& schedule) {
     last = widths;
     const auto layout = lower::PackLayout::build(spec.cell, graph, widths,
                                                  static_cast<std::uint32_t>(lanes(schedule.isa)));
+    const auto rows = static_cast<std::uint32_t>(program.part_rows(spec.batch));
     const auto plans = lower::lower_layer(
-        spec.cell, graph, widths, layout, schedule.layers[at], schedule.isa,
-        static_cast<std::uint32_t>(program.part_rows(spec.batch)), sharing, "check");
+        {spec.cell, graph, widths, layout, schedule.layers[at], schedule.isa, rows, sharing},
+        "check");
     if (!plans) return with_prefix(fmt::format("layers[{}].", layer), plans.error());
   }
   return {};

@@ -88,8 +88,8 @@ WisdomEntry tuned_entry(const ModelSpec& spec, const TuneOptions& options,
   e.spread = result.measured_us > 0.0 ? result.spread : 0.0;
   e.rows = spec.batch;
   e.steps = result.steps;
-  // What was never timed is no evidence, and a search that ended early is not exhaustive.
-  const auto timed = [](const Candidate& c) { return c.measured.rounds > 0; };
+  // What was hardly timed is no evidence, and a search that ended early is not exhaustive.
+  const auto timed = [](const Candidate& c) { return c.measured.rounds >= kTrialRounds; };
   e.candidates = result.measured_us > 0.0
                      ? std::count_if(result.candidates.begin(), result.candidates.end(), timed)
                      : static_cast<std::int64_t>(result.candidates.size());

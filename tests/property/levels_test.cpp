@@ -145,8 +145,9 @@ std::string compare_plans(const MatmulDag& dag, const StepGraph& graph, const Mo
   if (static_cast<int>(recurrent_levels.size()) < dag.recurrent_levels()) {
     return "fewer levels of stages than dependent products";
   }
-  const auto plans = lower::lower_layer(spec.cell, graph, widths, layout, schedule, Isa::avx512,
-                                        static_cast<std::uint32_t>(spec.batch), {}, "plan");
+  const auto rows = static_cast<std::uint32_t>(spec.batch);
+  const auto plans = lower::lower_layer(
+      {spec.cell, graph, widths, layout, schedule, Isa::avx512, rows, {}}, "plan");
   if (!plans.ok()) return plans.error().message();
   std::multiset<std::string> names;
   std::multiset<std::string> expected;

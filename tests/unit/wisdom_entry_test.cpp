@@ -126,6 +126,12 @@ TEST_CASE("wisdom: an entry made of what tuning found is found by a compile with
   CHECK(e.rows == 3);
   CHECK(e.candidates == 3);
   CHECK(e.effort == Effort::estimate);
+  found.measured_us = 10.0;
+  found.effort = Effort::measure;
+  for (const int i : {0, 1, 2})
+    found.candidates[static_cast<std::size_t>(i)].measured.rounds = i + 2;
+  CHECK(tuned_entry(spec, options, found).candidates == 2);  // two rounds are no evidence
+  found.measured_us = 0.0;
   MachineModel elsewhere = MachineModel::estimate(Machine{});
   elsewhere.key = "v1:elsewhere";
   elsewhere.cores = 6;

@@ -194,9 +194,10 @@ void check_plans(const ModelWork& work, const LayerSchedule& schedule, int share
   const lower::Widths widths = lower::widths_of(work.spec, 0);
   const auto layout = lower::PackLayout::build(work.spec.cell, graph, widths, work.lanes);
   const auto n = static_cast<std::uint32_t>(sharers);
-  const auto plans =
-      lower::lower_layer(work.spec.cell, graph, widths, layout, schedule, work.isa,
-                         static_cast<std::uint32_t>(work.spec.batch), {n, Exchange::flag}, "layer");
+  const auto rows = static_cast<std::uint32_t>(work.spec.batch);
+  const auto plans = lower::lower_layer(
+      {work.spec.cell, graph, widths, layout, schedule, work.isa, rows, {n, Exchange::flag}},
+      "layer");
   REQUIRE(plans.ok());
   const jit::KernelPlan& plan = plans->step.plan;
   const KernelWork& kernel = work.layers[0].step[schedule.hoist_block > 0][schedule.fuse_gates];

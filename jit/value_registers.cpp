@@ -7,8 +7,6 @@
 
 namespace deepcpu::jit {
 
-namespace {}  // namespace
-
 template <class Vmm>
 ValueRegisters<Vmm>::ValueRegisters(EmitContext<Vmm>& ctx, const std::vector<EpilogueStep>& code)
     : ctx_(ctx),

@@ -104,7 +104,8 @@ class Weights {
   Status add_gates(std::string name, std::string_view gates, std::vector<std::int64_t> shape,
                    std::span<const float> data, bool transposed = false);
   /// Reads the float32 tensors of a safetensors file: all of them, or those whose name begins with
-  /// `prefix`, without it ("encoder." of a whole model's file). An error if there is none.
+  /// `prefix`, without it ("encoder." of a whole model's file). An error if no tensor, of whatever
+  /// type, begins so.
   static Result<Weights> from_safetensors(const std::string& path, std::string_view prefix = {});
   Status to_safetensors(const std::string& path) const;
   /// Uniform in ±1/sqrt(H) as PyTorch initialises, from a fixed generator: the same on every
@@ -141,10 +142,10 @@ struct HelperOptions {
   /// Microseconds that a helper keeps looking for the next run before it sleeps. A run that finds
   /// it asleep takes tens of microseconds longer; until then it keeps a processor busy. 0 to 10^7.
   int spin_us = 50;
-  /// Binds each helper to one processor. The caller's thread is never bound, but a helper leaves
-  /// the core on which it finds it. Helpers are given processors that the thread that makes
-  /// the session may use, of different cores as far as there are such, and others than those of the
-  /// session that the process made before.
+  /// Binds each helper to one processor of those that the thread which makes the session may use:
+  /// of cores of their own, and not those of other sessions of the process, as far as there are
+  /// enough. The caller's thread is never bound; a helper that finds it on its own core leaves for
+  /// the processor that the session has besides, if it has one.
   bool pin = true;
 };
 
@@ -187,8 +188,8 @@ class Model {
 
 /// One stream's state with the scratch to run it. Not thread-safe: one run at a time. After fork()
 /// the child has copies of the parent's sessions that no run was under way in; one with helpers
-/// starts them anew in its first run there. Of one that was moved from, calls that can report do,
-/// and others do nothing.
+/// starts them anew in its first run there, which allocates, and fails if they cannot be had. Of
+/// one that was moved from, calls that can report do, and others do nothing.
 class Session {
  public:
   Session(Session&&) noexcept;
@@ -212,7 +213,7 @@ class Session {
   /// the session went on alone for speed or had to (notes()).
   int threads() const noexcept;
   /// What those threads shared: as the schedule says, or Parallel::hoist where the session goes
-  /// that way for speed. Parallel::none if there was one thread, or before the first run.
+  /// that way for speed. Parallel::none with one thread: nothing; with several: every product.
   Parallel parallel() const noexcept;
   /// All states to zero.
   void reset() noexcept;

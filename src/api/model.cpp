@@ -184,6 +184,7 @@ Result<Session> Model::session(Layout layout, std::int64_t max_steps,
     // Without helpers for the team there are none for this.
     const std::shared_ptr<ThreadTeam> team = session->runner->team();
     if (team) session->hoist = make_other(impl_->hoist, layout, max_steps, team);
+    if (session->hoist && session->hoist->team() != team) session->hoist.reset();
     TeamChoice::Range range = impl_->range;
     if (!session->alone) range.most_alone = 0;
     if (!session->hoist) range.least_hoist = 0;
@@ -303,7 +304,8 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
   if (auto st = check_run(*session.runner, x, y, in); !st) return st;
   ThreadTeam* team = session.runner->team().get();
   if (team != nullptr && !team->follow_fork()) {
-    return Error("threads: the helpers could not be started after fork()");
+    return Error(
+        "threads: the helpers could not be started after fork(); the next run tries again");
   }
   const auto full = [&](std::int64_t length) { return length == in.steps; };
   if (std::all_of(lengths.begin(), lengths.end(), full)) in.lengths = {};
@@ -332,9 +334,10 @@ Status Session::run(std::span<const float> x, std::span<float> y,
                     std::span<const std::span<const float>> extra,
                     std::span<const std::int64_t> lengths) noexcept {
   // Only sentences of errors need memory here.
-  if (!impl_) return moved_from("run");
-  return guard_memory("say what is wrong with the run",
-                      [&] { return checked_run(*impl_, x, y, extra, lengths); });
+  return guard_memory("say what is wrong with the run", [&]() -> Status {
+    if (!impl_) return moved_from("run");
+    return checked_run(*impl_, x, y, extra, lengths);
+  });
 }
 
 std::vector<std::string> Session::notes() const {
@@ -387,7 +390,7 @@ Status for_state(const Runner& runner, std::string_view name, std::size_t size, 
 }  // namespace
 
 Status Session::set_state(std::string_view name, std::span<const float> values) {
-  if (!impl_) return moved_from("set_state");
+  if (!impl_) return guard_memory("say so", [] { return Status(moved_from("set_state")); });
   Runner& runner = *impl_->current;
   const auto store = [&](std::size_t step, int state, std::size_t at) {
     // Of a model that starts anew at every call, the states not set begin at zero.
@@ -399,7 +402,7 @@ Status Session::set_state(std::string_view name, std::span<const float> values) 
 }
 
 Status Session::get_state(std::string_view name, std::span<float> values) const {
-  if (!impl_) return moved_from("get_state");
+  if (!impl_) return guard_memory("say so", [] { return Status(moved_from("get_state")); });
   const Runner& runner = *impl_->current;
   const auto load = [&](std::size_t step, int state, std::size_t at) {
     runner.load_state(step, state, values.data() + at);

@@ -185,11 +185,15 @@ Status replace_file(const std::string& finished, const std::string& target,
                     const std::string& path) {
   struct stat old {};
   if (::stat(target.c_str(), &old) == 0) {
-    constexpr mode_t kPermissions = 07777;
-    const bool same_group = ::chown(finished.c_str(), static_cast<uid_t>(-1), old.st_gid) == 0;
-    // What its group might do, another must not.
-    const mode_t mode = old.st_mode & (same_group ? kPermissions : kPermissions & ~mode_t{S_IRWXG});
-    if (::chmod(finished.c_str(), mode) != 0) return file_error(path, "written", errno);
+    // By descriptor: in a folder that others may write, the name could be another file by now.
+    const Descriptor file(::open(finished.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    if (file.get() < 0) return file_error(path, "written", errno);
+    constexpr auto kSame = static_cast<uid_t>(-1);
+    const bool same_group = ::fchown(file.get(), old.st_uid, old.st_gid) == 0 ||
+                            ::fchown(file.get(), kSame, old.st_gid) == 0;
+    // What its group might do, another must not. No bits that lend an owner's rights.
+    const mode_t mode = old.st_mode & (same_group ? mode_t{0777} : mode_t{0707});
+    if (::fchmod(file.get(), mode) != 0) return file_error(path, "written", errno);
   }
   if (::rename(finished.c_str(), target.c_str()) != 0) return file_error(path, "written", errno);
   return {};

@@ -43,8 +43,8 @@ Status write_file(const std::string& path, std::span<const std::span<const std::
 /// else `path`. Errors: `path` is there and is no regular file, or may not be written.
 Result<std::string> write_target(const std::string& path);
 
-/// Renames a finished file over `target`, which a write_target() gave for `path`. It gets the
-/// permissions of the file that it replaces, and its group if this process may give that.
+/// Renames a finished file over `target`, which a write_target() gave for `path`. It gets owner,
+/// group and permissions of the file that it replaces, as far as this process may give them.
 Status replace_file(const std::string& finished, const std::string& target,
                     const std::string& path);
 

@@ -119,13 +119,12 @@ std::uint32_t shares(const jit::KernelPlan& step, std::uint32_t width);
 /// Whether a step has products that can leave the time loop.
 bool hoists(const StepGraph& graph);
 
-/// What a layer is lowered from. Graph, widths and layout are those of the cell, of the layer, and
-/// of both for the ISA.
+/// What a layer is lowered from.
 struct LayerInput {
   const Cell& cell;
-  const StepGraph& graph;
-  const Widths& widths;
-  const PackLayout& layout;
+  const StepGraph& graph;    ///< of the cell
+  const Widths& widths;      ///< of the layer
+  const PackLayout& layout;  ///< of cell, graph and widths, for the lanes of `isa`
   const LayerSchedule& schedule;
   Isa isa;
   std::uint32_t batch;  ///< rows of one group of participants

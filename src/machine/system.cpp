@@ -257,13 +257,4 @@ std::vector<int> one_per_core(const std::string& root, const std::vector<int>& c
   return firsts;
 }
 
-std::vector<int> cores_first(const std::string& root, const std::vector<int>& cpus) {
-  std::vector<int> order = one_per_core(root, cpus);
-  const std::set<int> firsts(order.begin(), order.end());
-  for (const int cpu : cpus) {
-    if (firsts.count(cpu) == 0) order.push_back(cpu);
-  }
-  return order;
-}
-
 }  // namespace deepcpu

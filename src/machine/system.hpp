@@ -28,8 +28,6 @@ std::vector<int> affinity();
 std::vector<int> cores_of(const std::string& root, const std::vector<int>& cpus);
 /// Of each core the first of those processors that it runs.
 std::vector<int> one_per_core(const std::string& root, const std::vector<int>& cpus);
-/// Those processors, each core's first before all further ones.
-std::vector<int> cores_first(const std::string& root, const std::vector<int>& cpus);
 
 /// Processors' worth of time granted by the control groups of this process, version 1 or 2: the
 /// smallest along the way from its group to the root; 0 = no limit.

@@ -6,17 +6,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <climits>
 #include <exception>
-#include <numeric>
 
 #include "src/machine/pin.hpp"
-#include "src/machine/system.hpp"
 
 namespace deepcpu {
 namespace {
@@ -33,41 +29,6 @@ void futex_wake_all(std::atomic<std::uint32_t>& word) noexcept {
           nullptr, 0);
 }
 
-/// The first processor of the same core. Read from the system once.
-int core_of(int cpu) noexcept {
-  static const std::vector<int> cores = [] {
-    std::vector<int> all(static_cast<std::size_t>(std::max(get_nprocs_conf(), 1)));
-    std::iota(all.begin(), all.end(), 0);
-    return cores_of("", all);
-  }();
-  const auto at = static_cast<std::size_t>(cpu);
-  return at < cores.size() ? cores[at] : cpu;
-}
-
-/// How many processes lie between the first one and this.
-std::atomic<unsigned>& forks() {
-  static std::atomic<unsigned> count{0};
-  static const int watching = pthread_atfork(nullptr, nullptr, [] { ++count; });
-  (void)watching;
-  return count;
-}
-
-/// Where in a list of so many processors a team of `threads` begins: behind the team before it,
-/// the first where the caller is. Only at multiples of `threads`, so that teams of like sizes share
-/// no processor and, where cores have caches in common, few stand across two.
-std::size_t place_of_team(const std::vector<int>& cpus, std::size_t threads) {
-  static std::atomic<std::size_t> next{SIZE_MAX};
-  std::size_t at = next.load();
-  if (at == SIZE_MAX) {
-    const auto own = std::find(cpus.begin(), cpus.end(), sched_getcpu());
-    at = own == cpus.end() ? 0 : static_cast<std::size_t>(own - cpus.begin()) / threads * threads;
-  }
-  at = (at + threads - 1) / threads * threads;
-  if (at + threads > cpus.size()) at = 0;
-  next.store(at + threads);
-  return at;
-}
-
 /// A thread that looks for work gives way so often: helpers of several sessions may be bound to one
 /// processor.
 constexpr auto kYield = std::chrono::microseconds(4);
@@ -75,9 +36,9 @@ constexpr auto kYield = std::chrono::microseconds(4);
 }  // namespace
 
 ThreadTeam::ThreadTeam(int helpers, const HelperOptions& options)
-    : options_(options), forks_(forks().load()) {
+    : options_(options), forks_(forks()) {
   for (int i = 0; i < helpers; ++i) helpers_.push_back(std::make_unique<Helper>());
-  core_of(0);  // reads the system now, not in a run
+  read_cores();  // now, not in a run
   if (options_.pin) choose_cpus();
   start();
 }
@@ -92,31 +53,43 @@ void ThreadTeam::start() noexcept {
       if (h.cpu >= 0 && !pin_to(h.thread.native_handle(), h.cpu)) h.cpu = -1;
     } catch (const std::exception&) {
       complete_ = false;
+      stop();
+      jobs_.fetch_and(~kEnd);
       return;
     }
   }
 }
 
-/// One processor per helper, as long as there are enough, of a core of its own as long as there are
-/// such; one is left to the caller.
-void ThreadTeam::choose_cpus() {
-  const std::vector<int> cpus = cores_first("", affinity());
-  if (cpus.size() < 2) return;
-  const std::size_t first = place_of_team(cpus, helpers_.size() + 1);
-  for (std::size_t i = 0; i < helpers_.size(); ++i) {
-    helpers_[i]->cpu = cpus[(first + i + 1) % cpus.size()];
+void ThreadTeam::stop() noexcept {
+  jobs_.fetch_or(kEnd, std::memory_order_seq_cst);
+  futex_wake_all(jobs_);
+  for (auto& h : helpers_) {
+    if (h->thread.joinable()) h->thread.join();
   }
-  if (helpers_.size() < cpus.size()) spare_cpu_ = cpus[first];
+}
+
+/// One processor per helper, as long as there are enough; one is left to the caller.
+void ThreadTeam::choose_cpus() {
+  place_ = Placement(helpers_.size() + 1);
+  const std::vector<int>& cpus = place_.cpus();
+  for (std::size_t i = 0; i < helpers_.size(); ++i) {
+    helpers_[i]->cpu = cpus.size() < 2 ? -1 : cpus[(i + 1) % cpus.size()];
+  }
+  spare_cpu_ = helpers_.size() < cpus.size() ? cpus.front() : -1;
 }
 
 bool ThreadTeam::follow_fork() noexcept {
-  const unsigned now = forks().load(std::memory_order_relaxed);
+  const unsigned now = forks();
   if (now == forks_) return complete_;
   forget_helpers();
-  // Only helpers that are gone were counted here.
-  parked_.store(0);
-  forks_ = now;
+  parked_.store(0);  // only helpers that are gone were counted
+  try {
+    if (options_.pin) choose_cpus();
+  } catch (const std::exception&) {
+    return false;
+  }
   start();
+  if (complete_) forks_ = now;  // else the next run tries again
   return complete_;
 }
 
@@ -127,12 +100,8 @@ void ThreadTeam::forget_helpers() noexcept {
 }
 
 ThreadTeam::~ThreadTeam() {
-  if (forks().load() != forks_) forget_helpers();
-  jobs_.fetch_or(kEnd, std::memory_order_seq_cst);
-  futex_wake_all(jobs_);
-  for (auto& h : helpers_) {
-    if (h->thread.joinable()) h->thread.join();
-  }
+  if (forks() != forks_) forget_helpers();
+  stop();
 }
 
 void ThreadTeam::run(Work work, void* context) noexcept {
@@ -158,11 +127,15 @@ void ThreadTeam::run(Work work, void* context) noexcept {
 
 void ThreadTeam::loop(int helper, std::uint64_t last) noexcept {
   Helper& self = *helpers_[static_cast<std::size_t>(helper)];
-  int elsewhere = -1;  // where the caller was when it was last seen to be in nobody's way
+  int caller = -1;  // where both were when neither was in the other's way
+  int own = -1;
   for (;;) {
     last = next_job(last);
     if ((last & kEnd) != 0) return;
-    if (caller_cpu_ != elsewhere) elsewhere = make_room(self, caller_cpu_) ? caller_cpu_ : -1;
+    if (caller_cpu_ != caller || self.cpu != own) {
+      own = self.cpu;
+      caller = make_room(self, caller_cpu_) ? caller_cpu_ : -1;
+    }
     work_(context_, helper + 1);
     self.done.store(last);
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "deepcpu/model.hpp"
+#include "src/runtime/placement.hpp"
 #include "src/runtime/wait.hpp"
 
 namespace deepcpu {
@@ -28,7 +29,8 @@ class ThreadTeam {
   /// Whether all helpers could be started.
   bool complete() const noexcept { return complete_; }
   /// Starts the helpers anew in a process that is a copy of the one which made the team (fork): it
-  /// has a single thread. Else does nothing. To be called before run(); gives complete().
+  /// has a single thread. Else does nothing. To be called before run(); false if there is no memory
+  /// or no thread for it now.
   bool follow_fork() noexcept;
   /// Runs work(context, p) for p = 0 .. helpers: 0 on the calling thread. Returns when all are
   /// done.
@@ -42,6 +44,7 @@ class ThreadTeam {
   };
   void choose_cpus();
   void start() noexcept;
+  void stop() noexcept;
   void forget_helpers() noexcept;
   bool make_room(Helper& helper, int cpu) noexcept;
   static void part(void* self) noexcept;
@@ -50,7 +53,8 @@ class ThreadTeam {
 
   HelperOptions options_;
   bool complete_ = true;
-  unsigned forks_;  ///< that this process is away from the first one; as of when helpers started
+  unsigned forks_;  ///< forks() when helpers were started
+  Placement place_;
   /// No helper is bound to it; -1 = there are as many helpers as processors, or one is moving.
   std::atomic<int> spare_cpu_{-1};
   /// Number of calls so far; bit 31 tells helpers to end. 32 bits: a futex is. What belongs to a

@@ -32,7 +32,7 @@ constexpr std::array kEfforts = {
     EffortWord{Effort::exhaustive, "exhaustive"},
 };
 
-/// Candidates that are compiled and raced at once: each keeps threads and scratch of its own.
+/// Candidates that are compiled and raced at once: each keeps scratch of its own.
 constexpr std::size_t kHeat = 24;
 /// Schedules that differ by less than this in a race count as equal; the better one by prediction
 /// is taken. The tie rule keeps repeated tuning from wandering between equals.

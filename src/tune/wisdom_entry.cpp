@@ -88,12 +88,14 @@ WisdomEntry tuned_entry(const ModelSpec& spec, const TuneOptions& options,
   e.spread = result.measured_us > 0.0 ? result.spread : 0.0;
   e.rows = spec.batch;
   e.steps = result.steps;
-  // What was hardly timed is no evidence, and a search that ended early is not exhaustive.
+  // What was hardly timed is little evidence: of a search that ended at once only the winner
+  // counts.
   const auto timed = [](const Candidate& c) { return c.measured.rounds >= kTrialRounds; };
   e.candidates = result.measured_us > 0.0
-                     ? std::count_if(result.candidates.begin(), result.candidates.end(), timed)
+                     ? std::max<std::int64_t>(1, std::count_if(result.candidates.begin(),
+                                                               result.candidates.end(), timed))
                      : static_cast<std::int64_t>(result.candidates.size());
-  const Effort effort = result.stopped ? Effort::measure : result.effort;
+  const Effort effort = result.stopped ? Effort::measure : result.effort;  // not exhaustive
   e.effort = result.measured_us > 0.0 ? effort : Effort::estimate;
   e.version = DEEPCPU_VERSION;
   return e;

@@ -268,7 +268,7 @@ class Commands(Wisdom):
         every = ["lstm:i8h16", "gru:i8h8", "lstm:i7h7", "rnn:i9h9", "rnn:i8h8"]
         self.assertEqual(left("--older-than", "0.0.1"), every)
         self.assertEqual(self.load("w.json")["entries"][2], later)
-        self.assertEqual(left("--problem", "rnn:i8h8"), every[:4])
+        self.assertEqual(left("--problem", "rnn:h8i8"), every[:4])
         self.assertEqual(left("--problem", "lstm:i7h7"), every)  # that one is refused here
         self.assertEqual(left("--machine-only"), every[:1] + every[2:])
         self.assertEqual(left("--estimates"), every[:3] + every[4:])
@@ -295,6 +295,9 @@ class Commands(Wisdom):
         self.fails("", "wisdom", "shown", status=2)
         self.fails("", "wisdom", "merge", "out.json", status=2)
         self.fails("an option has to say what is dropped", "wisdom", "prune", "w.json", status=2)
+        for problem, sentence in (("lstm", "must look like"), ("lstm:i0h1", "input=0"),
+                                  ("lstm:i1h1t1", "must not state b or t")):
+            self.fails(sentence, "wisdom", "prune", "w.json", "--problem", problem, status=2)
         for version in ("1", "1.2", "a.b.c", "1.2.3.4", "1.2.", "-1.0.0", ""):
             self.fails("must look like 0.1.0" if version else "", "wisdom", "prune", "w.json",
                        f"--older-than={version}", status=2)

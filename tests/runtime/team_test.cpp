@@ -10,8 +10,6 @@
 #include <atomic>
 #include <chrono>
 #include <fstream>
-#include <memory>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -196,32 +194,6 @@ TEST_CASE("a caller that waits on a helper's processor sends it to another one")
   ThreadTeam team(1);
   team.run(&Chase::work, &chase);
   CHECK(chase.left);
-}
-
-/// Where the helper of a team of two is bound.
-int place_of_helper(ThreadTeam& team) {
-  int cpu = -1;
-  struct Place {
-    static void work(void* self, int participant) noexcept {
-      if (participant == 1) *static_cast<int*>(self) = sched_getcpu();
-    }
-  };
-  team.run(&Place::work, &cpu);
-  return cpu;
-}
-
-TEST_CASE("the helpers of several teams are on different processors as long as there are some") {
-  cpu_set_t allowed;
-  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
-  const int room = CPU_COUNT(&allowed) / 2;  // for teams of two
-  std::vector<std::unique_ptr<ThreadTeam>> teams;
-  std::set<int> places;
-  for (int i = 0; i < std::min(room, kMost); ++i) {
-    teams.push_back(std::make_unique<ThreadTeam>(1));
-    places.insert(place_of_helper(*teams.back()));
-  }
-  // The caller may have come across a helper, which then left.
-  CHECK(places.size() + 1 >= teams.size());
 }
 
 #if !DEEPCPU_THREAD_SANITIZER  // it refuses threads after a fork of a process that has several

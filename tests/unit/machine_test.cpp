@@ -395,7 +395,6 @@ TEST_CASE("one processor per core, by the lists of siblings") {
   CHECK(one_per_core(root.path(), {3}) == std::vector<int>{3});
   CHECK(cores_of(root.path(), {0, 1, 2, 3, 4}) == std::vector<int>{0, 1, 0, 1, 4});
   CHECK(cores_of(root.path(), {2, 0}) == std::vector<int>{2, 2});
-  CHECK(cores_first(root.path(), {0, 1, 2, 3, 4}) == std::vector<int>{0, 1, 4, 2, 3});
 }
 
 TEST_CASE("rates are refused where there is nothing to measure") {

@@ -67,8 +67,8 @@ Status show_described(const Flags& flags) {
   return {};
 }
 
-/// Says so where cores were slow together, as they are beside other programs. With AVX-512 some
-/// clock lower when all are active, by less than that.
+/// Says so where cores were slow together, as they are beside other programs; or because many
+/// active ones clock lower.
 void note_if_busy(const Calibration& measured) {
   constexpr double kLeast = 0.7;
   for (const IsaRates& rates : measured.isas) {
@@ -76,7 +76,7 @@ void note_if_busy(const Calibration& measured) {
     if (part >= kLeast) continue;
     note(
         fmt::format("calibration: with all cores active each did {:.0f} % of what one does alone "
-                    "({}); repeat it when nothing else runs",
+                    "({}); if other programs ran, repeat it when none does",
                     100.0 * part, to_string(rates.isa)));
   }
 }

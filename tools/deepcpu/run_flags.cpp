@@ -91,13 +91,14 @@ RunOptions::RunOptions(CLI::App& app) {
   app.add_option("--problem", flags_.problem, "Problem, as lstm:i40h256l3")
       ->option_text("PROBLEM REQUIRED")
       ->required();
-  app.add_option("--model", flags_.model,
-                 "Weights in PyTorch's names; without it they are random, see --seed")
-      ->option_text("FILE.safetensors")
-      ->check(names_file);
+  auto* model = app.add_option("--model", flags_.model,
+                               "Weights in PyTorch's names; without it they are random, see --seed")
+                    ->option_text("FILE.safetensors")
+                    ->check(names_file);
   app.add_option("--prefix", flags_.prefix,
                  "Takes only the tensors of --model whose names begin so, without it")
-      ->option_text("TEXT");
+      ->option_text("TEXT")
+      ->needs(model);
   app.add_option("--input", inputs_,
                  "x; NAME=FILE for a further input of the cell, [T, B, width]. May be repeated; "
                  "without any, all inputs are random")

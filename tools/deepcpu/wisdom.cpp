@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "src/io/quote.hpp"
+#include "src/model/problem.hpp"
 #include "src/tune/wisdom_file.hpp"
 #include "tools/deepcpu/command.hpp"
 
@@ -167,6 +168,18 @@ Status prune(const PruneFlags& flags) {
   return {};
 }
 
+/// As keys spell it.
+std::string problem_of_key(const std::string& text) {
+  auto shape = parse_shape(text);
+  if (!shape) throw CLI::ValidationError("--problem", shape.error().message());
+  if (shape->has_batch || shape->has_steps) {
+    throw CLI::ValidationError("--problem", "must not state b or t: entries for all of them go");
+  }
+  // Options that a cell of this process has in their canonical form; others as they are.
+  if (const auto spec = ModelSpec::parse(text)) return shape_text(spec->cell.name(), *spec);
+  return shape_text(shape->cell, shape->spec);
+}
+
 // ---- the command line
 
 void add_show(CLI::App& group, Action& action) {
@@ -216,6 +229,7 @@ void add_prune(CLI::App& group, Action& action) {
     if (!flags->older_than.empty() && !version_of(flags->older_than)) {
       throw CLI::ValidationError("--older-than", "must look like 0.1.0");
     }
+    if (!flags->problem.empty()) flags->problem = problem_of_key(flags->problem);
     if (!flags->machine_only && !flags->estimates && !flags->refused && flags->older_than.empty() &&
         flags->problem.empty()) {
       throw CLI::ValidationError("prune", "an option has to say what is dropped");

@@ -4,10 +4,9 @@
 
 namespace deepcpu {
 
-Result<Cell> build_augru(const CellOptions& options, bool projection) {
+Result<Cell> build_augru(const CellOptions& options, bool /*projection*/) {
   Result<CellOptions> all = complete_options(*find_cell("augru"), options);
   if (!all) return all.error();
-  if (projection) return Error("p: cell augru has no projection");
 
   CellBuilder b("augru");
   const Value x = b.input("x");

@@ -26,7 +26,8 @@ struct CellEntry {
   std::string_view summary;  ///< one line
   std::vector<CellOption> options;
   /// `options` as `key=value`, any subset; unknown keys and values are errors. `projection`: the
-  /// spec has a projection size; an error for a cell that has none.
+  /// spec has a projection size. A cell that has no projection ignores it, and ModelSpec::validate
+  /// refuses the spec.
   Result<Cell> (*build)(const CellOptions& options, bool projection);
 };
 

@@ -5,10 +5,9 @@
 
 namespace deepcpu {
 
-Result<Cell> build_gru(const CellOptions& options, bool projection) {
+Result<Cell> build_gru(const CellOptions& options, bool /*projection*/) {
   Result<CellOptions> all = complete_options(*find_cell("gru"), options);
   if (!all) return all.error();
-  if (projection) return Error("p: cell gru has no projection");
 
   CellBuilder b("gru");
   const Value x = b.input("x");

@@ -4,10 +4,9 @@
 
 namespace deepcpu {
 
-Result<Cell> build_rnn(const CellOptions& options, bool projection) {
+Result<Cell> build_rnn(const CellOptions& options, bool /*projection*/) {
   Result<CellOptions> all = complete_options(*find_cell("rnn"), options);
   if (!all) return all.error();
-  if (projection) return Error("p: cell rnn has no projection");
   const std::string& act = all->at("act");
 
   CellBuilder b("rnn");

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "deepcpu/model.hpp"
 #include "src/cells/cells.hpp"
 #include "tests/catch.hpp"
 
@@ -244,7 +245,9 @@ TEST_CASE("wrong options are one sentence") {
           std::string("clip=") + bad + ": must be a real number, at least 0");
   }
   for (const char* name : {"gru", "rnn", "augru"}) {
-    CHECK(failure(name, {}, true) == std::string("p: cell ") + name + " has no projection");
+    const auto spec = deepcpu::ModelSpec::parse(std::string(name) + ":i4h8p4");
+    CHECK(spec.error().message() ==
+          std::string("projection=4: cell ") + name + " has no projection");
   }
 }
 

@@ -14,7 +14,6 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>

@@ -141,7 +141,8 @@ Result<Weights> Weights::from_safetensors(const std::string& path, std::string_v
     if (!file) return file.error();
     Weights weights;
     for (const auto& entry : file->entries()) {
-      if (!entry.name.starts_with(prefix) || entry.name.size() == prefix.size()) continue;
+      if (!entry.name.starts_with(prefix)) continue;
+      if (!prefix.empty() && entry.name.size() == prefix.size()) continue;  // none left of it
       std::string name = entry.name.substr(prefix.size());
       if (entry.dtype != "F32") {
         weights.skipped_.emplace(std::move(name), entry.dtype);

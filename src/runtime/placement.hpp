@@ -18,8 +18,8 @@ std::vector<int> cores_first(const std::vector<int>& cpus, const std::vector<int
 /// Processors for a team of so many threads, as many as there are at most; the first is left to the
 /// caller. `teams[i]` says how many teams have cpus[i] already. A team stands at a multiple of its
 /// size, so that where neighbours share a cache few teams stand across two: the first place that is
-/// free, from where the caller is
-/// (`own`, an index) on. Where there is no such place, those that the fewest teams have.
+/// free, from where the caller is (`own`, an index) on. Where there is no such place, those that
+/// the fewest teams have.
 std::vector<int> pick_processors(const std::vector<int>& cpus, const std::vector<int>& teams,
                                  std::size_t threads, std::size_t own);
 

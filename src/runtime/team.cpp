@@ -145,8 +145,7 @@ void ThreadTeam::loop(int helper, std::uint64_t last) noexcept {
 /// would run there by turns for the whole call, while the spare processor does nothing and the
 /// system takes milliseconds to see it. Or it may be another one of the helper's core, whose units
 /// both would share. The helper goes to the spare one instead: by itself when it begins a call,
-/// moved by the caller when that waits.
-/// Gives whether nothing was to be done.
+/// moved by the caller when that waits. Gives whether nothing was to be done.
 bool ThreadTeam::make_room(Helper& helper, int cpu) noexcept {
   const int from = helper.cpu;
   if (cpu < 0 || from < 0 || core_of(from) != core_of(cpu)) return true;

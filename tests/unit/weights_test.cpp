@@ -210,6 +210,8 @@ TEST_CASE("weights: a prefix picks one module of a whole model's file") {
   CHECK(Weights::from_safetensors(dir.file("m")).value().tensors().size() == 12);
   CHECK(Weights::from_safetensors(dir.file("m"), "c.").error().message() ==
         dir.file("m") + ": no tensor's name begins with c.");
+  // A whole name is no prefix.
+  CHECK_FALSE(Weights::from_safetensors(dir.file("m"), "a.bias_hh_l0").ok());
 }
 
 TEST_CASE("weights: tensors of another type are not read, and named when they are needed") {

@@ -325,19 +325,20 @@ Status checked_run(Session::Impl& session, std::span<const float> x, std::span<f
 }  // namespace
 
 namespace {
-Error moved_from(std::string_view call) {
-  return Error(fmt::format("{}: the session was moved from", call));
+Status moved_from(std::string_view call) noexcept {
+  return guard_memory("say that a session was moved from", [&]() -> Status {
+    return Error(fmt::format("{}: the session was moved from", call));
+  });
 }
 }  // namespace
 
 Status Session::run(std::span<const float> x, std::span<float> y,
                     std::span<const std::span<const float>> extra,
                     std::span<const std::int64_t> lengths) noexcept {
+  if (!impl_) return moved_from("run");
   // Only sentences of errors need memory here.
-  return guard_memory("say what is wrong with the run", [&]() -> Status {
-    if (!impl_) return moved_from("run");
-    return checked_run(*impl_, x, y, extra, lengths);
-  });
+  return guard_memory("say what is wrong with the run",
+                      [&] { return checked_run(*impl_, x, y, extra, lengths); });
 }
 
 std::vector<std::string> Session::notes() const {
@@ -390,7 +391,7 @@ Status for_state(const Runner& runner, std::string_view name, std::size_t size, 
 }  // namespace
 
 Status Session::set_state(std::string_view name, std::span<const float> values) {
-  if (!impl_) return guard_memory("say so", [] { return Status(moved_from("set_state")); });
+  if (!impl_) return moved_from("set_state");
   Runner& runner = *impl_->current;
   const auto store = [&](std::size_t step, int state, std::size_t at) {
     // Of a model that starts anew at every call, the states not set begin at zero.
@@ -402,7 +403,7 @@ Status Session::set_state(std::string_view name, std::span<const float> values) 
 }
 
 Status Session::get_state(std::string_view name, std::span<float> values) const {
-  if (!impl_) return guard_memory("say so", [] { return Status(moved_from("get_state")); });
+  if (!impl_) return moved_from("get_state");
   const Runner& runner = *impl_->current;
   const auto load = [&](std::size_t step, int state, std::size_t at) {
     runner.load_state(step, state, values.data() + at);

@@ -14,7 +14,6 @@
 #include "src/io/quote.hpp"
 #include "src/machine/machine.hpp"
 #include "src/machine/system.hpp"
-#include "src/quantile.hpp"
 #include "src/schedule/space.hpp"
 #include "src/tune/estimate.hpp"
 #include "src/tune/trial.hpp"
